@@ -1,0 +1,122 @@
+//! What can be asked of a device, and what it answers: the vocabulary shared by the UAPI server,
+//! the UAPI client, the configuration files and the engine.
+//!
+//! Plain data. A [`SetRequest`] names only what changes; a [`DeviceSnapshot`] is complete. Nothing
+//! here validates: a value of these types is already well-formed, and whether it can be carried
+//! out (a free port, a known peer) is the engine's answer. Secrets are key types, which redact
+//! themselves in `Debug`. [UAPI]
+
+use std::net::SocketAddr;
+
+use ipnet::IpNet;
+
+use crate::crypto::key::{PresharedKey, PrivateKey, PublicKey};
+use crate::time::Wall;
+
+/// A change of one device, carried out as a whole: the device values first, then
+/// `replace_peers`, then the peers in order.
+///
+/// `None` leaves a value as it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SetRequest {
+    /// `Some(None)` removes the key.
+    pub private_key: Option<Option<PrivateKey>>,
+    /// UDP port to listen on; 0 asks for a free one.
+    pub listen_port: Option<u16>,
+    /// Mark on outgoing datagrams; 0 clears it.
+    pub fwmark: Option<u32>,
+    /// Removes every peer before `peers` is applied. A peer that is named again in `peers` without
+    /// `remove` may keep its session.
+    pub replace_peers: bool,
+    /// In the order of the request. The same peer may occur more than once.
+    pub peers: Vec<PeerUpdate>,
+}
+
+/// A change of one peer, who is created if he is unknown. His session survives it.
+///
+/// A `public_key` equal to the device's own is legal and means: ignore this whole update.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerUpdate {
+    pub public_key: PublicKey,
+    /// Does nothing if the peer is unknown.
+    pub update_only: bool,
+    /// Removes the peer; the other fields are then of no account.
+    pub remove: bool,
+    /// [`PresharedKey::NONE`] clears it.
+    pub preshared_key: Option<PresharedKey>,
+    pub endpoint: Option<SocketAddr>,
+    /// Seconds; 0 turns it off. Turning it on sends a keepalive at once.
+    pub persistent_keepalive: Option<u16>,
+    /// Removes all allowed IPs of the peer before `allowed_ips` is applied.
+    pub replace_allowed_ips: bool,
+    /// In the order of the request.
+    pub allowed_ips: Vec<AllowedIpChange>,
+}
+
+impl PeerUpdate {
+    /// An update that creates the peer if he is unknown and changes nothing else.
+    pub const fn new(public_key: PublicKey) -> Self {
+        Self {
+            public_key,
+            update_only: false,
+            remove: false,
+            preshared_key: None,
+            endpoint: None,
+            persistent_keepalive: None,
+            replace_allowed_ips: false,
+            allowed_ips: Vec::new(),
+        }
+    }
+}
+
+/// One step on a peer's allowed IPs. The network has no host bits set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum AllowedIpChange {
+    /// Gives the network to the peer, taking it from whoever had exactly it.
+    Add(IpNet),
+    /// Takes the network from the peer, if it is his.
+    Remove(IpNet),
+}
+
+/// The state of one device.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DeviceSnapshot {
+    pub private_key: Option<PrivateKey>,
+    /// 0 if no socket is open.
+    pub listen_port: u16,
+    /// 0 if none.
+    pub fwmark: u32,
+    pub peers: Vec<PeerSnapshot>,
+}
+
+/// The state of one peer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerSnapshot {
+    pub public_key: PublicKey,
+    /// [`PresharedKey::NONE`] if he has none.
+    pub preshared_key: PresharedKey,
+    pub endpoint: Option<SocketAddr>,
+    /// When the last handshake completed, in wall time; `None` if never.
+    pub last_handshake: Option<Wall>,
+    pub rx_bytes: u64,
+    pub tx_bytes: u64,
+    /// Seconds; 0 if off.
+    pub persistent_keepalive: u16,
+    pub allowed_ips: Vec<IpNet>,
+}
+
+impl PeerSnapshot {
+    /// A peer about whom only the key is known.
+    pub const fn new(public_key: PublicKey) -> Self {
+        Self {
+            public_key,
+            preshared_key: PresharedKey::NONE,
+            endpoint: None,
+            last_handshake: None,
+            rx_bytes: 0,
+            tx_bytes: 0,
+            persistent_keepalive: 0,
+            allowed_ips: Vec::new(),
+        }
+    }
+}
