@@ -201,7 +201,8 @@ mod tests {
 
     #[test]
     fn texts_that_are_not_one_key_are_refused() {
-        for text in ["", "AAAA", &"A".repeat(44), &"A".repeat(43), &format!("{}=", "A".repeat(44))] {
+        for text in ["", "AAAA", &"A".repeat(44), &"A".repeat(43), &format!("{}=", "A".repeat(44))]
+        {
             assert_eq!(PublicKey::from_base64(text), Err(KeyError::NotBase64), "{text:?}");
         }
         for text in ["", "0", &"0".repeat(63), &"0".repeat(65), &"g".repeat(64)] {

@@ -39,8 +39,14 @@ mod tests {
     #[test]
     fn nanoseconds_are_whitened_to_sixteen_milliseconds() {
         let stamp = Timestamp::from_wall(Wall { secs: 1_700_000_001, nanos: 250_000_000 });
-        assert_eq!(stamp.as_bytes()[..8], (0x4000_0000_0000_000a_u64 + 1_700_000_001).to_be_bytes());
-        assert_eq!(stamp.as_bytes()[8..], (250_000_000_u32 / 16_777_216 * 16_777_216).to_be_bytes());
+        assert_eq!(
+            stamp.as_bytes()[..8],
+            (0x4000_0000_0000_000a_u64 + 1_700_000_001).to_be_bytes()
+        );
+        assert_eq!(
+            stamp.as_bytes()[8..],
+            (250_000_000_u32 / 16_777_216 * 16_777_216).to_be_bytes()
+        );
     }
 
     #[test]
