@@ -1,1 +1,6 @@
-//! placeholder
+//! WireGuard as a pure state machine.
+//!
+//! Inputs are datagrams, instants and random bytes handed in; outputs are values. Must not read a
+//! clock, a socket or the system's randomness, take a lock, or do I/O. [WG §5, §6]
+
+pub mod drop_reason;
