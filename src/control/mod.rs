@@ -4,3 +4,4 @@
 //! Must not touch a packet: what has to be known per packet is handed down to `dataplane`.
 
 pub mod command;
+pub mod uapi;

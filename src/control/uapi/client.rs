@@ -1,0 +1,159 @@
+//! A blocking client: what `show`, `up` and the tests speak to a running device with.
+//!
+//! It works with every implementation that serves `/var/run/wireguard/NAME.sock`. It never removes
+//! a socket, even one that nobody answers: between `bind` and `listen` a starting daemon looks just
+//! like a dead one. [UAPI]
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+use zeroize::{Zeroize, Zeroizing};
+
+use super::get::{GetParser, ReplyError, errno_of};
+use super::{MAX_LINE_BYTES, SOCKET_DIRECTORY, is_interface_name, set};
+use crate::control::command::{DeviceSnapshot, SetRequest};
+
+/// How long a device may be silent before it counts as hung. Binding a port, or taking 100,000
+/// peers, takes less.
+const SILENCE: Duration = Duration::from_secs(60);
+
+/// Why a device did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    #[error("cannot reach interface {interface}")]
+    Unreachable { interface: String, source: io::Error },
+    #[error("lost the connection to interface {interface}")]
+    Lost { interface: String, source: io::Error },
+    #[error("interface {interface} refused")]
+    Reply { interface: String, source: ReplyError },
+}
+
+/// A connection to one device, good for any number of requests.
+#[derive(Debug)]
+pub struct UapiClient {
+    interface: String,
+    stream: BufReader<UnixStream>,
+}
+
+impl UapiClient {
+    /// Connects to the device of that interface name.
+    ///
+    /// # Errors
+    /// [`ClientError::Unreachable`] if the name is not one, or nobody answers there.
+    pub fn connect(interface: &str) -> Result<Self, ClientError> {
+        Self::connect_in(Path::new(SOCKET_DIRECTORY), interface)
+    }
+
+    /// As [`Self::connect`], with the sockets in another folder.
+    ///
+    /// # Errors
+    /// As [`Self::connect`].
+    pub fn connect_in(directory: &Path, interface: &str) -> Result<Self, ClientError> {
+        let unreachable = |source| ClientError::Unreachable { interface: interface.to_owned(), source };
+        if !is_interface_name(interface) {
+            return Err(unreachable(io::Error::new(io::ErrorKind::InvalidInput, "not an interface name")));
+        }
+        let stream = UnixStream::connect(directory.join(format!("{interface}.sock"))).map_err(unreachable)?;
+        stream.set_read_timeout(Some(SILENCE)).map_err(unreachable)?;
+        stream.set_write_timeout(Some(SILENCE)).map_err(unreachable)?;
+        Ok(Self { interface: interface.to_owned(), stream: BufReader::new(stream) })
+    }
+
+    /// Asks for the whole state.
+    ///
+    /// # Errors
+    /// [`ClientError::Lost`] if the connection fails, [`ClientError::Reply`] if the answer is an
+    /// error or no answer.
+    pub fn get(&mut self) -> Result<DeviceSnapshot, ClientError> {
+        self.send("get=1\n\n")?;
+        let mut parser = GetParser::default();
+        self.receive(|line| parser.line(line))
+    }
+
+    /// Asks for a change, which is done as a whole or not at all by our own device.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub fn set(&mut self, request: &SetRequest) -> Result<(), ClientError> {
+        self.send(&set::render(request))?;
+        let mut errno: Option<i64> = None;
+        self.receive(|line| {
+            let malformed = ReplyError::Malformed { line: 1 };
+            match (line.strip_prefix("errno="), errno) {
+                (Some(number), None) => errno = Some(number.parse().map_err(|_| malformed)?),
+                (None, Some(0)) if line.is_empty() => return Ok(Some(())),
+                (None, Some(number)) if line.is_empty() => return Err(ReplyError::Refused(errno_of(number))),
+                (None, _) if line.contains('=') => {}
+                _ => return Err(malformed),
+            }
+            Ok(None)
+        })
+    }
+
+    fn send(&mut self, text: &str) -> Result<(), ClientError> {
+        let stream = self.stream.get_mut();
+        stream.write_all(text.as_bytes()).map_err(|source| self.lost(source))
+    }
+
+    /// Reads lines until `take` has its result.
+    fn receive<T>(&mut self, mut take: impl FnMut(&str) -> Result<Option<T>, ReplyError>) -> Result<T, ClientError> {
+        let mut line = Zeroizing::new(Vec::with_capacity(MAX_LINE_BYTES + 1));
+        let mut number = 0;
+        loop {
+            number += 1;
+            let malformed = ReplyError::Malformed { line: number };
+            let mut bounded = (&mut self.stream).take(MAX_LINE_BYTES as u64 + 1);
+            bounded.read_until(b'\n', &mut line).map_err(|source| self.lost(source))?;
+            let outcome = match line.strip_suffix(b"\n").map(std::str::from_utf8) {
+                Some(Ok(text)) => take(text),
+                Some(Err(_)) => Err(malformed),
+                None if line.len() > MAX_LINE_BYTES => Err(malformed),
+                None => Err(ReplyError::Truncated),
+            };
+            line.as_mut_slice().zeroize();
+            line.clear();
+            if let Some(result) = outcome.map_err(|source| self.refused(source))? {
+                return Ok(result);
+            }
+        }
+    }
+
+    fn lost(&self, source: io::Error) -> ClientError {
+        ClientError::Lost { interface: self.interface.clone(), source }
+    }
+
+    fn refused(&self, source: ReplyError) -> ClientError {
+        ClientError::Reply { interface: self.interface.clone(), source }
+    }
+}
+
+/// The interfaces whose device answers, in alphabetical order.
+///
+/// # Errors
+/// If the folder exists and cannot be read.
+pub fn interfaces() -> io::Result<Vec<String>> {
+    interfaces_in(Path::new(SOCKET_DIRECTORY))
+}
+
+/// As [`interfaces`], with the sockets in another folder.
+///
+/// # Errors
+/// As [`interfaces`].
+pub fn interfaces_in(directory: &Path) -> io::Result<Vec<String>> {
+    let entries = match std::fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let file = entry?.file_name();
+        let Some(name) = file.to_str().and_then(|file| file.strip_suffix(".sock")) else { continue };
+        if is_interface_name(name) && UnixStream::connect(directory.join(&file)).is_ok() {
+            names.push(name.to_owned());
+        }
+    }
+    names.sort_unstable();
+    Ok(names)
+}

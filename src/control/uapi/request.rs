@@ -1,0 +1,165 @@
+//! Cuts what a client sends into requests.
+//!
+//! Fed with whatever arrived, it yields each request when its empty line is read. It keeps at most
+//! one unfinished line and the values parsed so far. After a fault the rest of that request is read
+//! and dropped, so that the connection stays usable; `wireguard-go` closes it instead. [UAPI]
+
+use zeroize::{Zeroize, Zeroizing};
+
+use super::set::SetParser;
+use super::{Errno, MAX_LINE_BYTES, MAX_REQUEST_BYTES, Operation};
+use crate::control::command::SetRequest;
+
+/// One complete request.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Request {
+    Get,
+    Set(SetRequest),
+    /// Answer with the errno. Nothing of the request may be carried out.
+    Refused(Operation, Fault),
+    /// Not a UAPI client, or an operation of a later version: answer and close the connection, for
+    /// where the next request begins is unknown.
+    Unintelligible(Fault),
+}
+
+/// Why a request was refused, fit for a log: no values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("line {line} of the request: {reason}")]
+pub struct Fault {
+    /// Counted from 1, the operation itself.
+    pub line: usize,
+    pub errno: Errno,
+    pub reason: &'static str,
+}
+
+/// The state between two reads of one connection.
+#[derive(Debug)]
+pub struct RequestReader {
+    /// Start of a line whose end has not arrived. May hold a key: wiped after use.
+    partial: Zeroizing<Vec<u8>>,
+    state: State,
+    /// Lines and bytes of the current request, the current line included.
+    line: usize,
+    bytes: usize,
+}
+
+#[derive(Debug)]
+enum State {
+    Operation,
+    Get,
+    Set(Box<SetParser>),
+    Refused(Operation, Fault),
+    Closed,
+}
+
+impl Default for RequestReader {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl RequestReader {
+    pub fn new() -> Self {
+        Self {
+            // Full size at once, because growing would leave copies of keys behind.
+            partial: Zeroizing::new(Vec::with_capacity(MAX_LINE_BYTES)),
+            state: State::Operation,
+            line: 0,
+            bytes: 0,
+        }
+    }
+
+    /// Takes what arrived and hands every request completed by it to `each`, in order.
+    ///
+    /// After [`Request::Unintelligible`] everything is ignored.
+    pub fn feed(&mut self, mut input: &[u8], mut each: impl FnMut(Request)) {
+        while let Some(end) = input.iter().position(|&b| b == b'\n') {
+            let (line, rest) = (&input[..end], &input[end + 1..]);
+            input = rest;
+            if self.partial.is_empty() {
+                self.take_line(line, &mut each);
+            } else {
+                let room = MAX_LINE_BYTES - self.partial.len();
+                // One byte too many is kept out, but must still be noticed.
+                let mut whole = std::mem::take(&mut self.partial);
+                whole.extend_from_slice(&line[..line.len().min(room)]);
+                if line.len() > room {
+                    self.refuse_long_line();
+                }
+                self.take_line(&whole, &mut each);
+                whole.as_mut_slice().zeroize();
+                whole.clear();
+                self.partial = whole;
+            }
+        }
+        let room = MAX_LINE_BYTES - self.partial.len();
+        if input.len() > room {
+            self.refuse_long_line();
+        }
+        self.partial.extend_from_slice(&input[..input.len().min(room)]);
+    }
+
+    /// Whether the client may hang up here without having cut a request short.
+    pub fn is_between_requests(&self) -> bool {
+        matches!(self.state, State::Operation | State::Closed) && self.partial.is_empty()
+    }
+
+    fn take_line(&mut self, line: &[u8], each: &mut impl FnMut(Request)) {
+        self.line += 1;
+        self.bytes = self.bytes.saturating_add(line.len() + 1);
+        if line.len() > MAX_LINE_BYTES {
+            self.refuse_long_line();
+        } else if self.bytes > MAX_REQUEST_BYTES {
+            self.refuse(Errno::TOO_BIG, "the request is too large");
+        }
+        match &mut self.state {
+            State::Operation => {
+                self.state = match line {
+                    b"get=1" => State::Get,
+                    b"set=1" => State::Set(Box::default()),
+                    _ => {
+                        let errno = if line.contains(&b'=') { Errno::INVALID } else { Errno::PROTOCOL };
+                        each(Request::Unintelligible(self.fault(errno, "expected get=1 or set=1")));
+                        State::Closed
+                    }
+                };
+            }
+            State::Closed => {}
+            State::Get | State::Set(_) | State::Refused(..) if line.is_empty() => {
+                let request = match std::mem::replace(&mut self.state, State::Operation) {
+                    State::Set(parser) => Request::Set(parser.finish()),
+                    State::Refused(operation, fault) => Request::Refused(operation, fault),
+                    State::Get | State::Operation | State::Closed => Request::Get,
+                };
+                (self.line, self.bytes) = (0, 0);
+                each(request);
+            }
+            State::Get => self.refuse(Errno::INVALID, "a get takes no further lines"),
+            State::Set(parser) => {
+                if let Err((errno, reason)) = parser.line(line) {
+                    self.refuse(errno, reason);
+                }
+            }
+            State::Refused(..) => {}
+        }
+    }
+
+    fn refuse_long_line(&mut self) {
+        self.refuse(Errno::INVALID, "the line is too long");
+    }
+
+    /// Only the first fault of a request counts; what was parsed of it is dropped.
+    fn refuse(&mut self, errno: Errno, reason: &'static str) {
+        let operation = match self.state {
+            State::Get => Operation::Get,
+            State::Set(_) => Operation::Set,
+            // An operation that is too long is not one we know: its line end will tell.
+            State::Operation | State::Refused(..) | State::Closed => return,
+        };
+        self.state = State::Refused(operation, self.fault(errno, reason));
+    }
+
+    fn fault(&self, errno: Errno, reason: &'static str) -> Fault {
+        Fault { line: self.line, errno, reason }
+    }
+}

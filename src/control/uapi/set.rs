@@ -1,0 +1,168 @@
+//! The text of a change: `set=1`, device lines, peer blocks.
+//!
+//! The same change in the other direction, for our own client: `render` and the parser are
+//! inverses. [UAPI]
+
+use std::fmt::{self, Write};
+
+use zeroize::Zeroizing;
+
+use super::{Errno, parse_endpoint, parse_network, parse_number};
+use crate::control::command::{AllowedIpChange, PeerUpdate, SetRequest};
+use crate::crypto::key::{PresharedKey, PrivateKey, PublicKey};
+
+/// Collects the lines after `set=1` into one request.
+#[derive(Debug, Default)]
+pub struct SetParser {
+    request: SetRequest,
+}
+
+type Refusal = (Errno, &'static str);
+
+impl SetParser {
+    /// Takes one line without its line end.
+    ///
+    /// # Errors
+    /// [`Errno::PROTOCOL`] if there is no `=`, [`Errno::INVALID`] if the key is unknown at this
+    /// place or the value is not one of its values. The parser must not be used any further.
+    pub fn line(&mut self, line: &[u8]) -> Result<(), Refusal> {
+        let line = std::str::from_utf8(line).map_err(|_| (Errno::INVALID, "the line is not UTF-8"))?;
+        let (key, value) = line.split_once('=').ok_or((Errno::PROTOCOL, "expected key=value"))?;
+        if key == "public_key" {
+            let public_key = PublicKey::from_hex(value).map_err(|_| (Errno::INVALID, "public_key is not a key"))?;
+            self.request.peers.push(PeerUpdate::new(public_key));
+            return Ok(());
+        }
+        match self.request.peers.last_mut() {
+            Some(peer) => peer_line(peer, key, value),
+            None => device_line(&mut self.request, key, value),
+        }
+    }
+
+    /// The request, once its empty line has been read.
+    pub fn finish(self) -> SetRequest {
+        self.request
+    }
+}
+
+fn device_line(request: &mut SetRequest, key: &str, value: &str) -> Result<(), Refusal> {
+    match key {
+        "private_key" => {
+            let private_key = PrivateKey::from_hex(value).map_err(|_| (Errno::INVALID, "private_key is not a key"))?;
+            request.private_key = Some((!private_key.is_zero()).then_some(private_key));
+        }
+        "listen_port" => request.listen_port = Some(number(value, "listen_port is not 0 to 65535")?),
+        "fwmark" => request.fwmark = Some(number(value, "fwmark is not 0 to 4294967295")?),
+        "replace_peers" => request.replace_peers = truth(value, "replace_peers is not true")?,
+        _ => return Err((Errno::INVALID, "unknown device key")),
+    }
+    Ok(())
+}
+
+fn peer_line(peer: &mut PeerUpdate, key: &str, value: &str) -> Result<(), Refusal> {
+    match key {
+        "update_only" => peer.update_only = truth(value, "update_only is not true")?,
+        "remove" => peer.remove = truth(value, "remove is not true")?,
+        "preshared_key" => {
+            let preshared_key =
+                PresharedKey::from_hex(value).map_err(|_| (Errno::INVALID, "preshared_key is not a key"))?;
+            peer.preshared_key = Some(preshared_key);
+        }
+        "endpoint" => {
+            let endpoint = parse_endpoint(value).ok_or((Errno::INVALID, "endpoint is not IP:PORT or [IPV6]:PORT"))?;
+            peer.endpoint = Some(endpoint);
+        }
+        "persistent_keepalive_interval" => {
+            let seconds = number(value, "persistent_keepalive_interval is not 0 to 65535")?;
+            peer.persistent_keepalive = Some(seconds);
+        }
+        "replace_allowed_ips" => {
+            peer.replace_allowed_ips = truth(value, "replace_allowed_ips is not true")?;
+            // What came before it in this block is replaced as well.
+            peer.allowed_ips.clear();
+        }
+        "allowed_ip" => {
+            let change = parse_allowed_ip(value).ok_or((Errno::INVALID, "allowed_ip is not [+|-]ADDRESS/LENGTH"))?;
+            peer.allowed_ips.push(change);
+        }
+        "protocol_version" if value == "1" => {}
+        "protocol_version" => return Err((Errno::INVALID, "protocol_version is not 1")),
+        _ => return Err((Errno::INVALID, "unknown peer key")),
+    }
+    Ok(())
+}
+
+fn parse_allowed_ip(value: &str) -> Option<AllowedIpChange> {
+    if let Some(network) = value.strip_prefix('-') {
+        return parse_network(network).map(AllowedIpChange::Remove);
+    }
+    parse_network(value.strip_prefix('+').unwrap_or(value)).map(AllowedIpChange::Add)
+}
+
+fn truth(value: &str, reason: &'static str) -> Result<bool, Refusal> {
+    if value == "true" { Ok(true) } else { Err((Errno::INVALID, reason)) }
+}
+
+fn number<T: std::str::FromStr>(value: &str, reason: &'static str) -> Result<T, Refusal> {
+    parse_number(value).ok_or((Errno::INVALID, reason))
+}
+
+/// The whole request as text, its empty line included. It holds keys and is wiped when dropped.
+pub fn render(request: &SetRequest) -> Zeroizing<String> {
+    let allowed_ips: usize = request.peers.iter().map(|peer| peer.allowed_ips.len()).sum();
+    // An upper bound, because growing would leave copies of keys behind.
+    let mut text = Zeroizing::new(String::with_capacity(256 + 512 * request.peers.len() + 64 * allowed_ips));
+    let written = write_request(&mut *text, request);
+    debug_assert!(written.is_ok(), "writing to a String cannot fail");
+    text
+}
+
+fn write_request(out: &mut impl Write, request: &SetRequest) -> fmt::Result {
+    out.write_str("set=1\n")?;
+    if let Some(private_key) = &request.private_key {
+        let key = private_key.as_ref().map_or_else(|| "0".repeat(64), PrivateKey::to_hex);
+        writeln!(out, "private_key={}", *Zeroizing::new(key))?;
+    }
+    if let Some(port) = request.listen_port {
+        writeln!(out, "listen_port={port}")?;
+    }
+    if let Some(mark) = request.fwmark {
+        writeln!(out, "fwmark={mark}")?;
+    }
+    if request.replace_peers {
+        out.write_str("replace_peers=true\n")?;
+    }
+    for peer in &request.peers {
+        write_peer(out, peer)?;
+    }
+    out.write_char('\n')
+}
+
+fn write_peer(out: &mut impl Write, peer: &PeerUpdate) -> fmt::Result {
+    writeln!(out, "public_key={}", peer.public_key.to_hex())?;
+    if peer.update_only {
+        out.write_str("update_only=true\n")?;
+    }
+    if peer.remove {
+        out.write_str("remove=true\n")?;
+    }
+    if let Some(key) = &peer.preshared_key {
+        writeln!(out, "preshared_key={}", *Zeroizing::new(key.to_hex()))?;
+    }
+    if let Some(endpoint) = peer.endpoint {
+        writeln!(out, "endpoint={endpoint}")?;
+    }
+    if let Some(seconds) = peer.persistent_keepalive {
+        writeln!(out, "persistent_keepalive_interval={seconds}")?;
+    }
+    if peer.replace_allowed_ips {
+        out.write_str("replace_allowed_ips=true\n")?;
+    }
+    for change in &peer.allowed_ips {
+        match change {
+            AllowedIpChange::Add(network) => writeln!(out, "allowed_ip={network}")?,
+            AllowedIpChange::Remove(network) => writeln!(out, "allowed_ip=-{network}")?,
+        }
+    }
+    Ok(())
+}
