@@ -4,3 +4,4 @@
 //! clock, a socket or the system's randomness, take a lock, or do I/O. [WG §5, §6]
 
 pub mod drop_reason;
+pub mod endpoint;

@@ -1,1 +1,6 @@
-//! placeholder
+//! Bytes: headers and messages as they are on the wire.
+//!
+//! Must not allocate, keep state, or panic on any input.
+
+pub mod checksum;
+pub mod ip;

@@ -1,0 +1,200 @@
+//! A send buffer of datagrams for one peer that one system call can carry.
+//!
+//! All datagrams have equal length; only the last may be shorter, and closes the train. Such a
+//! buffer is what `UDP_SEGMENT` sends; without that, its datagrams go one by one. A train never
+//! mixes destinations or traffic classes, because both are said once a call.
+
+use crate::packet::slab::Slab;
+use crate::proto::endpoint::Endpoint;
+
+/// Most bytes of one train: the longest UDP payload over IPv4.
+pub const TRAIN_BYTES: usize = 65_507;
+
+/// Most datagrams of one train, as kernels before 6.9 allow. [LNX udp.h:UDP_MAX_SEGMENTS]
+pub const TRAIN_DATAGRAMS: usize = 64;
+
+/// Datagrams for one destination, and how far they have been sent.
+#[derive(Debug)]
+pub struct Train {
+    buffer: Slab,
+    to: Endpoint,
+    traffic_class: u8,
+    stride: usize,
+    len: usize,
+    count: usize,
+    /// Datagrams that need no more sending: given to the kernel, or refused by it for good.
+    done: usize,
+    refused: usize,
+    source_lost: bool,
+}
+
+impl Train {
+    /// An empty train; nothing can be appended before [`Self::start`].
+    #[expect(clippy::new_without_default, reason = "64 KB are no default value")]
+    pub fn new() -> Self {
+        Self {
+            buffer: Slab::new(),
+            to: Endpoint { remote: std::net::SocketAddr::from(([0; 4], 0)), local: None },
+            traffic_class: 0,
+            stride: 0,
+            len: 0,
+            count: 0,
+            done: 0,
+            refused: 0,
+            source_lost: false,
+        }
+    }
+
+    /// Empties the train for datagrams to `to`, marked with `traffic_class` (DSCP and ECN).
+    pub const fn start(&mut self, to: Endpoint, traffic_class: u8) {
+        self.to = to;
+        self.traffic_class = traffic_class;
+        (self.stride, self.len, self.count) = (0, 0, 0);
+        (self.done, self.refused) = (0, 0);
+        self.source_lost = false;
+    }
+
+    /// Whether a datagram of `len` bytes may be appended.
+    pub const fn admits(&self, len: usize) -> bool {
+        let closed = self.len != self.count * self.stride;
+        len > 0
+            && !closed
+            && (self.count == 0 || len <= self.stride)
+            && self.count < TRAIN_DATAGRAMS
+            && self.len + len <= TRAIN_BYTES
+    }
+
+    /// Appends a datagram of `len` bytes and returns where to write it.
+    ///
+    /// `None`, and no change, unless [`Self::admits`] it.
+    pub fn append(&mut self, len: usize) -> Option<&mut [u8]> {
+        if !self.admits(len) {
+            return None;
+        }
+        if self.count == 0 {
+            self.stride = len;
+        }
+        let start = self.len;
+        self.len += len;
+        self.count += 1;
+        Some(&mut self.buffer[start..self.len])
+    }
+
+    pub const fn to(&self) -> Endpoint {
+        self.to
+    }
+
+    pub const fn traffic_class(&self) -> u8 {
+        self.traffic_class
+    }
+
+    /// Bytes of each datagram but the last.
+    pub const fn stride(&self) -> usize {
+        self.stride
+    }
+
+    pub const fn count(&self) -> usize {
+        self.count
+    }
+
+    /// All datagrams, one after the other.
+    pub fn bytes(&self) -> &[u8] {
+        &self.buffer[..self.len]
+    }
+
+    /// The datagram at `position`, which is below [`Self::count`].
+    pub fn datagram(&self, position: usize) -> &[u8] {
+        let start = position * self.stride;
+        &self.buffer[start..self.len.min(start + self.stride)]
+    }
+
+    /// The first datagram that still needs sending; [`Self::count`] when none does.
+    pub const fn unsent(&self) -> usize {
+        self.done
+    }
+
+    pub const fn is_done(&self) -> bool {
+        self.done == self.count
+    }
+
+    /// Records that the kernel took the next `datagrams`.
+    pub fn sent(&mut self, datagrams: usize) {
+        self.done = self.count.min(self.done + datagrams);
+    }
+
+    /// Records that the next datagram can not be sent, whatever one tries.
+    pub fn refuse(&mut self) {
+        if self.done < self.count {
+            self.done += 1;
+            self.refused += 1;
+        }
+    }
+
+    /// Datagrams that were refused for good.
+    pub const fn refused(&self) -> usize {
+        self.refused
+    }
+
+    /// Records that the local address of the destination is no longer ours: the rest of the train
+    /// goes out without it, and the peer's should be forgotten.
+    pub const fn lose_source(&mut self) {
+        self.to.local = None;
+        self.source_lost = true;
+    }
+
+    pub const fn source_lost(&self) -> bool {
+        self.source_lost
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn train() -> Train {
+        let mut train = Train::new();
+        train.start(Endpoint { remote: "192.0.2.1:1".parse().unwrap(), local: None }, 0);
+        train
+    }
+
+    #[test]
+    fn only_the_last_datagram_may_be_shorter() {
+        let mut train = train();
+        train.append(100).unwrap().fill(1);
+        train.append(100).unwrap().fill(2);
+        assert!(train.append(101).is_none());
+        train.append(60).unwrap().fill(3);
+        assert!(train.append(60).is_none(), "a shorter datagram closes the train");
+        assert_eq!((train.count(), train.stride(), train.bytes().len()), (3, 100, 260));
+        assert_eq!(train.datagram(1), [2; 100]);
+        assert_eq!(train.datagram(2), [3; 60]);
+    }
+
+    #[test]
+    fn a_train_stays_within_what_one_call_can_carry() {
+        let mut small = train();
+        let appended = (0..1000).take_while(|_| small.append(32).is_some()).count();
+        assert_eq!(appended, 64);
+        let mut large = train();
+        let appended = (0..1000).take_while(|_| large.append(1452).is_some()).count();
+        assert_eq!(appended, 45, "45 datagrams of an MTU of 1420 are 65,340 bytes");
+        assert!(train().append(65_508).is_none());
+        assert!(train().append(65_507).is_some());
+        assert!(train().append(0).is_none());
+    }
+
+    #[test]
+    fn progress_is_kept_over_partial_sends() {
+        let mut train = train();
+        for _ in 0..3 {
+            train.append(10).unwrap();
+        }
+        train.sent(1);
+        assert_eq!((train.unsent(), train.is_done()), (1, false));
+        train.refuse();
+        train.sent(9);
+        assert_eq!((train.unsent(), train.is_done(), train.refused()), (3, true, 1));
+        train.refuse();
+        assert_eq!(train.refused(), 1, "nothing was left to refuse");
+    }
+}
