@@ -1,0 +1,149 @@
+//! Links, addresses and routes of the network namespace of the calling thread, over rtnetlink.
+//!
+//! The only folder that names `netlink-bindings` and `netlink-socket2`. Requests are synchronous:
+//! the kernel answers before the send returns. An error says what was asked for in the words of
+//! ip(8), then the kernel's own explanation (extended acknowledgement) if it gave one.
+//!
+//! Must not decide anything: what to add, skip or undo is the business of `lifecycle` and its
+//! steps. [LNX net/core/rtnetlink.c]
+
+mod address;
+mod link;
+mod route;
+
+use std::fmt;
+use std::io;
+use std::net::IpAddr;
+
+use netlink_bindings::traits::NetlinkRequest;
+use netlink_socket2::{NetlinkSocket, ReplyError};
+
+pub use link::Link;
+pub use route::{Path, Route};
+
+/// A connection to rtnetlink.
+///
+/// It belongs to the network namespace in which its thread is at the time of the first request,
+/// and stays there if the thread moves on.
+pub struct Netlink {
+    socket: NetlinkSocket,
+}
+
+impl Netlink {
+    /// A connection that is made by the first request.
+    pub fn new() -> Self {
+        Self { socket: NetlinkSocket::new() }
+    }
+
+    /// Sends a request that is answered by an acknowledgement alone.
+    fn change<R: NetlinkRequest>(
+        &mut self,
+        request: &R,
+        action: impl FnOnce() -> String,
+    ) -> Result<(), NetlinkError> {
+        let reply = self.socket.request(request);
+        match reply.map_err(ReplyError::from).and_then(|mut reply| reply.recv_ack()) {
+            Ok(()) => Ok(()),
+            Err(error) => Err(NetlinkError::new(action(), &error)),
+        }
+    }
+
+    /// Sends a request and hands each part of the answer to `part`.
+    fn query<R: NetlinkRequest>(
+        &mut self,
+        request: &R,
+        action: impl Fn() -> String,
+        mut part: impl FnMut(R::ReplyType<'_>),
+    ) -> Result<(), NetlinkError> {
+        let mut reply = self
+            .socket
+            .request(request)
+            .map_err(|error| NetlinkError::new(action(), &error.into()))?;
+        while let Some(answer) = reply.recv() {
+            part(answer.map_err(|error| NetlinkError::new(action(), &error))?);
+        }
+        Ok(())
+    }
+}
+
+impl Default for Netlink {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Netlink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Netlink").finish_non_exhaustive()
+    }
+}
+
+/// A request that the kernel refused.
+#[derive(Debug, thiserror::Error)]
+#[error("{action}: {reason}")]
+pub struct NetlinkError {
+    action: String,
+    reason: String,
+    errno: Option<i32>,
+}
+
+impl NetlinkError {
+    fn new(action: String, error: &ReplyError) -> Self {
+        let code = error.as_io_error();
+        let explanation = error.ext_ack().and_then(|attributes| {
+            attributes.get_msg().ok().map(|text| text.to_string_lossy().into_owned())
+        });
+        let reason = match explanation {
+            Some(text) => format!("{text} ({})", describe(code)),
+            None => describe(code),
+        };
+        Self { action, reason, errno: code.raw_os_error() }
+    }
+
+    /// The answer lacked what it must contain.
+    fn incomplete(action: String, missing: &str) -> Self {
+        Self { action, reason: format!("the kernel's answer has no {missing}"), errno: None }
+    }
+
+    /// Whether the thing that was named does not exist.
+    pub fn is_absent(&self) -> bool {
+        matches!(self.errno, Some(libc::ENODEV | libc::ENOENT | libc::ESRCH | libc::EADDRNOTAVAIL))
+    }
+
+    /// Whether the thing that was to be added exists.
+    pub fn is_present(&self) -> bool {
+        self.errno == Some(libc::EEXIST)
+    }
+
+    /// Whether the right to do it was missing (CAP_NET_ADMIN in the namespace).
+    pub fn is_denied(&self) -> bool {
+        matches!(self.errno, Some(libc::EPERM | libc::EACCES))
+    }
+
+    /// Whether no route leads to the address that was asked about.
+    pub fn is_unreachable(&self) -> bool {
+        matches!(
+            self.errno,
+            Some(libc::ENETUNREACH | libc::EHOSTUNREACH | libc::EACCES | libc::EINVAL)
+        )
+    }
+}
+
+/// The text of an OS error without Rust's "(os error n)".
+fn describe(error: &io::Error) -> String {
+    let text = error.to_string();
+    match text.split_once(" (os error ") {
+        Some((words, _)) => words.to_owned(),
+        None => text,
+    }
+}
+
+fn family(address: IpAddr) -> u8 {
+    let family = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+    u8::try_from(family).expect("address families are small numbers")
+}
+
+/// How ip(8) names the family of an address on its command line.
+pub fn family_flag(address: IpAddr) -> &'static str {
+    if address.is_ipv4() { "-4" } else { "-6" }
+}
