@@ -3,5 +3,7 @@
 //! Inputs are datagrams, instants and random bytes handed in; outputs are values. Must not read a
 //! clock, a socket or the system's randomness, take a lock, or do I/O. [WG §5, §6]
 
+pub mod allowed_ips;
 pub mod drop_reason;
 pub mod endpoint;
+pub mod padding;

@@ -51,11 +51,16 @@ impl UapiClient {
     /// # Errors
     /// As [`Self::connect`].
     pub fn connect_in(directory: &Path, interface: &str) -> Result<Self, ClientError> {
-        let unreachable = |source| ClientError::Unreachable { interface: interface.to_owned(), source };
+        let unreachable =
+            |source| ClientError::Unreachable { interface: interface.to_owned(), source };
         if !is_interface_name(interface) {
-            return Err(unreachable(io::Error::new(io::ErrorKind::InvalidInput, "not an interface name")));
+            return Err(unreachable(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "not an interface name",
+            )));
         }
-        let stream = UnixStream::connect(directory.join(format!("{interface}.sock"))).map_err(unreachable)?;
+        let stream = UnixStream::connect(directory.join(format!("{interface}.sock")))
+            .map_err(unreachable)?;
         stream.set_read_timeout(Some(SILENCE)).map_err(unreachable)?;
         stream.set_write_timeout(Some(SILENCE)).map_err(unreachable)?;
         Ok(Self { interface: interface.to_owned(), stream: BufReader::new(stream) })
@@ -84,7 +89,9 @@ impl UapiClient {
             match (line.strip_prefix("errno="), errno) {
                 (Some(number), None) => errno = Some(number.parse().map_err(|_| malformed)?),
                 (None, Some(0)) if line.is_empty() => return Ok(Some(())),
-                (None, Some(number)) if line.is_empty() => return Err(ReplyError::Refused(errno_of(number))),
+                (None, Some(number)) if line.is_empty() => {
+                    return Err(ReplyError::Refused(errno_of(number)));
+                }
                 (None, _) if line.contains('=') => {}
                 _ => return Err(malformed),
             }
@@ -98,7 +105,10 @@ impl UapiClient {
     }
 
     /// Reads lines until `take` has its result.
-    fn receive<T>(&mut self, mut take: impl FnMut(&str) -> Result<Option<T>, ReplyError>) -> Result<T, ClientError> {
+    fn receive<T>(
+        &mut self,
+        mut take: impl FnMut(&str) -> Result<Option<T>, ReplyError>,
+    ) -> Result<T, ClientError> {
         let mut line = Zeroizing::new(Vec::with_capacity(MAX_LINE_BYTES + 1));
         let mut number = 0;
         loop {
@@ -149,7 +159,9 @@ pub fn interfaces_in(directory: &Path) -> io::Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in entries {
         let file = entry?.file_name();
-        let Some(name) = file.to_str().and_then(|file| file.strip_suffix(".sock")) else { continue };
+        let Some(name) = file.to_str().and_then(|file| file.strip_suffix(".sock")) else {
+            continue;
+        };
         if is_interface_name(name) && UnixStream::connect(directory.join(&file)).is_ok() {
             names.push(name.to_owned());
         }

@@ -17,7 +17,8 @@ use crate::time::Wall;
 pub fn render(device: &DeviceSnapshot) -> Zeroizing<String> {
     let allowed_ips: usize = device.peers.iter().map(|peer| peer.allowed_ips.len()).sum();
     // An upper bound, because growing would leave copies of keys behind.
-    let mut text = Zeroizing::new(String::with_capacity(256 + 512 * device.peers.len() + 64 * allowed_ips));
+    let mut text =
+        Zeroizing::new(String::with_capacity(256 + 512 * device.peers.len() + 64 * allowed_ips));
     let written = write_device(&mut *text, device);
     debug_assert!(written.is_ok(), "writing to a String cannot fail");
     text
@@ -102,7 +103,9 @@ impl GetParser {
     fn value(&mut self, key: &str, value: &str) -> Option<()> {
         match key {
             "errno" => self.errno = Some(value.parse().ok()?),
-            "public_key" => self.device.peers.push(PeerSnapshot::new(PublicKey::from_hex(value).ok()?)),
+            "public_key" => {
+                self.device.peers.push(PeerSnapshot::new(PublicKey::from_hex(value).ok()?))
+            }
             _ => match self.device.peers.last_mut() {
                 Some(peer) => peer_value(peer, key, value)?,
                 None => device_value(&mut self.device, key, value)?,
@@ -114,7 +117,10 @@ impl GetParser {
 
 fn device_value(device: &mut DeviceSnapshot, key: &str, value: &str) -> Option<()> {
     match key {
-        "private_key" => device.private_key = Some(PrivateKey::from_hex(value).ok()?).filter(|key| !key.is_zero()),
+        "private_key" => {
+            device.private_key =
+                Some(PrivateKey::from_hex(value).ok()?).filter(|key| !key.is_zero())
+        }
         "listen_port" => device.listen_port = parse_number(value)?,
         "fwmark" => device.fwmark = parse_number(value)?,
         _ => {}
@@ -152,5 +158,8 @@ fn set_handshake(peer: &mut PeerSnapshot, change: impl FnOnce(&mut Wall)) {
 
 /// Implementations disagree about the sign.
 pub(super) fn errno_of(number: i64) -> Errno {
-    i32::try_from(number.unsigned_abs()).ok().filter(|&number| number != 0).map_or(Errno::UNKNOWN, Errno)
+    i32::try_from(number.unsigned_abs())
+        .ok()
+        .filter(|&number| number != 0)
+        .map_or(Errno::UNKNOWN, Errno)
 }

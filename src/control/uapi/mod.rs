@@ -16,7 +16,6 @@ pub mod get;
 pub mod request;
 pub mod set;
 
-
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};

@@ -118,7 +118,8 @@ impl RequestReader {
                     b"get=1" => State::Get,
                     b"set=1" => State::Set(Box::default()),
                     _ => {
-                        let errno = if line.contains(&b'=') { Errno::INVALID } else { Errno::PROTOCOL };
+                        let errno =
+                            if line.contains(&b'=') { Errno::INVALID } else { Errno::PROTOCOL };
                         each(Request::Unintelligible(self.fault(errno, "expected get=1 or set=1")));
                         State::Closed
                     }

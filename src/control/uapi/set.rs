@@ -26,10 +26,12 @@ impl SetParser {
     /// [`Errno::PROTOCOL`] if there is no `=`, [`Errno::INVALID`] if the key is unknown at this
     /// place or the value is not one of its values. The parser must not be used any further.
     pub fn line(&mut self, line: &[u8]) -> Result<(), Refusal> {
-        let line = std::str::from_utf8(line).map_err(|_| (Errno::INVALID, "the line is not UTF-8"))?;
+        let line =
+            std::str::from_utf8(line).map_err(|_| (Errno::INVALID, "the line is not UTF-8"))?;
         let (key, value) = line.split_once('=').ok_or((Errno::PROTOCOL, "expected key=value"))?;
         if key == "public_key" {
-            let public_key = PublicKey::from_hex(value).map_err(|_| (Errno::INVALID, "public_key is not a key"))?;
+            let public_key = PublicKey::from_hex(value)
+                .map_err(|_| (Errno::INVALID, "public_key is not a key"))?;
             self.request.peers.push(PeerUpdate::new(public_key));
             return Ok(());
         }
@@ -48,10 +50,13 @@ impl SetParser {
 fn device_line(request: &mut SetRequest, key: &str, value: &str) -> Result<(), Refusal> {
     match key {
         "private_key" => {
-            let private_key = PrivateKey::from_hex(value).map_err(|_| (Errno::INVALID, "private_key is not a key"))?;
+            let private_key = PrivateKey::from_hex(value)
+                .map_err(|_| (Errno::INVALID, "private_key is not a key"))?;
             request.private_key = Some((!private_key.is_zero()).then_some(private_key));
         }
-        "listen_port" => request.listen_port = Some(number(value, "listen_port is not 0 to 65535")?),
+        "listen_port" => {
+            request.listen_port = Some(number(value, "listen_port is not 0 to 65535")?)
+        }
         "fwmark" => request.fwmark = Some(number(value, "fwmark is not 0 to 4294967295")?),
         "replace_peers" => request.replace_peers = truth(value, "replace_peers is not true")?,
         _ => return Err((Errno::INVALID, "unknown device key")),
@@ -64,12 +69,13 @@ fn peer_line(peer: &mut PeerUpdate, key: &str, value: &str) -> Result<(), Refusa
         "update_only" => peer.update_only = truth(value, "update_only is not true")?,
         "remove" => peer.remove = truth(value, "remove is not true")?,
         "preshared_key" => {
-            let preshared_key =
-                PresharedKey::from_hex(value).map_err(|_| (Errno::INVALID, "preshared_key is not a key"))?;
+            let preshared_key = PresharedKey::from_hex(value)
+                .map_err(|_| (Errno::INVALID, "preshared_key is not a key"))?;
             peer.preshared_key = Some(preshared_key);
         }
         "endpoint" => {
-            let endpoint = parse_endpoint(value).ok_or((Errno::INVALID, "endpoint is not IP:PORT or [IPV6]:PORT"))?;
+            let endpoint = parse_endpoint(value)
+                .ok_or((Errno::INVALID, "endpoint is not IP:PORT or [IPV6]:PORT"))?;
             peer.endpoint = Some(endpoint);
         }
         "persistent_keepalive_interval" => {
@@ -82,7 +88,8 @@ fn peer_line(peer: &mut PeerUpdate, key: &str, value: &str) -> Result<(), Refusa
             peer.allowed_ips.clear();
         }
         "allowed_ip" => {
-            let change = parse_allowed_ip(value).ok_or((Errno::INVALID, "allowed_ip is not [+|-]ADDRESS/LENGTH"))?;
+            let change = parse_allowed_ip(value)
+                .ok_or((Errno::INVALID, "allowed_ip is not [+|-]ADDRESS/LENGTH"))?;
             peer.allowed_ips.push(change);
         }
         "protocol_version" if value == "1" => {}
@@ -111,7 +118,8 @@ fn number<T: std::str::FromStr>(value: &str, reason: &'static str) -> Result<T, 
 pub fn render(request: &SetRequest) -> Zeroizing<String> {
     let allowed_ips: usize = request.peers.iter().map(|peer| peer.allowed_ips.len()).sum();
     // An upper bound, because growing would leave copies of keys behind.
-    let mut text = Zeroizing::new(String::with_capacity(256 + 512 * request.peers.len() + 64 * allowed_ips));
+    let mut text =
+        Zeroizing::new(String::with_capacity(256 + 512 * request.peers.len() + 64 * allowed_ips));
     let written = write_request(&mut *text, request);
     debug_assert!(written.is_ok(), "writing to a String cannot fail");
     text
