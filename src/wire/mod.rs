@@ -3,4 +3,5 @@
 //! Must not allocate, keep state, or panic on any input.
 
 pub mod checksum;
+pub mod icmp;
 pub mod ip;

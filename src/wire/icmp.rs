@@ -1,0 +1,313 @@
+//! "Destination unreachable" towards the sender of a packet that no peer takes.
+//! [RFC 792] [RFC 1122 §3.2.2] [RFC 1812 §4.3.2] [RFC 4443 §2.4, §3.1]
+//!
+//! The reply comes from the address that could not be reached: it is routed to the tunnel, so the
+//! kernel's reverse-path filter lets it pass, where an address of the host itself would be refused
+//! as a martian. Replies are never sent to what must not be answered. How often they may be sent
+//! is the caller's to limit.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use crate::wire::checksum::{checksum, pseudo_header_v6};
+use crate::wire::ip::{
+    IPV4_HEADER_BYTES, IPV6_HEADER_BYTES, IpHeader, PROTOCOL_ICMP, PROTOCOL_ICMPV6,
+};
+
+/// Longest reply, in bytes: what an IPv6 link must carry. [RFC 4443 §2.4]
+pub const REPLY_BYTES: usize = 1280;
+
+/// Longest IPv4 reply, in bytes. [RFC 1812 §4.3.2.3]
+const REPLY_BYTES_V4: usize = 576;
+
+const ICMP_HEADER_BYTES: usize = 8;
+
+/// Destination unreachable, host unreachable.
+const TYPE_CODE_V4: [u8; 2] = [3, 1];
+
+/// Destination unreachable, address unreachable.
+const TYPE_CODE_V6: [u8; 2] = [1, 3];
+
+/// Precedence "internetwork control". [RFC 1812 §4.3.2.5]
+const TOS_V4: u8 = 0xc0;
+
+const HOP_LIMIT: u8 = 64;
+
+/// Writes the reply to `packet` and returns its length; `None` if there must be no reply.
+///
+/// No reply goes to ICMP errors and redirects, to later fragments, to what was sent to or from a
+/// group or no single host, or to what is not IP. [RFC 1122 §3.2.2] [RFC 4443 §2.4 (e)]
+pub fn unreachable(packet: &[u8], out: &mut [u8; REPLY_BYTES]) -> Option<usize> {
+    let header = IpHeader::parse(packet)?;
+    let packet = &packet[..packet.len().min(header.total_length)];
+    match (header.source, header.destination) {
+        (IpAddr::V4(source), IpAddr::V4(destination)) => {
+            let answerable =
+                is_one_host_v4(source) && is_one_host_v4(destination) && is_answerable_v4(packet);
+            answerable.then(|| write_v4(packet, source, destination, out))
+        }
+        (IpAddr::V6(source), IpAddr::V6(destination)) => {
+            let answerable =
+                is_one_host_v6(source) && is_one_host_v6(destination) && is_answerable_v6(packet);
+            answerable.then(|| write_v6(packet, source, destination, out))
+        }
+        (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => None,
+    }
+}
+
+/// Unspecified, loopback, group and reserved (with the limited broadcast) addresses are not.
+const fn is_one_host_v4(address: Ipv4Addr) -> bool {
+    let first = address.octets()[0];
+    first != 0 && first != 127 && first < 224
+}
+
+const fn is_one_host_v6(address: Ipv6Addr) -> bool {
+    !address.is_unspecified() && !address.is_loopback() && !address.is_multicast()
+}
+
+fn is_answerable_v4(packet: &[u8]) -> bool {
+    let header_bytes = usize::from(packet[0] & 0x0f) * 4;
+    let fragment_offset = u16::from_be_bytes([packet[6], packet[7]]) & 0x1fff;
+    if header_bytes < IPV4_HEADER_BYTES || packet.len() < header_bytes || fragment_offset != 0 {
+        return false;
+    }
+    // Of a message that is cut before its type nobody can say that it is no error.
+    packet[9] != PROTOCOL_ICMP
+        || packet.get(header_bytes).is_some_and(|kind| !matches!(kind, 3 | 4 | 5 | 11 | 12))
+}
+
+/// Follows the extension headers to the upper layer. [RFC 8200 §4]
+fn is_answerable_v6(packet: &[u8]) -> bool {
+    /// More headers in a row than this are no traffic that deserves an answer.
+    const MAX_EXTENSIONS: usize = 8;
+    let (mut next, mut at) = (packet[6], IPV6_HEADER_BYTES);
+    for _ in 0..MAX_EXTENSIONS {
+        let length = match next {
+            // Hop-by-hop options, routing, destination options.
+            0 | 43 | 60 => {
+                let Some(units) = packet.get(at + 1) else { return false };
+                8 + 8 * usize::from(*units)
+            }
+            // Fragment.
+            44 => {
+                let Some(field) = packet.get(at + 2..at + 4) else { return false };
+                if u16::from_be_bytes([field[0], field[1]]) & 0xfff8 != 0 {
+                    return false;
+                }
+                8
+            }
+            // Errors are below 128; 137 is a redirect.
+            PROTOCOL_ICMPV6 => {
+                return packet.get(at).is_some_and(|kind| *kind >= 128 && *kind != 137);
+            }
+            _ => return true,
+        };
+        let Some(following) = packet.get(at) else { return false };
+        next = *following;
+        at += length;
+    }
+    false
+}
+
+fn write_v4(
+    packet: &[u8],
+    source: Ipv4Addr,
+    unreached: Ipv4Addr,
+    out: &mut [u8; REPLY_BYTES],
+) -> usize {
+    let headers = IPV4_HEADER_BYTES + ICMP_HEADER_BYTES;
+    let quoted = packet.len().min(REPLY_BYTES_V4 - headers);
+    let length = headers + quoted;
+    out[..headers].fill(0);
+    out[0] = 0x45;
+    out[1] = TOS_V4;
+    // Lossless: at most REPLY_BYTES.
+    out[2..4].copy_from_slice(&(length as u16).to_be_bytes());
+    out[8] = HOP_LIMIT;
+    out[9] = PROTOCOL_ICMP;
+    out[12..16].copy_from_slice(&unreached.octets());
+    out[16..20].copy_from_slice(&source.octets());
+    let sum = checksum(&out[..IPV4_HEADER_BYTES]);
+    out[10..12].copy_from_slice(&sum.to_be_bytes());
+    out[20..22].copy_from_slice(&TYPE_CODE_V4);
+    out[headers..length].copy_from_slice(&packet[..quoted]);
+    let sum = checksum(&out[IPV4_HEADER_BYTES..length]);
+    out[22..24].copy_from_slice(&sum.to_be_bytes());
+    length
+}
+
+fn write_v6(
+    packet: &[u8],
+    source: Ipv6Addr,
+    unreached: Ipv6Addr,
+    out: &mut [u8; REPLY_BYTES],
+) -> usize {
+    let headers = IPV6_HEADER_BYTES + ICMP_HEADER_BYTES;
+    let quoted = packet.len().min(REPLY_BYTES - headers);
+    let length = headers + quoted;
+    // Lossless: at most REPLY_BYTES.
+    let payload = (ICMP_HEADER_BYTES + quoted) as u16;
+    out[..headers].fill(0);
+    out[0] = 0x60;
+    out[4..6].copy_from_slice(&payload.to_be_bytes());
+    out[6] = PROTOCOL_ICMPV6;
+    out[7] = HOP_LIMIT;
+    out[8..24].copy_from_slice(&unreached.octets());
+    out[24..40].copy_from_slice(&source.octets());
+    out[40..42].copy_from_slice(&TYPE_CODE_V6);
+    out[headers..length].copy_from_slice(&packet[..quoted]);
+    let sum = pseudo_header_v6(unreached, source, u32::from(payload), PROTOCOL_ICMPV6)
+        .add(&out[IPV6_HEADER_BYTES..length])
+        .finish();
+    out[42..44].copy_from_slice(&sum.to_be_bytes());
+    length
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn v4(protocol: u8, payload: &[u8]) -> Vec<u8> {
+        let mut packet =
+            b"\x45\0\0\0\x12\x34\x40\0\x40\0\0\0\x0a\x0a\0\x01\xc0\x00\x02\x09".to_vec();
+        packet[9] = protocol;
+        packet.extend_from_slice(payload);
+        packet[2..4].copy_from_slice(&u16::try_from(20 + payload.len()).unwrap().to_be_bytes());
+        packet
+    }
+
+    fn v6(next: u8, payload: &[u8]) -> Vec<u8> {
+        let mut packet = vec![0; 40];
+        packet[0] = 0x60;
+        packet[4..6].copy_from_slice(&u16::try_from(payload.len()).unwrap().to_be_bytes());
+        packet[6] = next;
+        packet[7] = 64;
+        packet[8..24].copy_from_slice(&"fd00::1".parse::<Ipv6Addr>().unwrap().octets());
+        packet[24..40].copy_from_slice(&"fd00::99".parse::<Ipv6Addr>().unwrap().octets());
+        packet.extend_from_slice(payload);
+        packet
+    }
+
+    fn reply(packet: &[u8]) -> Option<Vec<u8>> {
+        let mut out = [0xee; REPLY_BYTES];
+        unreachable(packet, &mut out).map(|length| out[..length].to_vec())
+    }
+
+    #[test]
+    fn an_echo_request_is_answered_by_host_unreachable_byte_for_byte() {
+        let request = v4(1, b"\x08\0\xf7\xfd\0\x01\0\x01");
+        let mut expected = b"\x45\xc0\0\x38\0\0\0\0\x40\x01".to_vec();
+        // The words 45c0 0038 4001 c000 0209 0a0a 0001 sum to 1 520d, folded 520e.
+        expected.extend(0xadf1_u16.to_be_bytes());
+        expected.extend(b"\xc0\x00\x02\x09\x0a\x0a\0\x01");
+        // The words 0301 4500 001c 1234 4000 4001 0a0a 0001 c000 0209 0800 f7fd 0001 0001 sum to
+        // 2 a665, folded a667.
+        expected.extend(b"\x03\x01\x59\x98\0\0\0\0");
+        expected.extend(&request);
+        assert_eq!(reply(&request).unwrap(), expected);
+    }
+
+    #[test]
+    fn an_ipv6_packet_is_answered_by_address_unreachable_with_a_right_checksum() {
+        let request = v6(17, b"\x12\x34\0\x35\0\x0c\0\0abcd");
+        let reply = reply(&request).unwrap();
+        assert_eq!(reply[..8], *b"\x60\0\0\0\0\x3c\x3a\x40");
+        assert_eq!(reply[8..24], request[24..40], "from the address that was not reached");
+        assert_eq!(reply[24..40], request[8..24]);
+        assert_eq!(reply[40..42], [1, 3]);
+        assert_eq!(reply[44..48], [0; 4]);
+        assert_eq!(reply[48..], request[..]);
+        let (source, destination) = ("fd00::99".parse().unwrap(), "fd00::1".parse().unwrap());
+        let sum = pseudo_header_v6(source, destination, 60, 58).add(&reply[40..]).finish();
+        assert_eq!(sum, 0);
+    }
+
+    #[test]
+    fn a_long_packet_is_quoted_as_far_as_the_reply_may_go() {
+        let long = reply(&v4(17, &[7; 1400])).unwrap();
+        assert_eq!(long.len(), 576);
+        assert_eq!(long[2..4], 576_u16.to_be_bytes());
+        assert_eq!(checksum(&long[20..]), 0);
+        assert_eq!(reply(&v6(17, &[7; 1400])).unwrap().len(), 1280);
+    }
+
+    #[test]
+    fn padding_after_the_packet_is_not_quoted() {
+        let mut packet = v4(17, &[7; 8]);
+        packet.extend([0xaa; 30]);
+        assert_eq!(reply(&packet).unwrap().len(), 28 + 28);
+    }
+
+    #[test]
+    fn errors_redirects_and_cut_messages_are_not_answered() {
+        for kind in 0..=255_u8 {
+            let is_error = [3, 4, 5, 11, 12].contains(&kind);
+            assert_eq!(reply(&v4(1, &[kind, 0, 0, 0])).is_none(), is_error, "v4 type {kind}");
+            let is_error = kind < 128 || kind == 137;
+            assert_eq!(reply(&v6(58, &[kind, 0, 0, 0])).is_none(), is_error, "v6 type {kind}");
+        }
+        assert_eq!(reply(&v4(1, &[])), None);
+        assert_eq!(reply(&v6(58, &[])), None);
+    }
+
+    #[test]
+    fn only_the_first_fragment_is_answered() {
+        let mut fragment = v4(17, &[0; 8]);
+        fragment[6] = 0x20;
+        assert!(reply(&fragment).is_some());
+        fragment[7] = 1;
+        assert_eq!(reply(&fragment), None);
+        assert!(reply(&v6(44, b"\x11\0\0\x01\0\0\0\x07datagram")).is_some());
+        assert_eq!(reply(&v6(44, b"\x11\0\0\x08\0\0\0\x07datagram")), None);
+    }
+
+    #[test]
+    fn errors_behind_extension_headers_are_found() {
+        let options = |kind| [&[58, 0, 1, 4, 0, 0, 0, 0, kind][..], &[0; 7]].concat();
+        assert!(reply(&v6(60, &options(128))).is_some());
+        assert_eq!(reply(&v6(60, &options(1))), None);
+        assert_eq!(reply(&v6(0, &options(137))), None);
+        assert_eq!(reply(&v6(60, &[60, 0, 1, 4, 0, 0, 0, 0].repeat(9))), None);
+        assert_eq!(reply(&v6(60, &[58, 255, 1, 4, 0, 0, 0, 0])), None);
+    }
+
+    #[test]
+    fn groups_and_addresses_of_no_single_host_are_not_answered() {
+        for address in
+            ["0.0.0.0", "127.0.0.1", "224.0.0.1", "239.1.1.1", "240.0.0.1", "255.255.255.255"]
+        {
+            let octets = address.parse::<Ipv4Addr>().unwrap().octets();
+            let mut packet = v4(17, &[0; 8]);
+            packet[12..16].copy_from_slice(&octets);
+            assert_eq!(reply(&packet), None, "from {address}");
+            let mut packet = v4(17, &[0; 8]);
+            packet[16..20].copy_from_slice(&octets);
+            assert_eq!(reply(&packet), None, "to {address}");
+        }
+        for address in ["::", "::1", "ff02::1"] {
+            let octets = address.parse::<Ipv6Addr>().unwrap().octets();
+            let mut packet = v6(17, &[0; 8]);
+            packet[8..24].copy_from_slice(&octets);
+            assert_eq!(reply(&packet), None, "from {address}");
+            let mut packet = v6(17, &[0; 8]);
+            packet[24..40].copy_from_slice(&octets);
+            assert_eq!(reply(&packet), None, "to {address}");
+        }
+    }
+
+    #[test]
+    fn no_packet_makes_it_panic() {
+        for len in 0..60 {
+            for first in [0x40, 0x45, 0x4f, 0x60] {
+                for filler in [0, 44, 58, 60, 255] {
+                    let mut packet = vec![filler; len];
+                    if let Some(byte) = packet.first_mut() {
+                        *byte = first;
+                    }
+                    if let Some(reply) = reply(&packet) {
+                        assert!(reply.len() > len);
+                    }
+                }
+            }
+        }
+    }
+}
