@@ -4,5 +4,5 @@
 //! Must not touch a packet: what has to be known per packet is handed down to `dataplane`.
 
 pub mod command;
-pub mod uapi;
 pub mod netlink;
+pub mod uapi;

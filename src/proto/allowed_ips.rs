@@ -9,8 +9,7 @@
 //! Guarantees: the longest prefix wins; a prefix has one owner, the last it was given to; host
 //! bits do not matter; a trie holds no node that neither is a prefix nor joins two subtrees.
 
-use std::collections::{BTreeSet, HashMap};
-use std::hash::Hash;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -21,12 +20,12 @@ use ipnet::IpNet;
 pub struct AllowedIps<T> {
     routes: Routes<T>,
     /// INVARIANT: the prefixes of `routes` by their owner, host bits zero; no set is empty.
-    by_owner: HashMap<T, BTreeSet<IpNet>>,
+    by_owner: BTreeMap<T, BTreeSet<IpNet>>,
 }
 
 impl<T> AllowedIps<T> {
     pub fn new() -> Self {
-        Self { routes: Routes::new(), by_owner: HashMap::new() }
+        Self { routes: Routes::new(), by_owner: BTreeMap::new() }
     }
 
     /// The table as it is now; later edits do not show in it. Costs two reference counts.
@@ -35,7 +34,7 @@ impl<T> AllowedIps<T> {
     }
 }
 
-impl<T: Copy + Eq + Hash> AllowedIps<T> {
+impl<T: Copy + Ord> AllowedIps<T> {
     /// Gives `net`, without its host bits, to `owner`. Returns the owner it had, which may be the
     /// same.
     pub fn insert(&mut self, net: IpNet, owner: T) -> Option<T> {

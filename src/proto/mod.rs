@@ -7,3 +7,4 @@ pub mod allowed_ips;
 pub mod drop_reason;
 pub mod endpoint;
 pub mod padding;
+pub mod ratelimit;

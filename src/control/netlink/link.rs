@@ -52,9 +52,13 @@ impl Netlink {
         action: String,
     ) -> Result<Option<Link>, NetlinkError> {
         let mut found = None;
-        let outcome = self.query(request, || action.clone(), |(header, attributes)| {
-            found = Some(read(&header, &attributes));
-        });
+        let outcome = self.query(
+            request,
+            || action.clone(),
+            |(header, attributes)| {
+                found = Some(read(&header, &attributes));
+            },
+        );
         match outcome {
             Err(error) if error.is_absent() => Ok(None),
             Err(error) => Err(error),

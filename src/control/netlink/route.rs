@@ -57,8 +57,8 @@ impl Netlink {
     pub fn routes(&mut self) -> Result<Vec<Route>, NetlinkError> {
         let mut found = Vec::new();
         for any in [IpAddr::from(Ipv4Addr::UNSPECIFIED), IpAddr::from(Ipv6Addr::UNSPECIFIED)] {
-            let request = Request::new()
-                .op_getroute_dump(&Rtmsg { rtm_family: family(any), ..Rtmsg::new() });
+            let request =
+                Request::new().op_getroute_dump(&Rtmsg { rtm_family: family(any), ..Rtmsg::new() });
             let action = || format!("ip {} route show", family_flag(any));
             self.query(&request, action, |(header, attributes)| {
                 found.extend(read(&header, &attributes, any));
