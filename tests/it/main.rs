@@ -1,0 +1,6 @@
+//! The one integration binary: everything that needs more than one module, or the outside.
+
+// Helpers of tests are test code too, which clippy cannot see outside `#[test]` functions.
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
+
+mod tidy;

@@ -1,0 +1,127 @@
+//! The repository keeps its own rules: layers, budgets, headers, and what must not be in it.
+//!
+//! Each rule is a function in `rules`, tested there on a fault of its own; here they meet the files.
+
+use std::collections::HashSet;
+use std::fs;
+use std::path::Path;
+
+use hybridwg::proto::drop_reason::DropReason;
+
+mod rules;
+mod source;
+
+use source::Source;
+
+/// Folders that hold nothing of ours.
+const SKIPPED: &[&str] = &[".git", "target", "artifacts"];
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Every file below the root, as path from there and content, in the order of their paths.
+fn files() -> Vec<(String, Vec<u8>)> {
+    let mut found = Vec::new();
+    let mut folders = vec![root().to_path_buf()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).expect("a folder of the repository") {
+            let entry = entry.expect("an entry of that folder");
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let kind = entry.file_type().expect("its type");
+            if kind.is_dir() {
+                if !SKIPPED.contains(&name.as_str()) {
+                    folders.push(entry.path());
+                }
+            } else if kind.is_file() {
+                let path = entry.path();
+                let below = path.strip_prefix(root()).expect("a path below the root");
+                let content = fs::read(&path).expect("a file of the repository");
+                found.push((below.to_string_lossy().into_owned(), content));
+            }
+        }
+    }
+    found.sort();
+    assert!(found.len() > 20, "the walk found next to nothing: {}", found.len());
+    found
+}
+
+fn texts() -> Vec<(String, String)> {
+    let texts = files().into_iter();
+    texts.filter_map(|(path, content)| Some((path, String::from_utf8(content).ok()?))).collect()
+}
+
+fn sources() -> Vec<Source> {
+    let rust = texts().into_iter().filter(|(path, _)| path.ends_with(".rs"));
+    rust.map(|(path, text)| Source::new(&path, &text)).collect()
+}
+
+/// The files under `src` that are not test code.
+fn product() -> Vec<Source> {
+    sources().into_iter().filter(|source| !source.is_test()).collect()
+}
+
+#[track_caller]
+fn assert_none(faults: impl IntoIterator<Item = String>) {
+    let faults: Vec<String> = faults.into_iter().collect();
+    assert!(faults.is_empty(), "{} faults:\n{}", faults.len(), faults.join("\n"));
+}
+
+#[test]
+fn every_import_follows_the_layer_table() {
+    assert_none(product().iter().flat_map(rules::imports));
+}
+
+#[test]
+fn no_layer_names_what_it_must_not() {
+    assert_none(product().iter().flat_map(rules::forbidden_words));
+}
+
+#[test]
+fn unsafe_has_one_address() {
+    assert_none(sources().iter().flat_map(rules::unsafe_outside_sys));
+}
+
+#[test]
+fn files_stay_within_their_budget() {
+    assert_none(product().iter().flat_map(rules::file_budget));
+}
+
+#[test]
+fn functions_stay_within_their_budget() {
+    assert_none(product().iter().flat_map(rules::function_budget));
+}
+
+#[test]
+fn every_note_to_oneself_names_an_issue() {
+    assert_none(texts().iter().flat_map(|(path, text)| rules::notes_without_issue(path, text)));
+}
+
+#[test]
+fn nothing_names_a_place_on_one_machine() {
+    assert_none(texts().iter().flat_map(|(path, text)| rules::machine_paths(path, text)));
+}
+
+#[test]
+fn labels_have_the_form_that_lib_rs_gives_them() {
+    let labelled = product().into_iter().filter(|source| source.path != "src/lib.rs");
+    assert_none(labelled.flat_map(|source| rules::labels(&source.path, &source.text)));
+}
+
+#[test]
+fn every_drop_reason_is_explained_in_a_sentence_and_has_a_name_of_its_own() {
+    let mut names = HashSet::new();
+    for reason in DropReason::ALL {
+        let (name, explanation) = (reason.name(), reason.explanation());
+        assert!(names.insert(name), "two reasons are called {name}");
+        assert!(name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_'));
+        assert!(explanation.starts_with(char::is_uppercase), "{name}: {explanation}");
+        assert!(explanation.ends_with(['.', ']']), "{name}: {explanation}");
+    }
+}
+
+#[test]
+fn no_file_is_large() {
+    let large = files().into_iter().filter(|(_, content)| content.len() > rules::FILE_BYTES);
+    assert_none(large.map(|(path, content)| format!("{path}: {} bytes", content.len())));
+}

@@ -1,0 +1,115 @@
+#!/usr/bin/env bash
+# Passes every test that this machine can run, and says what it skips and why.
+#
+#   tests/run.sh
+#
+# Installs the Debian packages that the tests on real packets need, when it may (root and apt).
+# Those tests make network namespaces of their own and want root; without it they are skipped.
+# HYBRIDWG_REQUIRE_HOST=1 turns every skip into a failure: that is what CI sets.
+# The last line counts: "N passed, N failed, N skipped".
+set -uo pipefail
+cd "$(dirname "$0")/.." || exit 1
+
+require_host=${HYBRIDWG_REQUIRE_HOST:-0}
+host_threads=${HYBRIDWG_HOST_THREADS:-2}
+packages=(iproute2 iputils-ping wireguard-tools wireguard-go nftables iptables iperf3 procps)
+
+passed=0 failed=0 skipped=0
+output=$(mktemp)
+trap 'rm -f "$output"' EXIT
+
+say() { printf '\n== %s\n' "$*"; }
+
+skip() {
+    skipped=$((skipped + 1))
+    echo "skipped: $*"
+}
+
+# Counts one step that is not a test binary: fmt, clippy, a build.
+step() {
+    local name=$1
+    shift
+    say "$name: $*"
+    if "$@"; then
+        passed=$((passed + 1))
+    else
+        failed=$((failed + 1))
+        echo "failed: $name"
+    fi
+}
+
+# Runs a cargo test command and adds up what its binaries report. A test that lacks something of
+# this machine passes, but prints "skipped: why": it is counted as skipped, not as passed.
+tests() {
+    local name=$1 status ok bad ignored lacking
+    shift
+    say "$name: $*"
+    "$@" 2>&1 | tee "$output"
+    status=${PIPESTATUS[0]}
+    read -r ok bad ignored < <(awk '
+        /^test result: / {
+            for (i = 1; i < NF; i++) {
+                if ($(i + 1) ~ /^passed;/) ok += $i
+                if ($(i + 1) ~ /^failed;/) bad += $i
+                if ($(i + 1) ~ /^ignored;/) ignored += $i
+            }
+        }
+        END { print ok + 0, bad + 0, ignored + 0 }' "$output")
+    lacking=$(grep -c '^skipped: ' "$output")
+    passed=$((passed + ok - lacking))
+    failed=$((failed + bad))
+    skipped=$((skipped + ignored + lacking))
+    if ((status != 0 && bad == 0)); then
+        failed=$((failed + 1))
+        echo "failed: $name ended with status $status before its tests could be counted"
+    fi
+}
+
+install_packages() {
+    local missing=() package
+    if ! command -v dpkg-query >/dev/null; then
+        skip "no dpkg here: install the programs of these packages yourself: ${packages[*]}"
+        return
+    fi
+    for package in "${packages[@]}"; do
+        if [[ $(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null) != installed ]]; then
+            missing+=("$package")
+        fi
+    done
+    ((${#missing[@]} == 0)) && return
+    if [[ $(id -u) != 0 ]]; then
+        skip "the packages ${missing[*]}: only root may install them (apt-get install ${missing[*]})"
+        return
+    fi
+    say "installing ${missing[*]}"
+    export DEBIAN_FRONTEND=noninteractive
+    if ! { apt-get update -q && apt-get install -qy --no-install-recommends "${missing[@]}"; }; then
+        skip "the packages ${missing[*]}: apt-get could not install them"
+    fi
+}
+
+# A component of the toolchain that somebody's Rust may lack.
+component() {
+    local name=$1
+    shift
+    if cargo "$1" --version >/dev/null 2>&1; then
+        step "$name" cargo "$@"
+    else
+        skip "$name: this toolchain has no \`cargo $1\`"
+    fi
+}
+
+install_packages
+component "format" fmt --check
+component "lints" clippy --quiet --all-targets -- -D warnings
+tests "unit, simulated and threaded tests" cargo test --no-fail-fast -- --skip host::
+tests "tests on real packets" \
+    cargo test --test it -- host:: --test-threads="$host_threads" --show-output
+
+if ((require_host && skipped)); then
+    echo
+    echo "HYBRIDWG_REQUIRE_HOST=$require_host: the $skipped skipped above count as failures"
+    failed=$((failed + skipped)) skipped=0
+fi
+printf '\n%d passed, %d failed, %d skipped\n' "$passed" "$failed" "$skipped"
+((failed == 0))
