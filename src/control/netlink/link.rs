@@ -158,6 +158,6 @@ fn up(index: u32) -> Ifinfomsg {
 
 const IFF_UP: u32 = libc::IFF_UP.cast_unsigned();
 
-// [LNX include/uapi/linux/if_link.h, include/uapi/linux/veth.h]
+// [LNX if_link.h:IFLA_INFO_DATA, veth.h:VETH_INFO_PEER]
 const IFLA_INFO_DATA: u16 = 2;
 const VETH_INFO_PEER: u16 = 1;

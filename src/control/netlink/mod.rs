@@ -5,7 +5,7 @@
 //! ip(8), then the kernel's own explanation (extended acknowledgement) if it gave one.
 //!
 //! Must not decide anything: what to add, skip or undo is the business of `lifecycle` and its
-//! steps. [LNX net/core/rtnetlink.c]
+//! steps. [LNX rtnetlink.c:rtnetlink_rcv_msg]
 
 mod address;
 mod link;

@@ -22,7 +22,7 @@ pub const LAYERS: &[(&str, &[&str])] = &[
     ("wire", &[]),
     ("crypto", &["time"]),
     ("proto", &["wire", "crypto", "time"]),
-    ("packet", &["proto::endpoint"]),
+    ("packet", &["proto::endpoint", "wire"]),
     ("sys", &["packet", "proto::endpoint", "crypto::entropy", "time"]),
     ("dataplane", &["sys", "proto", "packet", "wire", "crypto", "time"]),
     ("control", &["dataplane", "sys", "proto", "packet", "wire", "crypto", "time"]),
