@@ -1,1 +1,155 @@
-//! placeholder
+//! The operating system: clocks, randomness, readiness, TUN, UDP, namespaces, processes.
+//!
+//! The only home of `unsafe`. Everything public here is safe, takes `BorrowedFd`, slices and
+//! standard types, and knows nothing of WireGuard. It must not import `proto`, `wire` or `crypto`
+//! beyond the [`Entropy`](crate::crypto::entropy::Entropy) trait that [`entropy`] implements.
+//!
+//! Every failure is a [`SysError`]: the system call that failed and why. Callers never compare
+//! error numbers; they ask a named predicate whose documentation says when the kernel answers so.
+
+#![deny(
+    clippy::undocumented_unsafe_blocks,
+    clippy::multiple_unsafe_ops_per_block
+)]
+#![deny(unsafe_op_in_unsafe_fn)]
+
+pub mod clock;
+pub mod cmsg;
+pub mod entropy;
+pub mod inotify;
+pub mod netns;
+pub mod poll;
+pub mod process;
+pub mod tun;
+pub mod udp;
+
+use std::{error, fmt, io};
+
+/// A system call that failed.
+#[derive(Debug)]
+pub struct SysError {
+    /// The system call or ioctl, with the option's name where one call has many meanings.
+    pub op: &'static str,
+    pub source: io::Error,
+}
+
+impl SysError {
+    pub(crate) fn new(op: &'static str, source: impl Into<io::Error>) -> Self {
+        Self {
+            op,
+            source: source.into(),
+        }
+    }
+
+    pub(crate) fn from_errno(op: &'static str, errno: i32) -> Self {
+        Self {
+            op,
+            source: io::Error::from_raw_os_error(errno),
+        }
+    }
+
+    /// What `errno` holds after a libc call returned -1.
+    pub(crate) fn last(op: &'static str) -> Self {
+        Self {
+            op,
+            source: io::Error::last_os_error(),
+        }
+    }
+
+    /// The error number, if the kernel gave one.
+    pub fn errno(&self) -> Option<i32> {
+        self.source.raw_os_error()
+    }
+
+    fn is_any(&self, errnos: &[i32]) -> bool {
+        self.errno().is_some_and(|errno| errnos.contains(&errno))
+    }
+
+    /// Nothing to read, or no room to write, on a non-blocking descriptor.
+    pub fn is_would_block(&self) -> bool {
+        self.source.kind() == io::ErrorKind::WouldBlock
+    }
+
+    /// A signal arrived first; the call may simply be made again.
+    pub fn is_interrupted(&self) -> bool {
+        self.source.kind() == io::ErrorKind::Interrupted
+    }
+
+    /// A privilege is missing.
+    pub fn is_not_permitted(&self) -> bool {
+        self.is_any(&[libc::EPERM, libc::EACCES])
+    }
+
+    /// Another socket owns the port.
+    pub fn is_address_in_use(&self) -> bool {
+        self.is_any(&[libc::EADDRINUSE])
+    }
+
+    /// The file, device or namespace does not exist.
+    pub fn is_missing(&self) -> bool {
+        self.is_any(&[libc::ENOENT, libc::ENODEV, libc::ENXIO])
+    }
+
+    /// The host has no such address family: built without it (EAFNOSUPPORT), or booted with
+    /// `ipv6.disable=1` (EADDRNOTAVAIL on bind in some containers). [P-82]
+    pub fn is_family_absent(&self) -> bool {
+        self.is_any(&[libc::EAFNOSUPPORT, libc::EADDRNOTAVAIL, libc::EPFNOSUPPORT])
+    }
+
+    /// The TUN interface behind this descriptor was deleted: EBADFD from every call afterwards,
+    /// EFAULT from a read that was already waiting, ENODEV from a write that raced the deletion.
+    pub fn is_tun_gone(&self) -> bool {
+        self.is_any(&[libc::EBADFD, libc::EFAULT, libc::ENODEV])
+    }
+
+    /// A write met a TUN interface that exists but is down. The packet is lost, the port is not.
+    pub fn is_tun_down(&self) -> bool {
+        self.is_any(&[libc::EIO])
+    }
+
+    /// The packet itself was refused (not IPv4 or IPv6, or longer than the kernel accepts).
+    pub fn is_packet_refused(&self) -> bool {
+        self.is_any(&[libc::EINVAL, libc::EMSGSIZE])
+    }
+
+    /// A send named a source address that is no longer ours: ENETUNREACH (IPv4) or EINVAL (IPv6)
+    /// on recent kernels, EADDRNOTAVAIL on others. The source should be forgotten. [P-81]
+    pub fn is_source_refused(&self) -> bool {
+        self.is_any(&[
+            libc::ENETUNREACH,
+            libc::EINVAL,
+            libc::EADDRNOTAVAIL,
+            libc::ENODEV,
+        ])
+    }
+
+    /// Only a defect of ours, or a closed descriptor, makes a receive fail in this way. Every other
+    /// error is an event of the network's and passes. [P-86]
+    pub fn is_fatal_for_receive(&self) -> bool {
+        self.is_any(&[
+            libc::EBADF,
+            libc::EFAULT,
+            libc::EINVAL,
+            libc::ENOTSOCK,
+            libc::ENOSYS,
+        ])
+    }
+}
+
+impl fmt::Display for SysError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.op, self.source)
+    }
+}
+
+// `source()` stays empty: the text above already has it, and a printed chain would repeat it.
+impl error::Error for SysError {}
+
+/// Converts the -1 convention of libc.
+fn check(op: &'static str, result: libc::c_int) -> Result<libc::c_int, SysError> {
+    if result < 0 {
+        Err(SysError::last(op))
+    } else {
+        Ok(result)
+    }
+}

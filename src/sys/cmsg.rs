@@ -1,0 +1,271 @@
+//! Control messages of `recvmsg` and `sendmsg`, encoded and decoded as plain bytes.
+//!
+//! The layout is that of cmsg(3): a header of length (`size_t`), level and type, the payload, and
+//! padding to the size of `size_t`. Nothing here needs `unsafe`, and a decoder fed with garbage
+//! yields fewer messages, never a panic.
+
+use std::mem::size_of;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+const HEADER: usize = size_of::<usize>() + 2 * size_of::<libc::c_int>();
+
+/// Enough for packet info, TOS and two words to come (segment sizes), on 64-bit machines.
+const CAPACITY: usize = 128;
+
+const fn aligned(len: usize) -> usize {
+    len.next_multiple_of(size_of::<usize>())
+}
+
+/// One message's control data, in memory the kernel may read or fill.
+#[derive(Clone, Debug)]
+#[repr(C, align(8))]
+pub struct ControlBuffer {
+    bytes: [u8; CAPACITY],
+    len: usize,
+}
+
+impl Default for ControlBuffer {
+    fn default() -> Self {
+        Self {
+            bytes: [0; CAPACITY],
+            len: 0,
+        }
+    }
+}
+
+impl ControlBuffer {
+    pub fn clear(&mut self) {
+        self.len = 0;
+    }
+
+    /// The encoded messages.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+
+    /// All of the memory, for the kernel to fill; follow with [`set_len`](Self::set_len).
+    pub fn space(&mut self) -> &mut [u8] {
+        &mut self.bytes
+    }
+
+    /// How much of [`space`](Self::space) the kernel has filled.
+    pub fn set_len(&mut self, len: usize) {
+        self.len = len.min(CAPACITY);
+    }
+
+    /// Asks for a traffic class (DSCP and ECN) of an IPv4 datagram.
+    pub fn push_tos_v4(&mut self, tos: u8) {
+        self.push(
+            libc::IPPROTO_IP,
+            libc::IP_TOS,
+            &libc::c_int::from(tos).to_ne_bytes(),
+        );
+    }
+
+    /// Asks for a traffic class (DSCP and ECN) of an IPv6 datagram.
+    pub fn push_tclass_v6(&mut self, tclass: u8) {
+        self.push(
+            libc::IPPROTO_IPV6,
+            libc::IPV6_TCLASS,
+            &libc::c_int::from(tclass).to_ne_bytes(),
+        );
+    }
+
+    /// Asks for a source address, and with a non-zero `interface` for an outgoing interface.
+    pub fn push_packet_info_v4(&mut self, source: Ipv4Addr, interface: u32) {
+        // struct in_pktinfo: interface, source, destination (ignored when sending).
+        let mut info = [0; 12];
+        info[..4].copy_from_slice(&interface.to_ne_bytes());
+        info[4..8].copy_from_slice(&source.octets());
+        self.push(libc::IPPROTO_IP, libc::IP_PKTINFO, &info);
+    }
+
+    /// Asks for a source address, and with a non-zero `interface` for an outgoing interface.
+    pub fn push_packet_info_v6(&mut self, source: Ipv6Addr, interface: u32) {
+        // struct in6_pktinfo: source, interface.
+        let mut info = [0; 20];
+        info[..16].copy_from_slice(&source.octets());
+        info[16..].copy_from_slice(&interface.to_ne_bytes());
+        self.push(libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, &info);
+    }
+
+    fn push(&mut self, level: libc::c_int, kind: libc::c_int, payload: &[u8]) {
+        let message = HEADER + payload.len();
+        let end = self.len + aligned(message);
+        debug_assert!(end <= CAPACITY, "control messages outgrew their buffer");
+        let Some(slot) = self.bytes.get_mut(self.len..end) else {
+            return;
+        };
+        slot.fill(0);
+        let (header, data) = slot.split_at_mut(HEADER);
+        let (length, level_and_kind) = header.split_at_mut(size_of::<usize>());
+        length.copy_from_slice(&message.to_ne_bytes());
+        level_and_kind[..4].copy_from_slice(&level.to_ne_bytes());
+        level_and_kind[4..].copy_from_slice(&kind.to_ne_bytes());
+        data[..payload.len()].copy_from_slice(payload);
+        self.len = end;
+    }
+}
+
+/// What the kernel tells about a received datagram.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Received {
+    /// The address the datagram was sent to, and the index of the interface it came in by.
+    pub local: Option<(IpAddr, u32)>,
+    /// IPv4 TOS or IPv6 traffic class.
+    pub tos: u8,
+}
+
+impl Received {
+    /// Reads the control messages of one datagram; those not asked for are skipped.
+    pub fn decode(control: &[u8]) -> Self {
+        let mut received = Self::default();
+        for message in Messages(control) {
+            received.take(&message);
+        }
+        received
+    }
+
+    fn take(&mut self, message: &Message<'_>) {
+        match (message.level, message.kind) {
+            (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
+                // The second word (spec_dst) is the local address to answer from; for a datagram
+                // sent to a broadcast address it differs from the third, the header's.
+                if let (Some(interface), Some(local)) =
+                    (word(message.payload, 0), word(message.payload, 4))
+                {
+                    self.local =
+                        Some((Ipv4Addr::from(local).into(), u32::from_ne_bytes(interface)));
+                }
+            }
+            (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
+                if let (Some(local), Some(interface)) = (
+                    message.payload.first_chunk::<16>(),
+                    word(message.payload, 16),
+                ) {
+                    self.local =
+                        Some((Ipv6Addr::from(*local).into(), u32::from_ne_bytes(interface)));
+                }
+            }
+            // One byte by IP_RECVTOS; an int by IPV6_RECVTCLASS.
+            (libc::IPPROTO_IP, libc::IP_TOS) => {
+                self.tos = message.payload.first().copied().unwrap_or(0)
+            }
+            (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) => {
+                let class = word(message.payload, 0).map_or(0, i32::from_ne_bytes);
+                self.tos = u8::try_from(class).unwrap_or(0);
+            }
+            _ => {}
+        }
+    }
+}
+
+fn word(payload: &[u8], offset: usize) -> Option<[u8; 4]> {
+    payload.get(offset..)?.first_chunk().copied()
+}
+
+struct Message<'a> {
+    level: libc::c_int,
+    kind: libc::c_int,
+    payload: &'a [u8],
+}
+
+/// Iterates over encoded messages; ends at the first that is not whole.
+struct Messages<'a>(&'a [u8]);
+
+impl<'a> Iterator for Messages<'a> {
+    type Item = Message<'a>;
+
+    fn next(&mut self) -> Option<Message<'a>> {
+        let length = usize::from_ne_bytes(*self.0.first_chunk()?);
+        let level = word(self.0, size_of::<usize>())?;
+        let kind = word(self.0, size_of::<usize>() + 4)?;
+        let payload = self.0.get(HEADER..length)?;
+        // The last message need not be padded. `length` is at most the buffer's, so no overflow.
+        self.0 = self.0.get(aligned(length)..).unwrap_or(&[]);
+        Some(Message {
+            level: i32::from_ne_bytes(level),
+            kind: i32::from_ne_bytes(kind),
+            payload,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_header_is_as_large_as_the_c_library_says() {
+        assert_eq!(HEADER, size_of::<libc::cmsghdr>());
+    }
+
+    #[test]
+    fn ipv4_packet_info_and_tos_come_back_as_encoded() {
+        let mut control = ControlBuffer::default();
+        control.push_tos_v4(0x8a);
+        control.push_packet_info_v4(Ipv4Addr::new(192, 0, 2, 7), 3);
+        let received = Received::decode(control.as_bytes());
+        assert_eq!(received.local, Some((IpAddr::from([192, 0, 2, 7]), 3)));
+        // The kernel sends one byte where it takes an int: both begin with the value here only on
+        // little-endian machines, so ask for the value's own bytes.
+        assert_eq!(received.tos, 0x8a_i32.to_ne_bytes()[0]);
+    }
+
+    #[test]
+    fn ipv6_packet_info_and_traffic_class_come_back_as_encoded() {
+        let mut control = ControlBuffer::default();
+        let local = "2001:db8::7".parse().unwrap();
+        control.push_tclass_v6(2);
+        control.push_packet_info_v6(local, 9);
+        let received = Received::decode(control.as_bytes());
+        assert_eq!(
+            received,
+            Received {
+                local: Some((local.into(), 9)),
+                tos: 2
+            }
+        );
+    }
+
+    #[test]
+    fn a_cleared_buffer_holds_nothing() {
+        let mut control = ControlBuffer::default();
+        control.push_tos_v4(1);
+        control.clear();
+        assert!(control.as_bytes().is_empty());
+        assert_eq!(Received::decode(control.as_bytes()), Received::default());
+    }
+
+    #[test]
+    fn a_message_longer_than_its_buffer_ends_the_decoding() {
+        let mut control = ControlBuffer::default();
+        control.push_packet_info_v4(Ipv4Addr::LOCALHOST, 1);
+        let whole = control.as_bytes();
+        for cut in 0..HEADER + 12 {
+            assert_eq!(
+                Received::decode(&whole[..cut]),
+                Received::default(),
+                "{cut} bytes"
+            );
+        }
+        let mut lying = whole.to_vec();
+        lying[..size_of::<usize>()].copy_from_slice(&usize::MAX.to_ne_bytes());
+        assert_eq!(Received::decode(&lying), Received::default());
+        lying[..size_of::<usize>()].copy_from_slice(&0_usize.to_ne_bytes());
+        assert_eq!(Received::decode(&lying), Received::default());
+    }
+
+    proptest! {
+        #[test]
+        fn garbage_is_decoded_without_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), length in 0_usize..64) {
+            let mut bytes = bytes;
+            if let Some(head) = bytes.first_chunk_mut() {
+                *head = length.to_ne_bytes();
+            }
+            Received::decode(&bytes);
+        }
+    }
+}
