@@ -3,4 +3,5 @@
 // Helpers of tests are test code too, which clippy cannot see outside `#[test]` functions.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
 
+mod host;
 mod tidy;
