@@ -4,7 +4,10 @@
 //! clock, a socket or the system's randomness, take a lock, or do I/O. [WG §5, §6]
 
 pub mod allowed_ips;
+pub mod constants;
 pub mod drop_reason;
 pub mod endpoint;
+pub mod index;
 pub mod padding;
+pub mod peer_id;
 pub mod ratelimit;
