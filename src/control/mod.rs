@@ -4,5 +4,12 @@
 //! Must not touch a packet: what has to be known per packet is handed down to `dataplane`.
 
 pub mod command;
+pub mod hooks;
+pub mod interrupt;
+pub mod lifecycle;
+pub mod link;
+pub mod mtu;
 pub mod netlink;
+pub mod resolve;
+pub mod routes;
 pub mod uapi;

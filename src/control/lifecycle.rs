@@ -1,0 +1,266 @@
+//! Changes of the host as steps: each can be described, applied and taken back.
+//!
+//! A [`Transaction`] applies steps in order, prints each as wg-quick prints its commands, and
+//! takes back what it did in reverse order unless it is committed. What to do stands in `up`; the
+//! kinds of steps stand in `link`, `routes` and `hooks`.
+//!
+//! Must not print by itself: words go to the [`Console`] that the caller brings.
+
+use std::error::Error;
+use std::process::ExitStatus;
+
+use crate::control::interrupt::Interrupt;
+use crate::control::netlink::{Netlink, NetlinkError};
+use crate::control::uapi::client::ClientError;
+
+/// Where a lifecycle says what it does.
+pub trait Console {
+    /// A command that is about to be carried out, in the words of ip(8), wg(8) or a hook.
+    fn command(&mut self, line: &str);
+
+    /// Something that the operator should know, though it does not stop the work.
+    fn warn(&mut self, text: &str);
+}
+
+/// Why a step failed.
+#[derive(Debug, thiserror::Error)]
+pub enum LifecycleError {
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
+    #[error(transparent)]
+    Uapi(#[from] ClientError),
+    #[error("cannot start the daemon of {interface}")]
+    Daemon { interface: String, source: Box<dyn Error + Send + Sync> },
+    #[error("{key} failed ({status}): {command}")]
+    Hook { key: &'static str, status: ExitStatus, command: String },
+    #[error("cannot run {key}: {command}")]
+    HookNotRun { key: &'static str, command: String, source: std::io::Error },
+    #[error("{interface} went away")]
+    LinkGone { interface: String },
+    #[error("the daemon of {interface} still answers, although its interface is gone")]
+    DaemonStays { interface: String },
+    #[error("interrupted")]
+    Interrupted,
+}
+
+/// One change of the host.
+pub trait Step {
+    /// The command that an operator would type for the same effect.
+    fn describe(&self) -> String;
+
+    /// Makes the change, or nothing of it.
+    ///
+    /// # Errors
+    /// Whatever stands in the way.
+    fn apply(&mut self, netlink: &mut Netlink) -> Result<(), LifecycleError>;
+
+    /// The command that takes the change back; `None` if there is nothing to take back, or if it
+    /// goes away with an earlier step (an address with its interface).
+    fn describe_undo(&self) -> Option<String>;
+
+    /// Takes the change back. Called only after a successful [`Self::apply`].
+    ///
+    /// # Errors
+    /// Whatever stands in the way.
+    fn undo(&mut self, netlink: &mut Netlink) -> Result<(), LifecycleError>;
+}
+
+/// Steps that are done together or not at all.
+pub struct Transaction<'a> {
+    netlink: &'a mut Netlink,
+    console: &'a mut dyn Console,
+    interrupt: &'a Interrupt,
+    done: Vec<Box<dyn Step>>,
+}
+
+impl<'a> Transaction<'a> {
+    /// A transaction in which nothing has been done.
+    pub fn new(
+        netlink: &'a mut Netlink,
+        console: &'a mut dyn Console,
+        interrupt: &'a Interrupt,
+    ) -> Self {
+        Self { netlink, console, interrupt, done: Vec::new() }
+    }
+
+    /// Announces and applies the next step.
+    ///
+    /// # Errors
+    /// The step's own, or [`LifecycleError::Interrupted`] before or after it: an interrupted step
+    /// often fails for that reason alone.
+    pub fn apply(&mut self, mut step: impl Step + 'static) -> Result<(), LifecycleError> {
+        self.check_interrupt()?;
+        self.console.command(&step.describe());
+        if let Err(error) = step.apply(self.netlink) {
+            self.check_interrupt()?;
+            return Err(error);
+        }
+        self.done.push(Box::new(step));
+        Ok(())
+    }
+
+    /// For look-ups between steps.
+    pub fn netlink(&mut self) -> &mut Netlink {
+        self.netlink
+    }
+
+    /// For remarks between steps.
+    pub fn console(&mut self) -> &mut dyn Console {
+        self.console
+    }
+
+    /// Keeps all that was done, unless somebody has interrupted.
+    ///
+    /// # Errors
+    /// [`LifecycleError::Interrupted`]; everything has then been taken back.
+    pub fn commit(mut self) -> Result<(), LifecycleError> {
+        self.check_interrupt()?;
+        self.done.clear();
+        Ok(())
+    }
+
+    fn check_interrupt(&self) -> Result<(), LifecycleError> {
+        if self.interrupt.is_raised() { Err(LifecycleError::Interrupted) } else { Ok(()) }
+    }
+}
+
+/// Takes back, in reverse order, what was not committed. A step that cannot be taken back is
+/// reported and does not keep the earlier ones from it.
+impl Drop for Transaction<'_> {
+    fn drop(&mut self) {
+        while let Some(mut step) = self.done.pop() {
+            let Some(command) = step.describe_undo() else { continue };
+            self.console.command(&command);
+            if let Err(error) = step.undo(self.netlink) {
+                self.console.warn(&format!("could not take back: {error}"));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::rc::Rc;
+
+    use super::*;
+
+    type Log = Rc<RefCell<Vec<String>>>;
+
+    struct Fake {
+        name: &'static str,
+        fails: bool,
+        undo_fails: bool,
+        log: Log,
+    }
+
+    impl Step for Fake {
+        fn describe(&self) -> String {
+            format!("do {}", self.name)
+        }
+
+        fn apply(&mut self, _: &mut Netlink) -> Result<(), LifecycleError> {
+            self.log.borrow_mut().push(format!("apply {}", self.name));
+            match self.fails {
+                true => Err(LifecycleError::LinkGone { interface: self.name.to_owned() }),
+                false => Ok(()),
+            }
+        }
+
+        fn describe_undo(&self) -> Option<String> {
+            (self.name != "silent").then(|| format!("undo {}", self.name))
+        }
+
+        fn undo(&mut self, _: &mut Netlink) -> Result<(), LifecycleError> {
+            self.log.borrow_mut().push(format!("revert {}", self.name));
+            match self.undo_fails {
+                true => Err(LifecycleError::LinkGone { interface: self.name.to_owned() }),
+                false => Ok(()),
+            }
+        }
+    }
+
+    struct Lines(Log);
+
+    impl Console for Lines {
+        fn command(&mut self, line: &str) {
+            self.0.borrow_mut().push(format!("[#] {line}"));
+        }
+
+        fn warn(&mut self, text: &str) {
+            self.0.borrow_mut().push(format!("warning: {text}"));
+        }
+    }
+
+    fn run(steps: Vec<(&'static str, bool, bool)>, interrupt: &Interrupt) -> (Vec<String>, bool) {
+        let log = Log::default();
+        let mut netlink = Netlink::new();
+        let mut console = Lines(Rc::clone(&log));
+        let mut transaction = Transaction::new(&mut netlink, &mut console, interrupt);
+        let steps = steps.into_iter().map(|(name, fails, undo_fails)| Fake {
+            name,
+            fails,
+            undo_fails,
+            log: Rc::clone(&log),
+        });
+        let mut outcome = Ok(());
+        for step in steps {
+            outcome = transaction.apply(step);
+            if outcome.is_err() {
+                break;
+            }
+        }
+        let ok = match outcome {
+            Ok(()) => transaction.commit().is_ok(),
+            Err(_) => {
+                drop(transaction);
+                false
+            }
+        };
+        let lines = log.borrow().clone();
+        (lines, ok)
+    }
+
+    #[test]
+    fn each_step_is_announced_before_it_is_applied_and_kept_when_all_succeed() {
+        let (lines, ok) = run(vec![("a", false, false), ("b", false, false)], &Interrupt::never());
+        assert!(ok);
+        assert_eq!(lines, ["[#] do a", "apply a", "[#] do b", "apply b"]);
+    }
+
+    #[test]
+    fn a_failure_takes_back_the_earlier_steps_in_reverse_and_not_the_failed_one() {
+        let steps = vec![
+            ("a", false, false),
+            ("silent", false, false),
+            ("c", false, false),
+            ("d", true, false),
+        ];
+        let (lines, ok) = run(steps, &Interrupt::never());
+        assert!(!ok);
+        let after = lines.iter().position(|line| line == "apply d").unwrap() + 1;
+        assert_eq!(lines[after..], ["[#] undo c", "revert c", "[#] undo a", "revert a"]);
+    }
+
+    #[test]
+    fn a_step_that_cannot_be_taken_back_is_reported_and_the_others_still_are() {
+        let (lines, _) = run(
+            vec![("a", false, false), ("b", false, true), ("c", true, false)],
+            &Interrupt::never(),
+        );
+        assert!(lines.contains(&"warning: could not take back: b went away".to_owned()));
+        assert_eq!(lines.last().unwrap(), "revert a");
+    }
+
+    #[test]
+    fn an_interrupt_stops_before_the_next_step_and_before_the_commit() {
+        let interrupt = Interrupt::never();
+        interrupt.raise();
+        let (lines, ok) = run(vec![("a", false, false)], &interrupt);
+        assert!(!ok);
+        assert!(lines.is_empty(), "{lines:?}");
+
+        let (lines, ok) = run(vec![], &interrupt);
+        assert!(!ok && lines.is_empty());
+    }
+}
