@@ -1,0 +1,54 @@
+//! Where packets enter and leave: plain ones on one side, datagrams on the other.
+//!
+//! Ports speak in batches and never block. They absorb what passes (a full queue, an interface
+//! that is down, an unreachable peer) and fail only when they are gone for good, which ends the
+//! shard. They decide nothing about packets and know no keys.
+
+use std::os::fd::BorrowedFd;
+
+use crate::packet::batch::{DatagramBatch, IpBatch, PlainBatch};
+use crate::packet::train::Train;
+use crate::sys::SysError;
+
+/// The plaintext side: a TUN device, or whatever stands where one stands on a host.
+pub trait IpPort: Send {
+    /// Reads packets until `batch` is full or none waits; returns how many it read.
+    ///
+    /// # Errors
+    /// The port is gone: nothing will ever come from it again.
+    fn recv(&mut self, batch: &mut IpBatch) -> Result<usize, SysError>;
+
+    /// Delivers `packets` in order; returns how many the other side did not take.
+    ///
+    /// May overwrite the headroom in front of each packet.
+    ///
+    /// # Errors
+    /// The port is gone: nothing can ever be delivered again.
+    fn send(&mut self, packets: &mut PlainBatch<'_>) -> Result<usize, SysError>;
+
+    /// Becomes readable when [`Self::recv`] has something; `None` if no descriptor stands behind.
+    fn fd(&self) -> Option<BorrowedFd<'_>>;
+}
+
+/// The ciphertext side: the UDP sockets of the device.
+pub trait DatagramPort: Send {
+    /// Reads messages until `batch` is full or none waits; returns how many it read.
+    ///
+    /// # Errors
+    /// The port is gone: nothing will ever come from it again.
+    fn recv(&mut self, batch: &mut DatagramBatch) -> Result<usize, SysError>;
+
+    /// Sends the unsent datagrams of `trains` in order, and records in each train how far it got.
+    ///
+    /// Stops early, without error, when the sockets take no more: trains that are not done stay to
+    /// be sent by the next call. A datagram that can not be sent at all is recorded as refused; a
+    /// source address that is no longer ours as lost, and its datagrams are sent without it. [P-81]
+    ///
+    /// # Errors
+    /// The port is gone: nothing can ever be sent again.
+    fn send(&mut self, trains: &mut [Train]) -> Result<(), SysError>;
+
+    /// Each becomes readable when [`Self::recv`] has something, and writable when [`Self::send`]
+    /// may go on.
+    fn fds(&self) -> [Option<BorrowedFd<'_>>; 2];
+}
