@@ -5,9 +5,12 @@
 
 pub mod allowed_ips;
 pub mod constants;
+pub mod device;
 pub mod drop_reason;
 pub mod endpoint;
 pub mod index;
 pub mod padding;
 pub mod peer_id;
+pub mod peer;
 pub mod ratelimit;
+pub mod timers;
