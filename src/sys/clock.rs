@@ -15,10 +15,7 @@ pub fn now() -> Now {
         mono: Instant::from_nanos(
             seconds(boot).saturating_mul(1_000_000_000) + u64::from(nanos(boot)),
         ),
-        wall: Wall {
-            secs: seconds(real),
-            nanos: nanos(real),
-        },
+        wall: Wall { secs: seconds(real), nanos: nanos(real) },
     }
 }
 

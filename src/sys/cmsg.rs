@@ -26,10 +26,7 @@ pub struct ControlBuffer {
 
 impl Default for ControlBuffer {
     fn default() -> Self {
-        Self {
-            bytes: [0; CAPACITY],
-            len: 0,
-        }
+        Self { bytes: [0; CAPACITY], len: 0 }
     }
 }
 
@@ -55,20 +52,12 @@ impl ControlBuffer {
 
     /// Asks for a traffic class (DSCP and ECN) of an IPv4 datagram.
     pub fn push_tos_v4(&mut self, tos: u8) {
-        self.push(
-            libc::IPPROTO_IP,
-            libc::IP_TOS,
-            &libc::c_int::from(tos).to_ne_bytes(),
-        );
+        self.push(libc::IPPROTO_IP, libc::IP_TOS, &libc::c_int::from(tos).to_ne_bytes());
     }
 
     /// Asks for a traffic class (DSCP and ECN) of an IPv6 datagram.
     pub fn push_tclass_v6(&mut self, tclass: u8) {
-        self.push(
-            libc::IPPROTO_IPV6,
-            libc::IPV6_TCLASS,
-            &libc::c_int::from(tclass).to_ne_bytes(),
-        );
+        self.push(libc::IPPROTO_IPV6, libc::IPV6_TCLASS, &libc::c_int::from(tclass).to_ne_bytes());
     }
 
     /// Asks for a source address, and with a non-zero `interface` for an outgoing interface.
@@ -139,10 +128,9 @@ impl Received {
                 }
             }
             (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
-                if let (Some(local), Some(interface)) = (
-                    message.payload.first_chunk::<16>(),
-                    word(message.payload, 16),
-                ) {
+                if let (Some(local), Some(interface)) =
+                    (message.payload.first_chunk::<16>(), word(message.payload, 16))
+                {
                     self.local =
                         Some((Ipv6Addr::from(*local).into(), u32::from_ne_bytes(interface)));
                 }
@@ -183,11 +171,7 @@ impl<'a> Iterator for Messages<'a> {
         let payload = self.0.get(HEADER..length)?;
         // The last message need not be padded. `length` is at most the buffer's, so no overflow.
         self.0 = self.0.get(aligned(length)..).unwrap_or(&[]);
-        Some(Message {
-            level: i32::from_ne_bytes(level),
-            kind: i32::from_ne_bytes(kind),
-            payload,
-        })
+        Some(Message { level: i32::from_ne_bytes(level), kind: i32::from_ne_bytes(kind), payload })
     }
 }
 
@@ -221,13 +205,7 @@ mod tests {
         control.push_tclass_v6(2);
         control.push_packet_info_v6(local, 9);
         let received = Received::decode(control.as_bytes());
-        assert_eq!(
-            received,
-            Received {
-                local: Some((local.into(), 9)),
-                tos: 2
-            }
-        );
+        assert_eq!(received, Received { local: Some((local.into(), 9)), tos: 2 });
     }
 
     #[test]
@@ -245,11 +223,7 @@ mod tests {
         control.push_packet_info_v4(Ipv4Addr::LOCALHOST, 1);
         let whole = control.as_bytes();
         for cut in 0..HEADER + 12 {
-            assert_eq!(
-                Received::decode(&whole[..cut]),
-                Received::default(),
-                "{cut} bytes"
-            );
+            assert_eq!(Received::decode(&whole[..cut]), Received::default(), "{cut} bytes");
         }
         let mut lying = whole.to_vec();
         lying[..size_of::<usize>()].copy_from_slice(&usize::MAX.to_ne_bytes());

@@ -35,11 +35,7 @@ impl DeletionWatch {
         inotify::add_watch(&inotify, path, events)
             .map_err(|e| SysError::new("inotify_add_watch", e))?;
         let identity = identity(path).map_err(|e| SysError::new("lstat", e))?;
-        Ok(Self {
-            inotify,
-            path: path.to_owned(),
-            identity,
-        })
+        Ok(Self { inotify, path: path.to_owned(), identity })
     }
 
     /// Takes the pending events and looks: true while the path still names the watched file.

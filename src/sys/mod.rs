@@ -7,10 +7,7 @@
 //! Every failure is a [`SysError`]: the system call that failed and why. Callers never compare
 //! error numbers; they ask a named predicate whose documentation says when the kernel answers so.
 
-#![deny(
-    clippy::undocumented_unsafe_blocks,
-    clippy::multiple_unsafe_ops_per_block
-)]
+#![deny(clippy::undocumented_unsafe_blocks, clippy::multiple_unsafe_ops_per_block)]
 #![deny(unsafe_op_in_unsafe_fn)]
 
 pub mod clock;
@@ -35,25 +32,16 @@ pub struct SysError {
 
 impl SysError {
     pub(crate) fn new(op: &'static str, source: impl Into<io::Error>) -> Self {
-        Self {
-            op,
-            source: source.into(),
-        }
+        Self { op, source: source.into() }
     }
 
     pub(crate) fn from_errno(op: &'static str, errno: i32) -> Self {
-        Self {
-            op,
-            source: io::Error::from_raw_os_error(errno),
-        }
+        Self { op, source: io::Error::from_raw_os_error(errno) }
     }
 
     /// What `errno` holds after a libc call returned -1.
     pub(crate) fn last(op: &'static str) -> Self {
-        Self {
-            op,
-            source: io::Error::last_os_error(),
-        }
+        Self { op, source: io::Error::last_os_error() }
     }
 
     /// The error number, if the kernel gave one.
@@ -115,24 +103,13 @@ impl SysError {
     /// A send named a source address that is no longer ours: ENETUNREACH (IPv4) or EINVAL (IPv6)
     /// on recent kernels, EADDRNOTAVAIL on others. The source should be forgotten. [P-81]
     pub fn is_source_refused(&self) -> bool {
-        self.is_any(&[
-            libc::ENETUNREACH,
-            libc::EINVAL,
-            libc::EADDRNOTAVAIL,
-            libc::ENODEV,
-        ])
+        self.is_any(&[libc::ENETUNREACH, libc::EINVAL, libc::EADDRNOTAVAIL, libc::ENODEV])
     }
 
     /// Only a defect of ours, or a closed descriptor, makes a receive fail in this way. Every other
     /// error is an event of the network's and passes. [P-86]
     pub fn is_fatal_for_receive(&self) -> bool {
-        self.is_any(&[
-            libc::EBADF,
-            libc::EFAULT,
-            libc::EINVAL,
-            libc::ENOTSOCK,
-            libc::ENOSYS,
-        ])
+        self.is_any(&[libc::EBADF, libc::EFAULT, libc::EINVAL, libc::ENOTSOCK, libc::ENOSYS])
     }
 }
 
@@ -147,9 +124,5 @@ impl error::Error for SysError {}
 
 /// Converts the -1 convention of libc.
 fn check(op: &'static str, result: libc::c_int) -> Result<libc::c_int, SysError> {
-    if result < 0 {
-        Err(SysError::last(op))
-    } else {
-        Ok(result)
-    }
+    if result < 0 { Err(SysError::last(op)) } else { Ok(result) }
 }

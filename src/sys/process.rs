@@ -34,15 +34,8 @@ impl<'fd> Detached<'fd> {
         let executable =
             env::current_exe().map_err(|e| SysError::new("readlink /proc/self/exe", e))?;
         let mut command = Command::new(executable);
-        command
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
-        Ok(Self {
-            command,
-            inherited: Vec::new(),
-        })
+        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        Ok(Self { command, inherited: Vec::new() })
     }
 
     /// Sets a variable of the child's environment.
@@ -66,10 +59,7 @@ impl<'fd> Detached<'fd> {
     /// Starts the child. Nothing but the inherited descriptors and standard streams crosses over,
     /// provided that all others are close-on-exec, as those of this crate and std are.
     pub fn spawn(self) -> Result<Child, SysError> {
-        let Self {
-            mut command,
-            inherited,
-        } = self;
+        let Self { mut command, inherited } = self;
         let targets = FIRST_INHERITED
             ..FIRST_INHERITED + RawFd::try_from(inherited.len()).unwrap_or(RawFd::MAX);
         // The pipe by which std reports a failed exec must not sit on a number that is about to be

@@ -116,10 +116,7 @@ impl Tun {
         // SAFETY: TUNGETIFF succeeded, so the kernel has written the flags member of the union.
         let flags = unsafe { request.ifr_ifru.ifru_flags };
         if flags & COMPARED != WANTED {
-            return Err(TunError::WrongKind {
-                name,
-                flags: flags.cast_unsigned(),
-            });
+            return Err(TunError::WrongKind { name, flags: flags.cast_unsigned() });
         }
         let status = rustix::fs::fcntl_getfl(&fd).map_err(|e| SysError::new("fcntl F_GETFL", e))?;
         rustix::fs::fcntl_setfl(&fd, status | OFlags::NONBLOCK)
@@ -133,10 +130,7 @@ impl Tun {
     pub fn try_clone(&self) -> Result<Self, SysError> {
         let fd = rustix::io::fcntl_dupfd_cloexec(&self.fd, 0)
             .map_err(|e| SysError::new("fcntl F_DUPFD", e))?;
-        Ok(Self {
-            fd,
-            name: self.name.clone(),
-        })
+        Ok(Self { fd, name: self.name.clone() })
     }
 
     /// The name when the descriptor was opened; a later rename is told by
@@ -151,12 +145,7 @@ impl Tun {
     /// [`is_tun_gone`](SysError::is_tun_gone) when the interface was deleted.
     pub fn current_name(&self) -> Result<String, SysError> {
         let mut request = request("");
-        interface_ioctl(
-            "ioctl TUNGETIFF",
-            self.fd.as_fd(),
-            libc::TUNGETIFF,
-            &mut request,
-        )?;
+        interface_ioctl("ioctl TUNGETIFF", self.fd.as_fd(), libc::TUNGETIFF, &mut request)?;
         Ok(name_of(&request))
     }
 
@@ -227,10 +216,7 @@ pub fn is_valid_name(name: &str) -> bool {
 }
 
 /// Flags of a TUN interface that gives bare packets. The constants fit: they are at most 0x1000.
-#[allow(
-    clippy::cast_possible_truncation,
-    reason = "IFF_TUN and IFF_NO_PI are below 0x8000"
-)]
+#[allow(clippy::cast_possible_truncation, reason = "IFF_TUN and IFF_NO_PI are below 0x8000")]
 const WANTED: libc::c_short = (libc::IFF_TUN | libc::IFF_NO_PI) as libc::c_short;
 
 /// The flags that decide about the packet format.
@@ -239,12 +225,8 @@ const COMPARED: libc::c_short =
     (libc::IFF_TUN | libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR) as libc::c_short;
 
 fn open_device() -> Result<OwnedFd, SysError> {
-    rustix::fs::open(
-        DEVICE,
-        OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK,
-        Mode::empty(),
-    )
-    .map_err(|e| SysError::new("open /dev/net/tun", e))
+    rustix::fs::open(DEVICE, OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty())
+        .map_err(|e| SysError::new("open /dev/net/tun", e))
 }
 
 /// An interface request with `name` in it, cut so that a zero byte always ends it.
@@ -252,10 +234,7 @@ fn request(name: &str) -> libc::ifreq {
     // SAFETY: `ifreq` is an array of integers and a union of integers, addresses and a pointer, for
     // all of which the all-zero pattern is valid.
     let mut request: libc::ifreq = unsafe { zeroed() };
-    for (slot, byte) in request.ifr_name[..MAX_NAME_BYTES]
-        .iter_mut()
-        .zip(name.bytes())
-    {
+    for (slot, byte) in request.ifr_name[..MAX_NAME_BYTES].iter_mut().zip(name.bytes()) {
         *slot = byte.cast_signed();
     }
     request
@@ -279,9 +258,7 @@ fn interface_ioctl(
 ) -> Result<(), SysError> {
     // SAFETY: `fd` is open for the call; both requests used here (TUNSETIFF, TUNGETIFF) read or
     // write one `ifreq`, to which `request` is an exclusive, initialised reference.
-    check(op, unsafe {
-        libc::ioctl(fd.as_raw_fd(), code, std::ptr::from_mut(request))
-    })?;
+    check(op, unsafe { libc::ioctl(fd.as_raw_fd(), code, std::ptr::from_mut(request)) })?;
     Ok(())
 }
 

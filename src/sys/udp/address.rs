@@ -59,9 +59,7 @@ impl RawAddress {
 }
 
 fn family(number: libc::c_int) -> [u8; 2] {
-    libc::sa_family_t::try_from(number)
-        .unwrap_or(0)
-        .to_ne_bytes()
+    libc::sa_family_t::try_from(number).unwrap_or(0).to_ne_bytes()
 }
 
 #[cfg(test)]

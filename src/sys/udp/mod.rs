@@ -97,10 +97,7 @@ impl UdpSockets {
 
     /// Sets the firewall mark of what is sent from now on; 0 removes it. [P-83]
     pub fn set_mark(&self, mark: u32) -> Result<(), SysError> {
-        self.fds()
-            .into_iter()
-            .flatten()
-            .try_for_each(|fd| set_mark(fd, mark))
+        self.fds().into_iter().flatten().try_for_each(|fd| set_mark(fd, mark))
     }
 
     /// The descriptors to poll for readability, IPv4 first.
@@ -133,14 +130,8 @@ fn open_if_present(family: Family, port: u16, mark: u32) -> Result<Option<OwnedF
 
 fn open(family: Family, port: u16, mark: u32) -> Result<OwnedFd, SysError> {
     let (domain, any) = match family {
-        Family::V4 => (
-            AddressFamily::INET,
-            SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)),
-        ),
-        Family::V6 => (
-            AddressFamily::INET6,
-            SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)),
-        ),
+        Family::V4 => (AddressFamily::INET, SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))),
+        Family::V6 => (AddressFamily::INET6, SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))),
     };
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = rustix::net::socket_with(domain, SocketType::DGRAM, flags, None)
@@ -148,20 +139,8 @@ fn open(family: Family, port: u16, mark: u32) -> Result<OwnedFd, SysError> {
     let fd = socket.as_fd();
     match family {
         Family::V4 => {
-            set_option(
-                "setsockopt IP_PKTINFO",
-                fd,
-                libc::IPPROTO_IP,
-                libc::IP_PKTINFO,
-                1,
-            )?;
-            set_option(
-                "setsockopt IP_RECVTOS",
-                fd,
-                libc::IPPROTO_IP,
-                libc::IP_RECVTOS,
-                1,
-            )?;
+            set_option("setsockopt IP_PKTINFO", fd, libc::IPPROTO_IP, libc::IP_PKTINFO, 1)?;
+            set_option("setsockopt IP_RECVTOS", fd, libc::IPPROTO_IP, libc::IP_RECVTOS, 1)?;
             set_option(
                 "setsockopt IP_MTU_DISCOVER",
                 fd,
@@ -171,13 +150,7 @@ fn open(family: Family, port: u16, mark: u32) -> Result<OwnedFd, SysError> {
             )?;
         }
         Family::V6 => {
-            set_option(
-                "setsockopt IPV6_V6ONLY",
-                fd,
-                libc::IPPROTO_IPV6,
-                libc::IPV6_V6ONLY,
-                1,
-            )?;
+            set_option("setsockopt IPV6_V6ONLY", fd, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 1)?;
             set_option(
                 "setsockopt IPV6_RECVPKTINFO",
                 fd,
@@ -219,13 +192,7 @@ fn port_of(socket: &OwnedFd) -> Result<u16, SysError> {
 }
 
 fn set_mark(fd: BorrowedFd<'_>, mark: u32) -> Result<(), SysError> {
-    set_option(
-        "setsockopt SO_MARK",
-        fd,
-        libc::SOL_SOCKET,
-        libc::SO_MARK,
-        mark.cast_signed(),
-    )
+    set_option("setsockopt SO_MARK", fd, libc::SOL_SOCKET, libc::SO_MARK, mark.cast_signed())
 }
 
 /// Past the system's limit where CAP_NET_ADMIN allows it, else up to the limit.
@@ -234,22 +201,9 @@ fn enlarge_buffer(
     forced: libc::c_int,
     limited: libc::c_int,
 ) -> Result<(), SysError> {
-    set_option(
-        "setsockopt buffer",
-        fd,
-        libc::SOL_SOCKET,
-        forced,
-        SOCKET_BUFFER_BYTES,
+    set_option("setsockopt buffer", fd, libc::SOL_SOCKET, forced, SOCKET_BUFFER_BYTES).or_else(
+        |_| set_option("setsockopt buffer", fd, libc::SOL_SOCKET, limited, SOCKET_BUFFER_BYTES),
     )
-    .or_else(|_| {
-        set_option(
-            "setsockopt buffer",
-            fd,
-            libc::SOL_SOCKET,
-            limited,
-            SOCKET_BUFFER_BYTES,
-        )
-    })
 }
 
 fn set_option(
@@ -263,13 +217,7 @@ fn set_option(
     // SAFETY: `fd` is open for the call; the kernel reads `len` bytes, the size of `value`, from an
     // initialised local.
     check(op, unsafe {
-        libc::setsockopt(
-            fd.as_raw_fd(),
-            level,
-            option,
-            std::ptr::from_ref(&value).cast(),
-            len,
-        )
+        libc::setsockopt(fd.as_raw_fd(), level, option, std::ptr::from_ref(&value).cast(), len)
     })?;
     Ok(())
 }

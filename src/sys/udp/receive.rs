@@ -70,10 +70,7 @@ impl Receiver {
     pub fn new(capacity: usize) -> Self {
         // SAFETY: `mmsghdr` is integers and nullable pointers: all-zero is a valid value.
         let header: libc::mmsghdr = unsafe { zeroed() };
-        let piece = libc::iovec {
-            iov_base: null_mut(),
-            iov_len: 0,
-        };
+        let piece = libc::iovec { iov_base: null_mut(), iov_len: 0 };
         Self {
             headers: vec![header; capacity].into(),
             pieces: vec![piece; capacity].into(),
@@ -104,10 +101,7 @@ impl Receiver {
             .zip(&mut self.controls);
         let mut count = 0;
         for ((((header, piece), name), control), buffer) in slots.zip(buffers).take(limit) {
-            *piece = libc::iovec {
-                iov_base: buffer.as_mut_ptr().cast(),
-                iov_len: buffer.len(),
-            };
+            *piece = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
             header.msg_hdr.msg_iov = piece;
             header.msg_hdr.msg_iovlen = 1;
             header.msg_hdr.msg_name = name.as_mut_ptr();
@@ -144,10 +138,7 @@ impl Receiver {
 
     /// Describes the first `received` datagrams.
     fn describe(&mut self, received: usize, metas: &mut [RecvMeta]) {
-        let slots = self.headers[..received]
-            .iter()
-            .zip(&self.names)
-            .zip(&mut self.controls);
+        let slots = self.headers[..received].iter().zip(&self.names).zip(&mut self.controls);
         for (((header, name), control), meta) in slots.zip(metas) {
             control.set_len(header.msg_hdr.msg_controllen);
             let told = Received::decode(control.as_bytes());
@@ -191,11 +182,8 @@ impl UdpSockets {
             };
             let received = receiver.receive(socket, count)?;
             if received > 0 {
-                receiver.batches_of_first = if receiver.first == family {
-                    receiver.batches_of_first + 1
-                } else {
-                    0
-                };
+                receiver.batches_of_first =
+                    if receiver.first == family { receiver.batches_of_first + 1 } else { 0 };
                 receiver.first = family;
                 receiver.describe(received, metas);
                 return Ok(received);

@@ -7,14 +7,15 @@ use std::mem::zeroed;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr::null_mut;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::address::RawAddress;
 use super::{Family, Local, UdpSockets};
 use crate::sys::cmsg::ControlBuffer;
-use crate::sys::{SysError, check};
+use crate::sys::{SysError, check, clock};
+use crate::time::Instant;
 
 /// How long one batch may wait for room in the socket's buffer before the rest of it is given up.
 /// Waiting is the back-pressure that inner senders feel; the bound keeps a dead device from
@@ -76,9 +77,7 @@ unsafe impl Send for Sender {}
 impl Sender {
     /// Room for `capacity` datagrams of each family per system call; a batch may be longer.
     pub fn new(capacity: usize) -> Self {
-        Self {
-            lanes: [Lane::new(capacity.max(1)), Lane::new(capacity.max(1))],
-        }
+        Self { lanes: [Lane::new(capacity.max(1)), Lane::new(capacity.max(1))] }
     }
 }
 
@@ -91,14 +90,13 @@ impl UdpSockets {
         items: impl IntoIterator<Item = SendItem<'b>>,
     ) -> SendReport {
         let mut report = SendReport::default();
-        let deadline = Instant::now() + MAX_WAIT;
+        let deadline = clock::now().mono + MAX_WAIT;
         for (position, item) in items.into_iter().enumerate() {
             let family = Family::of(item.remote);
             let Some(socket) = self.socket(family) else {
-                report.failed.push((
-                    position,
-                    SysError::from_errno("sendmmsg", libc::EAFNOSUPPORT),
-                ));
+                report
+                    .failed
+                    .push((position, SysError::from_errno("sendmmsg", libc::EAFNOSUPPORT)));
                 continue;
             };
             let lane = &mut sender.lanes[family.lane()];
@@ -129,10 +127,7 @@ impl Lane {
     fn new(capacity: usize) -> Self {
         // SAFETY: `mmsghdr` is integers and nullable pointers: all-zero is a valid value.
         let header: libc::mmsghdr = unsafe { zeroed() };
-        let piece = libc::iovec {
-            iov_base: null_mut(),
-            iov_len: 0,
-        };
+        let piece = libc::iovec { iov_base: null_mut(), iov_len: 0 };
         let slot = Slot {
             name: RawAddress::EMPTY,
             control: ControlBuffer::default(),
@@ -177,11 +172,8 @@ impl Lane {
         let control = &mut self.slots[at].control;
         let len = control.as_bytes().len();
         let header = &mut self.headers[at].msg_hdr;
-        header.msg_control = if len == 0 {
-            null_mut()
-        } else {
-            control.space().as_mut_ptr().cast()
-        };
+        header.msg_control =
+            if len == 0 { null_mut() } else { control.space().as_mut_ptr().cast() };
         header.msg_controllen = len;
     }
 
@@ -241,11 +233,7 @@ impl Slot {
             }
             (SocketAddr::V6(_), Some((IpAddr::V6(address), interface))) => {
                 // A link-local address means nothing without its interface.
-                let scope = if address.is_unicast_link_local() {
-                    interface
-                } else {
-                    0
-                };
+                let scope = if address.is_unicast_link_local() { interface } else { 0 };
                 self.control.push_packet_info_v6(address, scope);
                 self.has_source = true;
             }
@@ -266,17 +254,11 @@ fn send_once(socket: BorrowedFd<'_>, headers: &mut [libc::mmsghdr]) -> Result<us
 
 /// True once there is room; false when the deadline came first.
 fn wait_writable(socket: BorrowedFd<'_>, deadline: Instant) -> bool {
-    let left = deadline.saturating_duration_since(Instant::now());
+    let left = deadline.since(clock::now().mono);
     if left.is_zero() {
         return false;
     }
-    let timeout = Timespec {
-        tv_sec: 0,
-        tv_nsec: i64::from(left.min(MAX_WAIT).subsec_nanos()),
-    };
+    let timeout = Timespec { tv_sec: 0, tv_nsec: i64::from(left.min(MAX_WAIT).subsec_nanos()) };
     // An interrupted poll counts as room: the send is tried again and tells.
-    !matches!(
-        poll(&mut [PollFd::new(&socket, PollFlags::OUT)], Some(&timeout)),
-        Ok(0)
-    )
+    !matches!(poll(&mut [PollFd::new(&socket, PollFlags::OUT)], Some(&timeout)), Ok(0))
 }
