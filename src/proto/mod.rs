@@ -10,7 +10,7 @@ pub mod drop_reason;
 pub mod endpoint;
 pub mod index;
 pub mod padding;
-pub mod peer_id;
 pub mod peer;
+pub mod peer_id;
 pub mod ratelimit;
 pub mod timers;
