@@ -147,3 +147,6 @@ fn family(address: IpAddr) -> u8 {
 pub fn family_flag(address: IpAddr) -> &'static str {
     if address.is_ipv4() { "-4" } else { "-6" }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,191 @@
+//! The requests against the kernel, each test in a network namespace of its own.
+
+use std::env;
+use std::os::fd::AsFd;
+
+use ipnet::IpNet;
+
+use super::*;
+use crate::control::lifecycle::Step;
+use crate::control::link::{AddAddress, SetMtuUp};
+use crate::control::{mtu, routes};
+use crate::sys::netns::NetNamespace;
+
+/// A namespace of the test's own; `None`, after saying so, where the machine gives none.
+///
+/// # Panics
+/// If it gives none and `HYBRIDWG_REQUIRE_HOST=1`.
+fn namespace() -> Option<NetNamespace> {
+    match NetNamespace::create() {
+        Ok(namespace) => Some(namespace),
+        Err(error) => {
+            let required = env::var_os("HYBRIDWG_REQUIRE_HOST").is_some_and(|value| value == "1");
+            assert!(!required, "HYBRIDWG_REQUIRE_HOST=1, but: {error}");
+            println!("skipped: no network namespace of its own: {error}");
+            None
+        }
+    }
+}
+
+/// Runs `work` in a namespace with a cable `here` to another one with `there`, both down.
+fn with_cable(work: impl FnOnce(&mut Netlink, &NetNamespace) + Send) {
+    let (Some(here), Some(there)) = (namespace(), namespace()) else { return };
+    let there = &there;
+    here.run(move || {
+        let mut netlink = Netlink::new();
+        netlink.create_veth("here", "there", there.as_fd()).unwrap();
+        work(&mut netlink, there);
+    })
+    .unwrap();
+}
+
+fn link(netlink: &mut Netlink, name: &str) -> Link {
+    netlink.link(name).unwrap().unwrap()
+}
+
+fn net(text: &str) -> IpNet {
+    text.parse().unwrap()
+}
+
+#[test]
+fn the_ends_of_a_cable_appear_in_both_namespaces_and_vanish_together() {
+    with_cable(|netlink, there| {
+        assert_eq!(link(netlink, "here").mtu, 1500);
+        assert!(netlink.link("there").unwrap().is_none());
+        let far = || there.run(|| Netlink::new().link("there").unwrap()).unwrap();
+        assert!(far().is_some());
+        netlink.delete_link("here").unwrap();
+        assert!(netlink.link("here").unwrap().is_none());
+        assert!(far().is_none());
+    });
+}
+
+#[test]
+fn a_link_is_found_by_name_and_by_index_and_goes_up_with_its_mtu() {
+    with_cable(|netlink, _| {
+        let before = link(netlink, "here");
+        assert!(!before.is_up());
+        assert_eq!(netlink.link_by_index(before.index).unwrap().unwrap(), before);
+        assert!(netlink.link_by_index(4711).unwrap().is_none());
+        netlink.set_mtu_up(&before, 1360).unwrap();
+        let after = link(netlink, "here");
+        assert!(after.is_up());
+        assert_eq!(after.mtu, 1360);
+    });
+}
+
+#[test]
+fn the_kernels_own_words_are_in_the_error() {
+    with_cable(|netlink, _| {
+        let here = link(netlink, "here");
+        let error = netlink.set_mtu_up(&here, 1).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "ip link set mtu 1 up dev here: mtu less than device minimum (Invalid argument)"
+        );
+        let error = netlink.delete_link("nowhere").unwrap_err();
+        assert!(error.is_absent(), "{error}");
+        assert!(error.to_string().starts_with("ip link delete dev nowhere: "), "{error}");
+        let taken = netlink.create_veth("here", "other", namespace().unwrap().as_fd());
+        assert!(taken.unwrap_err().is_present());
+    });
+}
+
+#[test]
+fn addresses_of_both_families_are_added_read_back_and_deleted() {
+    with_cable(|netlink, _| {
+        let here = link(netlink, "here");
+        netlink.set_up(&here).unwrap();
+        let addresses = [net("10.10.0.1/24"), net("10.20.0.1/32"), net("fd00:10::1/64")];
+        for address in addresses {
+            netlink.add_address(&here, address).unwrap();
+        }
+        let found = netlink.addresses(&here).unwrap();
+        for address in addresses {
+            assert!(found.contains(&address), "{address} in {found:?}");
+        }
+        assert!(netlink.add_address(&here, addresses[0]).unwrap_err().is_present());
+        for address in addresses {
+            netlink.delete_address(&here, address).unwrap();
+        }
+        let left = netlink.addresses(&here).unwrap();
+        assert!(left.iter().all(|address| !addresses.contains(address)), "{left:?}");
+        assert!(netlink.delete_address(&here, addresses[0]).unwrap_err().is_absent());
+    });
+}
+
+#[test]
+fn routes_of_both_families_are_added_read_back_and_deleted() {
+    with_cable(|netlink, _| {
+        let here = link(netlink, "here");
+        netlink.set_up(&here).unwrap();
+        // An IPv6 route is refused on an interface that has no IPv6 address.
+        netlink.add_address(&here, net("fd00:10::1/64")).unwrap();
+        let networks = [net("10.30.0.0/16"), net("fd00:30::/32"), net("192.0.2.7/32")];
+        for network in networks {
+            netlink.add_route(&here, network).unwrap();
+            assert!(netlink.add_route(&here, network).unwrap_err().is_present());
+        }
+        for network in networks {
+            let route = netlink.routes().unwrap().into_iter().find(|r| r.destination == network);
+            assert_eq!(route.unwrap().interface, Some(here.index));
+            netlink.delete_route(&here, network).unwrap();
+            assert!(netlink.delete_route(&here, network).unwrap_err().is_absent());
+        }
+        let left = netlink.routes().unwrap();
+        assert!(left.iter().all(|route| !networks.contains(&route.destination)), "{left:?}");
+    });
+}
+
+#[test]
+fn a_network_that_the_address_covers_gets_no_route_of_its_own() {
+    with_cable(|netlink, _| {
+        let link = link(netlink, "here");
+        AddAddress { link: link.clone(), address: net("10.10.0.2/24") }.apply(netlink).unwrap();
+        SetMtuUp { link: link.clone(), mtu: 1360 }.apply(netlink).unwrap();
+        let wanted = vec![net("10.10.0.1/32"), net("10.10.0.0/24"), net("10.10.0.0/16")];
+        assert_eq!(routes::uncovered(netlink, &link, wanted).unwrap(), [net("10.10.0.0/16")]);
+    });
+}
+
+#[test]
+fn the_path_to_an_address_names_interface_and_route_mtu() {
+    with_cable(|netlink, _| {
+        let here = link(netlink, "here");
+        netlink.set_up(&here).unwrap();
+        netlink.add_address(&here, net("192.0.2.1/24")).unwrap();
+        let path = netlink.path_to("192.0.2.9".parse().unwrap()).unwrap().unwrap();
+        assert_eq!(path, Path { interface: here.index, mtu: None });
+        for unreachable in ["198.51.100.1", "2001:db8::1"] {
+            assert_eq!(netlink.path_to(unreachable.parse().unwrap()).unwrap(), None);
+        }
+    });
+}
+
+#[test]
+fn the_automatic_mtu_follows_the_interface_that_leads_to_the_endpoint() {
+    with_cable(|netlink, _| {
+        let here = link(netlink, "here");
+        netlink.set_mtu_up(&here, 1400).unwrap();
+        netlink.add_address(&here, net("192.0.2.1/24")).unwrap();
+        let endpoint = "192.0.2.9:51820".parse().unwrap();
+        assert_eq!(mtu::automatic(netlink, &[endpoint]).unwrap(), 1320);
+        // No endpoint and no default route: as on Ethernet.
+        assert_eq!(mtu::automatic(netlink, &[]).unwrap(), 1360);
+        netlink.add_route(&here, net("0.0.0.0/0")).unwrap();
+        assert_eq!(mtu::automatic(netlink, &[]).unwrap(), 1320);
+    });
+}
+
+#[test]
+fn the_loopback_interface_of_a_fresh_namespace_is_brought_up() {
+    let Some(namespace) = namespace() else { return };
+    namespace
+        .run(|| {
+            let mut netlink = Netlink::new();
+            assert!(!link(&mut netlink, "lo").is_up());
+            netlink.set_loopback_up().unwrap();
+            assert!(link(&mut netlink, "lo").is_up());
+        })
+        .unwrap();
+}
