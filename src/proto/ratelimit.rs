@@ -10,14 +10,14 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use crate::proto::constants::{RATE_LIMIT_BURST, RATE_LIMIT_PER_SECOND};
 use crate::time::Instant;
 
-/// What one handshake costs a source: 20 a second in the long run.
-/// [LNX ratelimiter.c:PACKETS_PER_SECOND]
-const PACKET_COST: Duration = Duration::from_millis(50);
+/// What one handshake costs a source, in time saved up.
+const PACKET_COST: Duration = Duration::from_millis(1000 / RATE_LIMIT_PER_SECOND as u64);
 
-/// What a source can have saved: 5 handshakes at once. [LNX ratelimiter.c:PACKETS_BURSTABLE]
-const FULL: Duration = Duration::from_millis(250);
+/// What a source can have saved.
+const FULL: Duration = PACKET_COST.saturating_mul(RATE_LIMIT_BURST);
 
 /// A source that was silent this long is forgotten; its bucket is full again by then.
 const FORGET_AFTER: Duration = Duration::from_secs(1);
