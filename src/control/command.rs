@@ -11,6 +11,7 @@ use std::net::SocketAddr;
 use ipnet::IpNet;
 
 use crate::crypto::key::{PresharedKey, PrivateKey, PublicKey};
+pub use crate::proto::device::{AllowedIpChange, PeerUpdate};
 use crate::time::Wall;
 
 /// A change of one device, carried out as a whole: the device values first, then
@@ -30,52 +31,6 @@ pub struct SetRequest {
     pub replace_peers: bool,
     /// In the order of the request. The same peer may occur more than once.
     pub peers: Vec<PeerUpdate>,
-}
-
-/// A change of one peer, who is created if he is unknown. His session survives it.
-///
-/// A `public_key` equal to the device's own is legal and means: ignore this whole update.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PeerUpdate {
-    pub public_key: PublicKey,
-    /// Does nothing if the peer is unknown.
-    pub update_only: bool,
-    /// Removes the peer; the other fields are then of no account.
-    pub remove: bool,
-    /// [`PresharedKey::NONE`] clears it.
-    pub preshared_key: Option<PresharedKey>,
-    pub endpoint: Option<SocketAddr>,
-    /// Seconds; 0 turns it off. Turning it on sends a keepalive at once.
-    pub persistent_keepalive: Option<u16>,
-    /// Removes all allowed IPs of the peer before `allowed_ips` is applied.
-    pub replace_allowed_ips: bool,
-    /// In the order of the request.
-    pub allowed_ips: Vec<AllowedIpChange>,
-}
-
-impl PeerUpdate {
-    /// An update that creates the peer if he is unknown and changes nothing else.
-    pub const fn new(public_key: PublicKey) -> Self {
-        Self {
-            public_key,
-            update_only: false,
-            remove: false,
-            preshared_key: None,
-            endpoint: None,
-            persistent_keepalive: None,
-            replace_allowed_ips: false,
-            allowed_ips: Vec::new(),
-        }
-    }
-}
-
-/// One step on a peer's allowed IPs. The network has no host bits set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum AllowedIpChange {
-    /// Gives the network to the peer, taking it from whoever had exactly it.
-    Add(IpNet),
-    /// Takes the network from the peer, if it is his.
-    Remove(IpNet),
 }
 
 /// The state of one device.

@@ -14,6 +14,7 @@
 pub mod client;
 pub mod get;
 pub mod request;
+pub mod server;
 pub mod set;
 
 use std::fmt;

@@ -1,0 +1,93 @@
+//! The server side of the socket: connections in, [`Command`]s to the engine, replies out. [UAPI]
+//!
+//! Each connection is a task of the engine's own thread and may carry any number of requests, in
+//! order. Nothing is decided here: a request that is a text goes to the engine whole.
+
+use std::os::unix::net::UnixListener as StdUnixListener;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{mpsc, oneshot};
+use tracing::debug;
+use zeroize::{Zeroize, Zeroizing};
+
+use super::request::{Request, RequestReader};
+use super::{Errno, Operation, get, reply};
+use crate::control::command::{DeviceSnapshot, SetRequest};
+
+/// What a connection asks of the engine, and where the answer goes.
+#[derive(Debug)]
+pub enum Command {
+    Get(oneshot::Sender<DeviceSnapshot>),
+    Set(SetRequest, oneshot::Sender<Result<(), Errno>>),
+}
+
+/// Accepts connections until the runtime ends.
+///
+/// # Errors
+/// If the listener cannot be registered with the runtime.
+pub fn serve(listener: StdUnixListener, commands: mpsc::Sender<Command>) -> std::io::Result<()> {
+    listener.set_nonblocking(true)?;
+    let listener = UnixListener::from_std(listener)?;
+    tokio::spawn(async move {
+        loop {
+            match listener.accept().await {
+                Ok((stream, _)) => {
+                    tokio::spawn(converse(stream, commands.clone()));
+                }
+                // Out of descriptors: give the open connections time to end.
+                Err(error) => {
+                    debug!(%error, "cannot accept a configuration client");
+                    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                }
+            }
+        }
+    });
+    Ok(())
+}
+
+async fn converse(mut stream: UnixStream, commands: mpsc::Sender<Command>) {
+    let mut reader = RequestReader::new();
+    let mut buffer = Zeroizing::new(vec![0_u8; 16 * 1024]);
+    loop {
+        let length = match stream.read(buffer.as_mut_slice()).await {
+            Ok(0) | Err(_) => return,
+            Ok(length) => length,
+        };
+        let mut requests = Vec::new();
+        reader.feed(&buffer[..length], |request| requests.push(request));
+        buffer[..length].zeroize();
+        for request in requests {
+            let hang_up = matches!(request, Request::Unintelligible(_));
+            let Some(text) = answer(request, &commands).await else { return };
+            if stream.write_all(text.as_bytes()).await.is_err() || hang_up {
+                return;
+            }
+        }
+    }
+}
+
+/// The text of the reply; `None` if the engine has ended.
+async fn answer(request: Request, commands: &mpsc::Sender<Command>) -> Option<Zeroizing<String>> {
+    match request {
+        Request::Get => {
+            let (sender, receiver) = oneshot::channel();
+            commands.send(Command::Get(sender)).await.ok()?;
+            Some(get::render(&receiver.await.ok()?))
+        }
+        Request::Set(change) => {
+            let (sender, receiver) = oneshot::channel();
+            commands.send(Command::Set(change, sender)).await.ok()?;
+            let outcome = receiver.await.ok()?;
+            Some(Zeroizing::new(reply(Operation::Set, outcome)))
+        }
+        Request::Refused(operation, fault) => {
+            debug!(%fault, "configuration request refused");
+            Some(Zeroizing::new(reply(operation, Err(fault.errno))))
+        }
+        Request::Unintelligible(fault) => {
+            debug!(%fault, "configuration request refused");
+            Some(Zeroizing::new(reply(Operation::Set, Err(fault.errno))))
+        }
+    }
+}
