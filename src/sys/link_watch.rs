@@ -5,7 +5,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::net::netlink::{self, SocketAddrNetlink};
+use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{self, AddressFamily, RecvFlags, SocketFlags, SocketType};
 
 use super::SysError;
@@ -26,7 +26,8 @@ impl LinkWatch {
             AddressFamily::NETLINK,
             SocketType::RAW,
             SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
-            Some(netlink::ROUTE),
+            // NETLINK_ROUTE is number 0, which is what no protocol means.
+            None,
         )
         .map_err(|e| SysError::new("socket(AF_NETLINK)", e.into()))?;
         net::bind(&socket, &SocketAddrNetlink::new(0, RTMGRP_LINK))
