@@ -4,6 +4,7 @@
 //! Must not touch a packet: what has to be known per packet is handed down to `dataplane`.
 
 pub mod command;
+pub mod config;
 pub mod hooks;
 pub mod interrupt;
 pub mod lifecycle;

@@ -1,0 +1,117 @@
+//! Which file an argument of `up` means, and reading it.
+//!
+//! The interface is named by the file as it was typed; permissions are those of the file that a
+//! symbolic link leads to.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use zeroize::Zeroizing;
+
+use super::{ConfigError, Warning, Written, parse};
+use crate::control::uapi::is_interface_name;
+
+/// Where a bare interface name is looked for.
+pub const DIRECTORY: &str = "/etc/wireguard";
+
+/// 100,000 peers take about 20 MiB.
+const MAX_FILE_BYTES: u64 = 64 << 20;
+
+/// An interface and its file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Located {
+    pub interface: String,
+    pub path: PathBuf,
+}
+
+/// Why an argument names no file.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LocateError {
+    #[error("`{}' does not exist", .0.display())]
+    Missing(PathBuf),
+    #[error("`{name}' does not exist: neither ./{name} nor {}", .path.display())]
+    MissingEither { name: String, path: PathBuf },
+    #[error("the config file must be a valid interface name, followed by .conf")]
+    Name,
+}
+
+/// Finds the file: a path is itself; a word ending in `.conf` that exists in `current` is that
+/// file; any other word is an interface name with its file in `directory`.
+///
+/// # Errors
+/// If the file does not exist or its name is not that of an interface.
+pub fn locate(argument: &str, current: &Path, directory: &Path) -> Result<Located, LocateError> {
+    let is_path = argument.contains('/');
+    let here = current.join(argument);
+    let is_conf = argument.ends_with(".conf");
+    if is_path || (is_conf && here.is_file()) {
+        let stem = here.file_name().and_then(|name| name.to_str()?.strip_suffix(".conf"));
+        let interface = stem.filter(|stem| is_interface_name(stem));
+        // A missing file is told before a bad name, as the likelier slip.
+        return match interface {
+            _ if !here.exists() => Err(LocateError::Missing(here)),
+            Some(interface) => Ok(Located { interface: interface.to_owned(), path: here }),
+            None => Err(LocateError::Name),
+        };
+    }
+    if !is_interface_name(argument) {
+        return Err(LocateError::Name);
+    }
+    let path = directory.join(format!("{argument}.conf"));
+    match path.exists() {
+        true => Ok(Located { interface: argument.to_owned(), path }),
+        false if is_conf => Err(LocateError::MissingEither { name: argument.to_owned(), path }),
+        false => Err(LocateError::Missing(path)),
+    }
+}
+
+/// Why a file could not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    #[error("cannot read {}", .path.display())]
+    Unreadable { path: PathBuf, source: io::Error },
+    #[error("{} is larger than {} MiB", .path.display(), MAX_FILE_BYTES >> 20)]
+    TooLarge { path: PathBuf },
+    #[error("{} has faults", .path.display())]
+    Faulty { path: PathBuf, errors: Vec<ConfigError> },
+    #[error("{}:{line}: the text is not UTF-8", .path.display())]
+    NotText { path: PathBuf, line: usize },
+}
+
+/// Reads and parses a file. Its warnings begin with that of a file which others can read.
+///
+/// # Errors
+/// If it cannot be read, or has faults.
+pub fn load(path: &Path) -> Result<Written, LoadError> {
+    let unreadable = |source| LoadError::Unreadable { path: path.to_owned(), source };
+    let file = File::open(path).map_err(unreadable)?;
+    let exposed = is_world_accessible(path, &file).map_err(unreadable)?;
+    // The text holds a key: its buffer is wiped, and large enough not to move while it fills.
+    let size = file.metadata().map_err(unreadable)?.len().min(MAX_FILE_BYTES);
+    let mut bytes = Zeroizing::new(Vec::with_capacity(usize::try_from(size).unwrap_or(0) + 4096));
+    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    if bytes.len() as u64 > MAX_FILE_BYTES {
+        return Err(LoadError::TooLarge { path: path.to_owned() });
+    }
+    let text = std::str::from_utf8(&bytes).map_err(|error| {
+        let line = 1 + bytes[..error.valid_up_to()].iter().filter(|&&b| b == b'\n').count();
+        LoadError::NotText { path: path.to_owned(), line }
+    })?;
+    let name = path.display().to_string();
+    let mut written =
+        parse(text, &name).map_err(|errors| LoadError::Faulty { path: path.to_owned(), errors })?;
+    if exposed {
+        let text = format!("`{name}' is world accessible");
+        written.warnings.insert(0, Warning { file: name, line: None, text });
+    }
+    Ok(written)
+}
+
+/// Whether file and folder share a permission for others, as wg-quick asks.
+fn is_world_accessible(path: &Path, file: &File) -> io::Result<bool> {
+    let real = fs::canonicalize(path)?;
+    let folder = fs::metadata(real.parent().unwrap_or(Path::new("/")))?;
+    Ok(file.metadata()?.permissions().mode() & folder.permissions().mode() & 0o007 != 0)
+}

@@ -1,0 +1,170 @@
+//! Lines of a configuration file: sections, pairs, comments.
+//!
+//! Knows the shape of a line and which keys exist, not what their values mean. [wg(8), wg-quick(8)]
+
+/// One line that is not blank.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Line<'a> {
+    /// `[Name]`, without the brackets.
+    Section(&'a str),
+    Pair {
+        key: &'a str,
+        /// Up to the comment, trimmed.
+        value: &'a str,
+        /// To the end of the line, trimmed: hooks keep what looks like a comment.
+        whole_value: &'a str,
+    },
+    /// `#hybrid Key = value`, reserved for what stock wg-quick must not see.
+    Reserved,
+    /// Neither of these.
+    Junk(&'a str),
+}
+
+/// The lines that say something, with their numbers, counted from 1.
+pub(super) fn lines(text: &str) -> impl Iterator<Item = (usize, Line<'_>)> {
+    text.split('\n').enumerate().filter_map(|(index, line)| Some((index + 1, lex(line)?)))
+}
+
+fn lex(line: &str) -> Option<Line<'_>> {
+    let code = line.split('#').next().unwrap_or(line).trim();
+    if code.is_empty() {
+        return is_reserved(line.trim()).then_some(Line::Reserved);
+    }
+    if let Some(name) = code.strip_prefix('[') {
+        return Some(match name.strip_suffix(']') {
+            Some(name) => Line::Section(name.trim()),
+            None => Line::Junk(code),
+        });
+    }
+    let Some((key, value)) = code.split_once('=') else { return Some(Line::Junk(code)) };
+    let whole_value = line.split_once('=').map_or(value, |(_, whole)| whole).trim();
+    Some(Line::Pair { key: key.trim_end(), value: value.trim_start(), whole_value })
+}
+
+fn is_reserved(comment: &str) -> bool {
+    let Some((key, _)) = comment.strip_prefix("#hybrid ").and_then(|rest| rest.split_once('='))
+    else {
+        return false;
+    };
+    !key.trim().is_empty() && !key.trim().contains(char::is_whitespace)
+}
+
+/// The section of a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Section {
+    Interface,
+    Peer,
+}
+
+impl Section {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Interface => "Interface",
+            Self::Peer => "Peer",
+        }
+    }
+}
+
+macro_rules! keys {
+    ($($key:ident $name:literal $section:ident $accepted:literal,)*) => {
+        /// Every key of wg(8) and wg-quick(8).
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Key { $($key,)* }
+
+        impl Key {
+            pub const ALL: &'static [Self] = &[$(Self::$key,)*];
+
+            /// As it is usually written; case does not matter.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$key => $name,)* }
+            }
+
+            pub const fn section(self) -> Section {
+                match self { $(Self::$key => Section::$section,)* }
+            }
+
+            /// What it takes, in words for the user.
+            pub const fn accepted(self) -> &'static str {
+                match self { $(Self::$key => $accepted,)* }
+            }
+        }
+    };
+}
+
+keys! {
+    PrivateKey "PrivateKey" Interface "a key: 44 characters of base64, as `hybridwg genkey` prints it",
+    ListenPort "ListenPort" Interface "a number from 0 to 65535",
+    FwMark "FwMark" Interface "off, or a number from 0 to 4294967295, decimal or hexadecimal (0x…)",
+    Address "Address" Interface "IP addresses, each with or without /LENGTH, separated by commas",
+    Dns "DNS" Interface "IP addresses of name servers and search domains, separated by commas",
+    Mtu "MTU" Interface "a number from 68 to 65535",
+    Table "Table" Interface "auto, off, or the number or name of a routing table",
+    SaveConfig "SaveConfig" Interface "true or false",
+    PreUp "PreUp" Interface "a command",
+    PostUp "PostUp" Interface "a command",
+    PreDown "PreDown" Interface "a command",
+    PostDown "PostDown" Interface "a command",
+    PublicKey "PublicKey" Peer "a key: 44 characters of base64, as `hybridwg pubkey` prints it",
+    PresharedKey "PresharedKey" Peer "a key: 44 characters of base64, as `hybridwg genpsk` prints it",
+    AllowedIps "AllowedIPs" Peer "networks as ADDRESS/LENGTH, separated by commas, each with or without a leading + or -",
+    Endpoint "Endpoint" Peer "HOST:PORT, where an IPv6 address stands in brackets",
+    PersistentKeepalive "PersistentKeepalive" Peer "off, or a number of seconds from 0 to 65535",
+}
+
+impl Key {
+    /// The key of that name, in any case. The keys of `wg` may have white space inside, because
+    /// `wg` removes all of it.
+    pub(super) fn find(name: &str) -> Option<Self> {
+        let joined: String = name.split_whitespace().collect();
+        Self::ALL.iter().copied().find(|key| {
+            let name = if key.is_quick() { name } else { &joined };
+            name.eq_ignore_ascii_case(key.name())
+        })
+    }
+
+    /// The known key that was probably meant.
+    pub(super) fn nearest(name: &str) -> Option<Self> {
+        let name = name.to_ascii_lowercase();
+        let limit = 1 + name.len() / 5;
+        Self::ALL
+            .iter()
+            .map(|key| (edit_distance(&name, &key.name().to_ascii_lowercase()), *key))
+            .filter(|&(distance, _)| distance <= limit)
+            .min_by_key(|&(distance, _)| distance)
+            .map(|(_, key)| key)
+    }
+
+    /// Whether it is one of wg-quick's own keys, which `wg` never sees.
+    const fn is_quick(self) -> bool {
+        !matches!(
+            self,
+            Self::PrivateKey
+                | Self::ListenPort
+                | Self::FwMark
+                | Self::PublicKey
+                | Self::PresharedKey
+                | Self::AllowedIps
+                | Self::Endpoint
+                | Self::PersistentKeepalive
+        )
+    }
+}
+
+/// Insertions, deletions and replacements from one word to the other. Long words count as far
+/// from everything, so that the work stays small.
+pub(super) fn edit_distance(from: &str, to: &str) -> usize {
+    if from.len() > 40 {
+        return usize::MAX;
+    }
+    let mut row: Vec<usize> = (0..=to.chars().count()).collect();
+    for (i, a) in from.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, b) in to.chars().enumerate() {
+            let replaced = diagonal + usize::from(a != b);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row.last().copied().unwrap_or(usize::MAX)
+}

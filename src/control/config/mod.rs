@@ -1,0 +1,161 @@
+//! Configuration files in the format of wg(8) and wg-quick(8), read strictly.
+//!
+//! Guarantees: all faults of a file are reported at once, each with its line, the key, what was
+//! read and what is accepted; nothing is skipped because it is not understood; no message repeats
+//! a key. What cannot be acted upon is told by [`Config::unavailable`].
+//!
+//! Deliberately stricter than `wg`: ports are numbers, not service names; a decimal FwMark has no
+//! leading zero (which `wg` reads as octal); names are checked for their characters.
+
+mod file;
+mod lex;
+mod model;
+mod parse;
+mod render;
+
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+
+pub use file::{DIRECTORY, LoadError, LocateError, Located, load, locate};
+pub use lex::{Key, Section};
+pub use model::{At, Config, Dns, Endpoint, Interface, Peer, Table, Unavailable};
+pub use parse::parse;
+pub use render::render;
+
+/// A file that was understood, and what is odd about it.
+#[derive(Clone, Debug)]
+pub struct Written {
+    pub config: Config,
+    pub warnings: Vec<Warning>,
+}
+
+/// Something legal that is seldom meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Warning {
+    pub file: String,
+    /// Counted from 1; `None` if it is about the file as a whole, which `text` then names.
+    pub line: Option<usize>,
+    text: String,
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.line {
+            Some(line) => write!(f, "{}:{line}: {}", self.file, self.text),
+            None => f.write_str(&self.text),
+        }
+    }
+}
+
+/// One fault of a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError {
+    pub file: String,
+    /// Counted from 1.
+    pub line: usize,
+    /// If the line has a key that is known.
+    pub key: Option<Key>,
+    pub problem: Problem,
+}
+
+impl std::error::Error for ConfigError {}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}: ", self.file, self.line)?;
+        if let Some(key) = self.key {
+            write!(f, "{}: ", key.name())?;
+        }
+        match (&self.problem, self.key) {
+            (Problem::WrongSection { here }, Some(key)) => {
+                write!(f, "belongs into [{}], not into [{}]", key.section().name(), here.name())
+            }
+            (problem, _) => problem.fmt(f),
+        }
+    }
+}
+
+/// What is wrong with a line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Problem {
+    NotAPair { read: Read },
+    UnknownKey { read: Read, nearest: Option<Key> },
+    UnknownSection { read: Read, nearest: Option<Section> },
+    ReservedSection,
+    ReservedComment,
+    NoSection,
+    WrongSection { here: Section },
+    BadValue { read: Read, accepted: &'static str },
+    MissingPublicKey,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotAPair { read } => {
+                write!(f, "read {read}, expected `Key = value` or `[Section]`")
+            }
+            Self::UnknownKey { read, nearest: Some(key) } => {
+                write!(f, "unknown key {read}, did you mean {}?", key.name())
+            }
+            Self::UnknownKey { read, nearest: None } => write!(f, "unknown key {read}"),
+            Self::UnknownSection { read, nearest: Some(section) } => {
+                write!(f, "unknown section {read}, did you mean [{}]?", section.name())
+            }
+            Self::UnknownSection { read, nearest: None } => {
+                write!(f, "unknown section {read}, expected [Interface] or [Peer]")
+            }
+            Self::ReservedSection => {
+                f.write_str("[Hybrid] is reserved and has no keys in this version")
+            }
+            Self::ReservedComment => f.write_str(
+                "a comment of the form `#hybrid Key = value` is reserved and has no keys in this \
+                 version",
+            ),
+            Self::NoSection => f.write_str("stands before the first [Interface] or [Peer]"),
+            Self::WrongSection { here } => write!(f, "does not belong into [{}]", here.name()),
+            Self::BadValue { read, accepted } => write!(f, "read {read}, accepted is {accepted}"),
+            Self::MissingPublicKey => f.write_str("this [Peer] has no PublicKey"),
+        }
+    }
+}
+
+/// What stood in the file, as far as it may be repeated.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Read {
+    Text(String),
+    Nothing,
+    /// It is a key or could be one.
+    Secret,
+}
+
+impl Read {
+    fn of(text: &str) -> Self {
+        /// A key has 43 characters; what is left of a damaged one should not be shown either.
+        const SUSPICIOUS: usize = 30;
+        const SHOWN: usize = 60;
+        let base64 = |c: char| c.is_ascii_alphanumeric() || c == '+' || c == '/';
+        if text.is_empty() {
+            Self::Nothing
+        } else if text.split(|c| !base64(c)).any(|run| run.len() >= SUSPICIOUS) {
+            Self::Secret
+        } else if text.chars().count() > SHOWN {
+            Self::Text(text.chars().take(SHOWN).chain(['…']).collect())
+        } else {
+            Self::Text(text.to_owned())
+        }
+    }
+}
+
+impl fmt::Display for Read {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            // Debug form, so that a terminal is not sent what a file says.
+            Self::Text(text) => write!(f, "{text:?}"),
+            Self::Nothing => f.write_str("nothing"),
+            Self::Secret => f.write_str("something that could be a key (not shown)"),
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! What a configuration file says, once it has been understood: nothing here needs a second check.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+
+use ipnet::IpNet;
+
+use super::lex::Key;
+use crate::control::command::{AllowedIpChange, PeerUpdate, SetRequest};
+use crate::crypto::key::{PresharedKey, PrivateKey, PublicKey};
+
+/// A value and the line it stands on.
+#[derive(Clone, Copy, Debug)]
+pub struct At<T> {
+    pub line: usize,
+    pub value: T,
+}
+
+/// One configuration file.
+#[derive(Clone, Debug, Default)]
+pub struct Config {
+    pub interface: Interface,
+    pub peers: Vec<Peer>,
+}
+
+/// All `[Interface]` sections together. `None` and empty mean that the key is absent.
+#[derive(Clone, Debug, Default)]
+pub struct Interface {
+    /// All zeros are no key.
+    pub private_key: Option<PrivateKey>,
+    pub listen_port: Option<u16>,
+    /// 0 is off.
+    pub fwmark: Option<u32>,
+    /// In the order of the file, host bits kept.
+    pub addresses: Vec<IpNet>,
+    pub dns: Vec<At<Dns>>,
+    /// Bytes, 68 to 65535.
+    pub mtu: Option<u16>,
+    pub table: Option<At<Table>>,
+    pub save_config: Option<At<bool>>,
+    /// Commands in the order of the file, `%i` not yet replaced.
+    pub pre_up: Vec<String>,
+    pub post_up: Vec<String>,
+    pub pre_down: Vec<String>,
+    pub post_down: Vec<String>,
+}
+
+/// An entry of `DNS`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Dns {
+    Server(IpAddr),
+    SearchDomain(String),
+}
+
+/// Where the routes of the allowed IPs go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Table {
+    /// The main table, and policy routing for default routes.
+    Auto,
+    /// Nowhere.
+    Off,
+    /// 1 or more.
+    Number(u32),
+    Name(String),
+}
+
+/// One `[Peer]` section.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// Where the section begins.
+    pub line: usize,
+    pub public_key: PublicKey,
+    pub preshared_key: Option<PresharedKey>,
+    /// `None` if the key is absent; empty if it is there and says none.
+    pub allowed_ips: Option<Vec<At<AllowedIpChange>>>,
+    /// An entry began with `+` or `-`: the entries change the peer's networks and do not replace
+    /// them.
+    pub incremental: bool,
+    pub endpoint: Option<Endpoint>,
+    /// Seconds; 0 is off.
+    pub persistent_keepalive: Option<u16>,
+}
+
+/// Where a peer is reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Endpoint {
+    Address(SocketAddr),
+    /// To be resolved: a host name, or a link-local address with the name of its interface.
+    Name {
+        host: String,
+        port: u16,
+    },
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => address.fmt(f),
+            Self::Name { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
+            Self::Name { host, port } => write!(f, "{host}:{port}"),
+        }
+    }
+}
+
+impl Config {
+    /// The change that gives a device what the file names and leaves the rest, as `wg addconf`
+    /// does: what a PreUp hook has set survives.
+    ///
+    /// # Errors
+    /// The first error of `resolve`, which is asked for every endpoint that is a name.
+    pub fn to_request<E>(
+        &self,
+        mut resolve: impl FnMut(&str, u16) -> Result<SocketAddr, E>,
+    ) -> Result<SetRequest, E> {
+        let private_key = self.interface.private_key.clone();
+        let mut request = SetRequest {
+            private_key: private_key.map(|key| (!key.is_zero()).then_some(key)),
+            listen_port: self.interface.listen_port,
+            fwmark: self.interface.fwmark,
+            replace_peers: false,
+            peers: Vec::with_capacity(self.peers.len()),
+        };
+        for peer in &self.peers {
+            let endpoint = match &peer.endpoint {
+                Some(Endpoint::Address(address)) => Some(*address),
+                Some(Endpoint::Name { host, port }) => Some(resolve(host, *port)?),
+                None => None,
+            };
+            let allowed_ips = peer.allowed_ips.as_deref().unwrap_or_default();
+            request.peers.push(PeerUpdate {
+                preshared_key: peer.preshared_key.clone(),
+                endpoint,
+                persistent_keepalive: peer.persistent_keepalive,
+                replace_allowed_ips: peer.allowed_ips.is_some() && !peer.incremental,
+                allowed_ips: allowed_ips.iter().map(|entry| entry.value).collect(),
+                ..PeerUpdate::new(peer.public_key)
+            });
+        }
+        Ok(request)
+    }
+
+    /// What the file asks for and this version cannot do. `up` must refuse it: a key without its
+    /// effect is worse than no tunnel.
+    pub fn unavailable(&self) -> Vec<Unavailable> {
+        let mut found = Vec::new();
+        if let Some(dns) = self.interface.dns.first() {
+            found.push(Unavailable { line: dns.line, key: Key::Dns, what: "setting name servers" });
+        }
+        match &self.interface.table {
+            Some(At { line, value: Table::Number(_) | Table::Name(_) }) => {
+                found.push(Unavailable {
+                    line: *line,
+                    key: Key::Table,
+                    what: "a routing table other than auto and off",
+                })
+            }
+            Some(At { value: Table::Off, .. }) => {}
+            Some(At { value: Table::Auto, .. }) | None => found.extend(self.default_routes()),
+        }
+        if let Some(At { line, value: true }) = self.interface.save_config {
+            found.push(Unavailable {
+                line,
+                key: Key::SaveConfig,
+                what: "saving the configuration",
+            });
+        }
+        found
+    }
+
+    fn default_routes(&self) -> impl Iterator<Item = Unavailable> {
+        let entries = self.peers.iter().filter_map(|peer| peer.allowed_ips.as_ref()).flatten();
+        entries
+            .filter(|entry| {
+                matches!(entry.value, AllowedIpChange::Add(network) if network.prefix_len() == 0)
+            })
+            .map(|entry| Unavailable {
+                line: entry.line,
+                key: Key::AllowedIps,
+                what: "routing everything into the tunnel (0.0.0.0/0 or ::/0 without Table = off)",
+            })
+    }
+}
+
+/// A key that is understood and cannot be acted upon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unavailable {
+    pub line: usize,
+    pub key: Key,
+    what: &'static str,
+}
+
+impl fmt::Display for Unavailable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {} is not available in this version", self.key.name(), self.what)
+    }
+}

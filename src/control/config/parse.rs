@@ -1,0 +1,407 @@
+//! From text to [`Config`], strictly, with all faults of a file at once.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
+
+use ipnet::IpNet;
+
+use super::lex::{Key, Line, Section, edit_distance, lines};
+use super::model::{At, Config, Dns, Endpoint, Peer, Table};
+use super::{ConfigError, Problem, Read, Warning, Written};
+use crate::control::command::AllowedIpChange;
+use crate::crypto::key::{PresharedKey, PrivateKey, PublicKey};
+
+/// Reads a whole file.
+///
+/// # Errors
+/// Every fault of the text, in the order of its lines; `file` names it in messages.
+pub fn parse(text: &str, file: &str) -> Result<Written, Vec<ConfigError>> {
+    let mut parser = Parser { file, place: Place::Nowhere, ..Parser::default() };
+    for (number, line) in lines(text) {
+        parser.line(number, line);
+    }
+    parser.end_peer();
+    parser.errors.sort_by_key(|error| error.line);
+    if parser.errors.is_empty() {
+        let mut warnings = parser.warnings;
+        warn_about_shared_networks(&parser.config, file, &mut warnings);
+        warnings.sort_by_key(|warning| warning.line);
+        Ok(Written { config: parser.config, warnings })
+    } else {
+        Err(parser.errors)
+    }
+}
+
+#[derive(Default)]
+struct Parser<'a> {
+    file: &'a str,
+    config: Config,
+    place: Place,
+    errors: Vec<ConfigError>,
+    warnings: Vec<Warning>,
+}
+
+/// The section that the current line belongs to.
+#[derive(Default)]
+enum Place {
+    #[default]
+    Nowhere,
+    Interface,
+    Peer(Box<Draft>),
+    /// A section with a faulty name: reported once, its keys are passed over.
+    Unknown,
+}
+
+/// A `[Peer]` section whose key may still be to come.
+#[derive(Default)]
+struct Draft {
+    line: usize,
+    public_key: Option<PublicKey>,
+    /// A key was there and faulty, which was reported: it is not missing as well.
+    named: bool,
+    preshared_key: Option<PresharedKey>,
+    allowed_ips: Option<Vec<At<AllowedIpChange>>>,
+    incremental: bool,
+    endpoint: Option<Endpoint>,
+    persistent_keepalive: Option<u16>,
+}
+
+impl Parser<'_> {
+    fn line(&mut self, number: usize, line: Line<'_>) {
+        match line {
+            Line::Section(name) => self.section(number, name),
+            Line::Pair { key, value, whole_value } => self.pair(number, key, value, whole_value),
+            Line::Reserved => self.fault(number, None, Problem::ReservedComment),
+            Line::Junk(text) => {
+                self.fault(number, None, Problem::NotAPair { read: Read::of(text) });
+            }
+        }
+    }
+
+    fn section(&mut self, number: usize, name: &str) {
+        self.end_peer();
+        let lower = name.to_ascii_lowercase();
+        self.place = match lower.as_str() {
+            "interface" => Place::Interface,
+            "peer" => Place::Peer(Box::new(Draft { line: number, ..Draft::default() })),
+            "hybrid" => {
+                self.fault(number, None, Problem::ReservedSection);
+                Place::Unknown
+            }
+            _ => {
+                let nearest = [Section::Interface, Section::Peer].into_iter().find(|section| {
+                    edit_distance(&lower, &section.name().to_ascii_lowercase()) <= 2
+                });
+                self.fault(number, None, Problem::UnknownSection { read: Read::of(name), nearest });
+                Place::Unknown
+            }
+        };
+    }
+
+    fn end_peer(&mut self) {
+        let Place::Peer(draft) = std::mem::take(&mut self.place) else { return };
+        match draft.public_key {
+            Some(public_key) => self.config.peers.push(Peer {
+                line: draft.line,
+                public_key,
+                preshared_key: draft.preshared_key,
+                allowed_ips: draft.allowed_ips,
+                incremental: draft.incremental,
+                endpoint: draft.endpoint,
+                persistent_keepalive: draft.persistent_keepalive,
+            }),
+            None if draft.named => {}
+            None => self.fault(draft.line, None, Problem::MissingPublicKey),
+        }
+    }
+
+    fn pair(&mut self, number: usize, name: &str, value: &str, whole_value: &str) {
+        let Some(key) = Key::find(name) else {
+            if !matches!(self.place, Place::Unknown) {
+                let problem =
+                    Problem::UnknownKey { read: Read::of(name), nearest: Key::nearest(name) };
+                self.fault(number, None, problem);
+            }
+            return;
+        };
+        let here = match self.place {
+            Place::Interface => Section::Interface,
+            Place::Peer(_) => Section::Peer,
+            Place::Nowhere => return self.fault(number, Some(key), Problem::NoSection),
+            Place::Unknown => return,
+        };
+        if here != key.section() {
+            return self.fault(number, Some(key), Problem::WrongSection { here });
+        }
+        match here {
+            Section::Interface => self.interface_pair(number, key, value, whole_value),
+            Section::Peer => self.peer_pair(number, key, value),
+        }
+    }
+
+    fn interface_pair(&mut self, number: usize, key: Key, value: &str, whole_value: &str) {
+        let joined: String = value.split_whitespace().collect();
+        let interface = &mut self.config.interface;
+        let hooks = match key {
+            Key::PreUp => &mut interface.pre_up,
+            Key::PostUp => &mut interface.post_up,
+            Key::PreDown => &mut interface.pre_down,
+            Key::PostDown => &mut interface.post_down,
+            _ => &mut Vec::new(),
+        };
+        let understood = match key {
+            Key::PrivateKey => {
+                PrivateKey::from_base64(&joined).ok().map(|key| interface.private_key = Some(key))
+            }
+            Key::ListenPort => number_of(&joined).map(|port| interface.listen_port = Some(port)),
+            Key::FwMark => parse_fwmark(&joined).map(|mark| interface.fwmark = Some(mark)),
+            Key::Mtu => {
+                number_of(value).filter(|mtu| *mtu >= 68).map(|mtu| interface.mtu = Some(mtu))
+            }
+            Key::Table => parse_table(value)
+                .map(|table| interface.table = Some(At { line: number, value: table })),
+            Key::SaveConfig => parse_truth(value)
+                .map(|truth| interface.save_config = Some(At { line: number, value: truth })),
+            Key::Address => return self.addresses(number, value),
+            Key::Dns => return self.dns(number, value),
+            Key::PreUp | Key::PostUp | Key::PreDown | Key::PostDown => {
+                (!whole_value.is_empty()).then(|| hooks.push(whole_value.to_owned()))
+            }
+            Key::PublicKey
+            | Key::PresharedKey
+            | Key::AllowedIps
+            | Key::Endpoint
+            | Key::PersistentKeepalive => None,
+        };
+        if understood.is_none() {
+            self.bad_value(number, key, value);
+        }
+    }
+
+    fn peer_pair(&mut self, number: usize, key: Key, value: &str) {
+        let joined: String = value.split_whitespace().collect();
+        let Place::Peer(draft) = &mut self.place else { return };
+        let understood = match key {
+            Key::PublicKey => {
+                draft.named = true;
+                PublicKey::from_base64(&joined).ok().map(|key| draft.public_key = Some(key))
+            }
+            Key::PresharedKey => {
+                PresharedKey::from_base64(&joined).ok().map(|key| draft.preshared_key = Some(key))
+            }
+            Key::Endpoint => {
+                parse_endpoint(&joined).map(|endpoint| draft.endpoint = Some(endpoint))
+            }
+            Key::PersistentKeepalive => {
+                let seconds =
+                    if joined.eq_ignore_ascii_case("off") { Some(0) } else { number_of(&joined) };
+                seconds.map(|seconds| draft.persistent_keepalive = Some(seconds))
+            }
+            Key::AllowedIps => return self.allowed_ips(number, value),
+            Key::PrivateKey
+            | Key::ListenPort
+            | Key::FwMark
+            | Key::Address
+            | Key::Dns
+            | Key::Mtu
+            | Key::Table
+            | Key::SaveConfig
+            | Key::PreUp
+            | Key::PostUp
+            | Key::PreDown
+            | Key::PostDown => None,
+        };
+        if understood.is_none() {
+            self.bad_value(number, key, value);
+        }
+    }
+
+    fn addresses(&mut self, number: usize, value: &str) {
+        for word in words(value) {
+            match parse_network(word) {
+                Some(network) => self.config.interface.addresses.push(network),
+                None => self.bad_value(number, Key::Address, word),
+            }
+        }
+    }
+
+    fn dns(&mut self, number: usize, value: &str) {
+        for word in words(value) {
+            match parse_dns(word) {
+                Some(dns) => self.config.interface.dns.push(At { line: number, value: dns }),
+                None => self.bad_value(number, Key::Dns, word),
+            }
+        }
+    }
+
+    fn allowed_ips(&mut self, number: usize, value: &str) {
+        let Place::Peer(draft) = &mut self.place else { return };
+        let entries = draft.allowed_ips.get_or_insert_default();
+        if value.is_empty() {
+            return;
+        }
+        let mut refused = Vec::new();
+        for word in value.split(',').map(str::trim) {
+            let unsigned = word.strip_prefix(['+', '-']).unwrap_or(word);
+            let Some(written) = parse_network(unsigned) else {
+                refused.push(word);
+                continue;
+            };
+            let network = written.trunc();
+            if network != written {
+                self.warnings.push(Warning {
+                    file: self.file.to_owned(),
+                    line: Some(number),
+                    text: format!("AllowedIPs: {written} has host bits set, {network} is used"),
+                });
+            }
+            draft.incremental |= unsigned.len() != word.len();
+            let value = if word.starts_with('-') {
+                AllowedIpChange::Remove(network)
+            } else {
+                AllowedIpChange::Add(network)
+            };
+            entries.push(At { line: number, value });
+        }
+        for word in refused {
+            self.bad_value(number, Key::AllowedIps, word);
+        }
+    }
+
+    fn bad_value(&mut self, line: usize, key: Key, value: &str) {
+        let read = match key {
+            // Any of the three may have been confused with another.
+            Key::PrivateKey | Key::PresharedKey | Key::PublicKey => Read::Secret,
+            _ => Read::of(value),
+        };
+        self.fault(line, Some(key), Problem::BadValue { read, accepted: key.accepted() });
+    }
+
+    fn fault(&mut self, line: usize, key: Option<Key>, problem: Problem) {
+        self.errors.push(ConfigError { file: self.file.to_owned(), line, key, problem });
+    }
+}
+
+/// A network moves silently to the last peer it is given to, which is seldom meant.
+fn warn_about_shared_networks(config: &Config, file: &str, warnings: &mut Vec<Warning>) {
+    let mut owners: HashMap<IpNet, (PublicKey, usize)> = HashMap::new();
+    let mut peers: HashMap<PublicKey, usize> = HashMap::new();
+    for peer in &config.peers {
+        if let Some(former) = peers.insert(peer.public_key, peer.line) {
+            warnings.push(Warning {
+                file: file.to_owned(),
+                line: Some(peer.line),
+                text: format!("[Peer]: this peer has a section on line {former} already"),
+            });
+        }
+        for entry in peer.allowed_ips.iter().flatten() {
+            let AllowedIpChange::Add(network) = entry.value else { continue };
+            let former = owners.insert(network, (peer.public_key, entry.line));
+            if let Some((owner, line)) = former
+                && owner != peer.public_key
+            {
+                warnings.push(Warning {
+                    file: file.to_owned(),
+                    line: Some(entry.line),
+                    text: format!(
+                        "AllowedIPs: {network} moves here from the peer that has it on line {line}"
+                    ),
+                });
+            }
+        }
+    }
+}
+
+fn words(value: &str) -> impl Iterator<Item = &str> {
+    value.split(|c: char| c == ',' || c.is_whitespace()).filter(|word| !word.is_empty())
+}
+
+fn number_of<T: std::str::FromStr>(text: &str) -> Option<T> {
+    text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok())?
+}
+
+/// A decimal number with a leading zero is refused: `wg` would read it as octal.
+fn parse_fwmark(text: &str) -> Option<u32> {
+    if text.eq_ignore_ascii_case("off") {
+        return Some(0);
+    }
+    match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
+        Some(digits) if digits.starts_with('+') => None,
+        Some(digits) => u32::from_str_radix(digits, 16).ok(),
+        None if text.len() > 1 && text.starts_with('0') => None,
+        None => number_of(text),
+    }
+}
+
+fn parse_table(text: &str) -> Option<Table> {
+    let word = |b: u8| b.is_ascii_alphanumeric() || b"_.-".contains(&b);
+    if text.eq_ignore_ascii_case("auto") {
+        Some(Table::Auto)
+    } else if text.eq_ignore_ascii_case("off") {
+        Some(Table::Off)
+    } else if text.starts_with(|c: char| c.is_ascii_digit()) {
+        number_of(text).filter(|number| *number != 0).map(Table::Number)
+    } else {
+        (!text.is_empty() && text.bytes().all(word)).then(|| Table::Name(text.to_owned()))
+    }
+}
+
+fn parse_truth(text: &str) -> Option<bool> {
+    match text.to_ascii_lowercase().as_str() {
+        "true" => Some(true),
+        "false" => Some(false),
+        _ => None,
+    }
+}
+
+/// An address with or without its prefix length, host bits kept.
+fn parse_network(text: &str) -> Option<IpNet> {
+    let (address, length) = match text.split_once('/') {
+        Some((address, length)) => (address, Some(length)),
+        None => (text, None),
+    };
+    let address: IpAddr = address.parse().ok()?;
+    match length {
+        Some(length) => IpNet::new(address, number_of(length)?).ok(),
+        None => Some(IpNet::from(address)),
+    }
+}
+
+/// Digits and dots, or a colon, make a name server; everything else is a search domain.
+fn parse_dns(word: &str) -> Option<Dns> {
+    if word.contains(':') || word.bytes().all(|b| b.is_ascii_digit() || b == b'.') {
+        return word.parse().ok().map(Dns::Server);
+    }
+    is_host_name(word).then(|| Dns::SearchDomain(word.to_owned()))
+}
+
+fn parse_endpoint(text: &str) -> Option<Endpoint> {
+    let (host, port) = text.rsplit_once(':')?;
+    let port: u16 = number_of(port)?;
+    if let Some(inside) = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        if let Ok(address) = inside.parse::<Ipv6Addr>() {
+            return Some(Endpoint::Address((address, port).into()));
+        }
+        let (address, interface) = inside.split_once('%')?;
+        let address: Ipv6Addr = address.parse().ok()?;
+        let is_local = address.is_unicast_link_local();
+        return (is_local && crate::control::uapi::is_interface_name(interface))
+            .then(|| Endpoint::Name { host: inside.to_owned(), port });
+    }
+    match host.parse::<IpAddr>() {
+        Ok(IpAddr::V4(address)) => Some(Endpoint::Address((address, port).into())),
+        // Without brackets nobody can tell where the address ends.
+        Ok(IpAddr::V6(_)) => None,
+        // What looks like an IPv4 address and is none shall not be asked of a name server.
+        Err(_) if host.bytes().all(|b| b.is_ascii_digit() || b == b'.') => None,
+        Err(_) => is_host_name(host).then(|| Endpoint::Name { host: host.to_owned(), port }),
+    }
+}
+
+/// The characters that occur in names: letters beyond ASCII are left to the resolver.
+fn is_host_name(text: &str) -> bool {
+    (1..=253).contains(&text.len())
+        && !text.starts_with(['-', '.'])
+        && !text.contains("..")
+        && text.chars().all(|c| c.is_alphanumeric() || "-_.".contains(c))
+}

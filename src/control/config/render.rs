@@ -1,0 +1,103 @@
+//! From [`Config`] back to text that this parser, `wg` and wg-quick read alike.
+
+use std::fmt::{self, Write};
+
+use zeroize::Zeroizing;
+
+use super::model::{Config, Dns, Interface, Peer, Table};
+use crate::control::command::AllowedIpChange;
+
+/// The whole file. It holds keys and is wiped when dropped.
+pub fn render(config: &Config) -> Zeroizing<String> {
+    let mut text = Zeroizing::new(String::with_capacity(4096 + 512 * config.peers.len()));
+    let written = write_config(&mut *text, config);
+    debug_assert!(written.is_ok(), "writing to a String cannot fail");
+    text
+}
+
+fn write_config(out: &mut impl Write, config: &Config) -> fmt::Result {
+    write_interface(out, &config.interface)?;
+    for peer in &config.peers {
+        write_peer(out, peer)?;
+    }
+    Ok(())
+}
+
+fn write_interface(out: &mut impl Write, interface: &Interface) -> fmt::Result {
+    out.write_str("[Interface]\n")?;
+    if let Some(key) = &interface.private_key {
+        writeln!(out, "PrivateKey = {}", *Zeroizing::new(key.to_base64()))?;
+    }
+    if let Some(port) = interface.listen_port {
+        writeln!(out, "ListenPort = {port}")?;
+    }
+    match interface.fwmark {
+        Some(0) => out.write_str("FwMark = off\n")?,
+        Some(mark) => writeln!(out, "FwMark = {mark:#x}")?,
+        None => {}
+    }
+    for address in &interface.addresses {
+        writeln!(out, "Address = {address}")?;
+    }
+    for dns in &interface.dns {
+        match &dns.value {
+            Dns::Server(address) => writeln!(out, "DNS = {address}")?,
+            Dns::SearchDomain(domain) => writeln!(out, "DNS = {domain}")?,
+        }
+    }
+    if let Some(mtu) = interface.mtu {
+        writeln!(out, "MTU = {mtu}")?;
+    }
+    match interface.table.as_ref().map(|table| &table.value) {
+        Some(Table::Auto) => out.write_str("Table = auto\n")?,
+        Some(Table::Off) => out.write_str("Table = off\n")?,
+        Some(Table::Number(number)) => writeln!(out, "Table = {number}")?,
+        Some(Table::Name(name)) => writeln!(out, "Table = {name}")?,
+        None => {}
+    }
+    if let Some(save) = interface.save_config {
+        writeln!(out, "SaveConfig = {}", save.value)?;
+    }
+    let hooks = [
+        ("PreUp", &interface.pre_up),
+        ("PostUp", &interface.post_up),
+        ("PreDown", &interface.pre_down),
+        ("PostDown", &interface.post_down),
+    ];
+    for (key, commands) in hooks {
+        for command in commands {
+            writeln!(out, "{key} = {command}")?;
+        }
+    }
+    Ok(())
+}
+
+fn write_peer(out: &mut impl Write, peer: &Peer) -> fmt::Result {
+    writeln!(out, "\n[Peer]\nPublicKey = {}", peer.public_key.to_base64())?;
+    if let Some(key) = &peer.preshared_key {
+        writeln!(out, "PresharedKey = {}", *Zeroizing::new(key.to_base64()))?;
+    }
+    if let Some(allowed_ips) = &peer.allowed_ips {
+        out.write_str("AllowedIPs =")?;
+        let mut separator = " ";
+        for entry in allowed_ips {
+            match entry.value {
+                AllowedIpChange::Remove(network) => write!(out, "{separator}-{network}")?,
+                AllowedIpChange::Add(network) if peer.incremental => {
+                    write!(out, "{separator}+{network}")?;
+                }
+                AllowedIpChange::Add(network) => write!(out, "{separator}{network}")?,
+            }
+            separator = ", ";
+        }
+        out.write_char('\n')?;
+    }
+    if let Some(endpoint) = &peer.endpoint {
+        writeln!(out, "Endpoint = {endpoint}")?;
+    }
+    match peer.persistent_keepalive {
+        Some(0) => out.write_str("PersistentKeepalive = off\n"),
+        Some(seconds) => writeln!(out, "PersistentKeepalive = {seconds}"),
+        None => Ok(()),
+    }
+}
