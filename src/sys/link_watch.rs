@@ -29,9 +29,9 @@ impl LinkWatch {
             // NETLINK_ROUTE is number 0, which is what no protocol means.
             None,
         )
-        .map_err(|e| SysError::new("socket(AF_NETLINK)", e.into()))?;
+        .map_err(|e| SysError::new("socket(AF_NETLINK)", e))?;
         net::bind(&socket, &SocketAddrNetlink::new(0, RTMGRP_LINK))
-            .map_err(|e| SysError::new("bind(AF_NETLINK)", e.into()))?;
+            .map_err(|e| SysError::new("bind(AF_NETLINK)", e))?;
         Ok(Self { socket })
     }
 
