@@ -103,7 +103,7 @@ pub struct SentDatagram {
 struct DatagramState {
     waiting: VecDeque<(Received, Vec<u8>)>,
     sent: Vec<SentDatagram>,
-    /// Datagrams that may still be sent before the port blocks; `None`: it never does.
+    /// Datagrams that may still be sent before the port refuses them; `None`: any number.
     room: Option<usize>,
     lost_source: Option<std::net::IpAddr>,
     refused: Option<std::net::SocketAddr>,
@@ -132,7 +132,7 @@ impl MemoryDatagramPort {
         std::mem::take(&mut lock(&self.0).sent)
     }
 
-    /// Blocks the port after `room` more datagrams; `None` opens it for ever.
+    /// Refuses datagrams after `room` more; `None` takes any number.
     pub fn set_room(&self, room: Option<usize>) {
         lock(&self.0).room = room;
     }
@@ -176,24 +176,21 @@ impl DatagramPort for MemoryDatagramPort {
             return Err(gone("sendmmsg"));
         }
         for train in trains {
-            while !train.is_done() {
-                let local = train.to().local.map(|local| local.address);
-                if local.is_some() && local == state.lost_source {
-                    train.lose_source();
-                }
-                if Some(train.to().remote) == state.refused {
-                    train.refuse();
+            let mut to = train.to();
+            let local = to.local.map(|local| local.address);
+            if local.is_some() && local == state.lost_source {
+                train.lose_source();
+                to.local = None;
+            }
+            for position in 0..train.count() {
+                if Some(to.remote) == state.refused || state.room == Some(0) {
+                    train.refuse(position);
                     continue;
                 }
-                match &mut state.room {
-                    Some(0) => return Ok(()),
-                    Some(room) => *room -= 1,
-                    None => {}
-                }
-                let bytes = train.datagram(train.unsent()).to_vec();
-                let (to, traffic_class) = (train.to(), train.traffic_class());
+                state.room = state.room.map(|room| room - 1);
+                let (bytes, traffic_class) =
+                    (train.datagram(position).to_vec(), train.traffic_class());
                 state.sent.push(SentDatagram { to, traffic_class, bytes });
-                train.sent(1);
             }
         }
         Ok(())

@@ -1,6 +1,6 @@
 //! Where packets enter and leave: plain ones on one side, datagrams on the other.
 //!
-//! Ports speak in batches and never block. They absorb what passes (a full queue, an interface
+//! Ports speak in batches, and reading never blocks. They absorb what passes (a full queue, an interface
 //! that is down, an unreachable peer) and fail only when they are gone for good, which ends the
 //! shard. They decide nothing about packets and know no keys.
 
@@ -38,17 +38,16 @@ pub trait DatagramPort: Send {
     /// The port is gone: nothing will ever come from it again.
     fn recv(&mut self, batch: &mut DatagramBatch) -> Result<usize, SysError>;
 
-    /// Sends the unsent datagrams of `trains` in order, and records in each train how far it got.
+    /// Sends the datagrams of `trains` in order, and records in each train what became of them.
     ///
-    /// Stops early, without error, when the sockets take no more: trains that are not done stay to
-    /// be sent by the next call. A datagram that can not be sent at all is recorded as refused; a
-    /// source address that is no longer ours as lost, and its datagrams are sent without it. [P-81]
+    /// Waits for room for a bounded time, which is the back-pressure that inner senders feel; what
+    /// finds none, or cannot be sent at all, is recorded as refused. A source address that is no
+    /// longer ours is recorded as lost, and its datagrams go out without it. [P-81]
     ///
     /// # Errors
     /// The port is gone: nothing can ever be sent again.
     fn send(&mut self, trains: &mut [Train]) -> Result<(), SysError>;
 
-    /// Each becomes readable when [`Self::recv`] has something, and writable when [`Self::send`]
-    /// may go on.
+    /// Each becomes readable when [`Self::recv`] has something.
     fn fds(&self) -> [Option<BorrowedFd<'_>>; 2];
 }

@@ -13,7 +13,7 @@ pub const TRAIN_BYTES: usize = 65_507;
 /// Most datagrams of one train, as kernels before 6.9 allow. [LNX udp.h:UDP_MAX_SEGMENTS]
 pub const TRAIN_DATAGRAMS: usize = 64;
 
-/// Datagrams for one destination, and how far they have been sent.
+/// Datagrams for one destination, and what became of them.
 #[derive(Debug)]
 pub struct Train {
     buffer: Slab,
@@ -22,9 +22,8 @@ pub struct Train {
     stride: usize,
     len: usize,
     count: usize,
-    /// Datagrams that need no more sending: given to the kernel, or refused by it for good.
-    done: usize,
     refused: usize,
+    refused_bytes: usize,
     source_lost: bool,
 }
 
@@ -39,8 +38,8 @@ impl Train {
             stride: 0,
             len: 0,
             count: 0,
-            done: 0,
             refused: 0,
+            refused_bytes: 0,
             source_lost: false,
         }
     }
@@ -50,7 +49,7 @@ impl Train {
         self.to = to;
         self.traffic_class = traffic_class;
         (self.stride, self.len, self.count) = (0, 0, 0);
-        (self.done, self.refused) = (0, 0);
+        (self.refused, self.refused_bytes) = (0, 0);
         self.source_lost = false;
     }
 
@@ -108,37 +107,25 @@ impl Train {
         &self.buffer[start..self.len.min(start + self.stride)]
     }
 
-    /// The first datagram that still needs sending; [`Self::count`] when none does.
-    pub const fn unsent(&self) -> usize {
-        self.done
+    /// Records that the datagram at `position`, which is below [`Self::count`], was not sent.
+    pub fn refuse(&mut self, position: usize) {
+        self.refused += 1;
+        self.refused_bytes += self.datagram(position).len();
     }
 
-    pub const fn is_done(&self) -> bool {
-        self.done == self.count
-    }
-
-    /// Records that the kernel took the next `datagrams`.
-    pub fn sent(&mut self, datagrams: usize) {
-        self.done = self.count.min(self.done + datagrams);
-    }
-
-    /// Records that the next datagram can not be sent, whatever one tries.
-    pub fn refuse(&mut self) {
-        if self.done < self.count {
-            self.done += 1;
-            self.refused += 1;
-        }
-    }
-
-    /// Datagrams that were refused for good.
+    /// Datagrams that were not sent.
     pub const fn refused(&self) -> usize {
         self.refused
     }
 
-    /// Records that the local address of the destination is no longer ours: the rest of the train
-    /// goes out without it, and the peer's should be forgotten.
+    /// Bytes of the datagrams that were sent.
+    pub const fn sent_bytes(&self) -> usize {
+        self.len.saturating_sub(self.refused_bytes)
+    }
+
+    /// Records that the local address of the destination is no longer ours: the train went out
+    /// without it, and the peer's should be forgotten.
     pub const fn lose_source(&mut self) {
-        self.to.local = None;
         self.source_lost = true;
     }
 
@@ -184,17 +171,16 @@ mod tests {
     }
 
     #[test]
-    fn progress_is_kept_over_partial_sends() {
+    fn refused_datagrams_do_not_count_as_sent() {
         let mut train = train();
-        for _ in 0..3 {
-            train.append(10).unwrap();
+        for len in [10, 10, 4] {
+            train.append(len).unwrap();
         }
-        train.sent(1);
-        assert_eq!((train.unsent(), train.is_done()), (1, false));
-        train.refuse();
-        train.sent(9);
-        assert_eq!((train.unsent(), train.is_done(), train.refused()), (3, true, 1));
-        train.refuse();
-        assert_eq!(train.refused(), 1, "nothing was left to refuse");
+        assert_eq!((train.refused(), train.sent_bytes()), (0, 24));
+        train.refuse(0);
+        train.refuse(2);
+        assert_eq!((train.refused(), train.sent_bytes()), (2, 10));
+        train.start(train.to(), 0);
+        assert_eq!((train.refused(), train.sent_bytes()), (0, 0));
     }
 }

@@ -1,0 +1,117 @@
+//! Packets that wait for a session: copied out of their batch, bounded, oldest dropped first.
+//!
+//! They belong to one shard, as the flows they are of do; so they are sent in the order they came
+//! in, ahead of anything later, and nothing here locks. [LNX queueing.h:MAX_STAGED_PACKETS]
+
+use std::collections::{HashMap, VecDeque};
+
+use crate::proto::constants::MAX_STAGED_PACKETS;
+use crate::proto::peer_id::PeerId;
+
+/// Most memory for staged packets of one shard, in bytes, whatever the number of peers.
+const MAX_STAGED_BYTES: usize = 32 << 20;
+
+/// What a staged packet costs beside its own bytes.
+const PACKET_OVERHEAD_BYTES: usize = 64;
+
+/// The staged packets of one shard.
+#[derive(Debug, Default)]
+pub struct Staged {
+    queues: HashMap<PeerId, VecDeque<Box<[u8]>>>,
+    /// INVARIANT: the cost of all packets in `queues`; no queue is empty.
+    bytes: usize,
+}
+
+impl Staged {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Appends a copy of `packet`; returns how many packets were dropped for it, itself perhaps:
+    /// the oldest of a peer that has [`MAX_STAGED_PACKETS`], or the new one if the shard is full.
+    pub fn push(&mut self, peer: PeerId, packet: &[u8]) -> usize {
+        let mut dropped = 0;
+        if self.queues.get(&peer).is_some_and(|queue| queue.len() >= MAX_STAGED_PACKETS) {
+            dropped += usize::from(self.pop(peer).is_some());
+        }
+        if self.bytes + cost(packet) > MAX_STAGED_BYTES {
+            return dropped + 1;
+        }
+        self.bytes += cost(packet);
+        self.queues.entry(peer).or_default().push_back(packet.into());
+        dropped
+    }
+
+    /// Whether a packet of `peer` waits, so that a later one must wait behind it.
+    pub fn has(&self, peer: PeerId) -> bool {
+        !self.queues.is_empty() && self.queues.contains_key(&peer)
+    }
+
+    /// The oldest packet of `peer`.
+    pub fn first(&self, peer: PeerId) -> Option<&[u8]> {
+        self.queues.get(&peer)?.front().map(|packet| &**packet)
+    }
+
+    /// Takes the oldest packet of `peer`.
+    pub fn pop(&mut self, peer: PeerId) -> Option<Box<[u8]>> {
+        let queue = self.queues.get_mut(&peer)?;
+        let packet = queue.pop_front();
+        if queue.is_empty() {
+            self.queues.remove(&peer);
+        }
+        self.bytes -= packet.as_deref().map_or(0, cost);
+        packet
+    }
+
+    /// Drops all packets of `peer`; returns how many they were.
+    pub fn purge(&mut self, peer: PeerId) -> usize {
+        let Some(queue) = self.queues.remove(&peer) else { return 0 };
+        self.bytes -= queue.iter().map(|packet| cost(packet)).sum::<usize>();
+        queue.len()
+    }
+}
+
+const fn cost(packet: &[u8]) -> usize {
+    packet.len() + PACKET_OVERHEAD_BYTES
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PEER: PeerId = PeerId(1);
+
+    #[test]
+    fn a_peer_stages_128_packets_and_the_oldest_gives_way() {
+        let mut staged = Staged::new();
+        let dropped: usize = (0..130_u8).map(|n| staged.push(PEER, &[n])).sum();
+        assert_eq!(dropped, 2);
+        let left: Vec<u8> =
+            std::iter::from_fn(|| staged.pop(PEER)).map(|packet| packet[0]).collect();
+        assert_eq!(left, (2..130).collect::<Vec<u8>>());
+        assert!(!staged.has(PEER));
+    }
+
+    #[test]
+    fn all_peers_together_stay_below_the_limit_of_the_shard() {
+        let mut staged = Staged::new();
+        let packet = vec![0; 65_000];
+        let kept = (0..2000).filter(|n| staged.push(PeerId(*n), &packet) == 0).count();
+        assert_eq!(kept, (32 << 20) / 65_064);
+        assert!(staged.bytes <= 32 << 20);
+    }
+
+    #[test]
+    fn a_purge_drops_one_peer_and_frees_its_share() {
+        let mut staged = Staged::new();
+        staged.push(PEER, &[1; 100]);
+        staged.push(PEER, &[2; 100]);
+        staged.push(PeerId(2), &[3]);
+        assert_eq!(staged.purge(PEER), 2);
+        assert_eq!(staged.purge(PEER), 0);
+        assert!(!staged.has(PEER) && staged.has(PeerId(2)));
+        assert_eq!(staged.first(PeerId(2)), Some(&[3][..]));
+        staged.pop(PeerId(2));
+        assert_eq!(staged.bytes, 0);
+    }
+}
