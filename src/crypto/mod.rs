@@ -2,6 +2,9 @@
 //!
 //! Must not know WireGuard, hold a key without zeroizing it, or compare secrets with `==`.
 
+pub mod aead;
+pub mod dh;
 pub mod entropy;
+pub mod hash;
 pub mod key;
 pub mod tai64n;
