@@ -5,3 +5,4 @@
 pub mod checksum;
 pub mod icmp;
 pub mod ip;
+pub mod message;
