@@ -7,6 +7,7 @@
 //! Must not print by itself: words go to the [`Console`] that the caller brings.
 
 use std::error::Error;
+use std::io;
 use std::process::ExitStatus;
 
 use crate::control::interrupt::Interrupt;
@@ -25,6 +26,12 @@ pub trait Console {
 /// Why a step failed.
 #[derive(Debug, thiserror::Error)]
 pub enum LifecycleError {
+    #[error("`{interface}' already exists")]
+    Exists { interface: String },
+    #[error("`{interface}' is not a WireGuard interface")]
+    NotWireGuard { interface: String },
+    #[error("`{interface}' is not in this network namespace, though its daemon answers here")]
+    Elsewhere { interface: String },
     #[error(transparent)]
     Netlink(#[from] NetlinkError),
     #[error(transparent)]
@@ -34,9 +41,11 @@ pub enum LifecycleError {
     #[error("{key} failed ({status}): {command}")]
     Hook { key: &'static str, status: ExitStatus, command: String },
     #[error("cannot run {key}: {command}")]
-    HookNotRun { key: &'static str, command: String, source: std::io::Error },
+    HookNotRun { key: &'static str, command: String, source: io::Error },
     #[error("{interface} went away")]
     LinkGone { interface: String },
+    #[error("cannot look for running interfaces in {folder}")]
+    Sockets { folder: &'static str, source: io::Error },
     #[error("the daemon of {interface} still answers, although its interface is gone")]
     DaemonStays { interface: String },
     #[error("interrupted")]

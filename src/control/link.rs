@@ -1,9 +1,135 @@
 //! Steps on the tunnel interface itself: its daemon, its addresses, MTU and up.
 
+use std::error::Error;
+use std::fs;
+use std::io::{self, Read};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
 use ipnet::IpNet;
 
+use crate::control::command::SetRequest;
+use crate::control::interrupt::Interrupt;
 use crate::control::lifecycle::{LifecycleError, Step};
 use crate::control::netlink::{Link, Netlink, family_flag};
+use crate::control::uapi::client::UapiClient;
+use crate::control::uapi::socket_path;
+use crate::sys::clock;
+
+/// Starts a device that creates the interface of this name and ends with it, and returns when its
+/// UAPI socket answers.
+pub type StartDaemon = fn(&str) -> Result<(), Box<dyn Error + Send + Sync>>;
+
+/// Creates the interface by starting its daemon.
+#[derive(Debug)]
+pub struct AddInterface {
+    pub interface: String,
+    pub start: StartDaemon,
+}
+
+impl Step for AddInterface {
+    fn describe(&self) -> String {
+        format!("ip link add {} type tun", self.interface)
+    }
+
+    fn apply(&mut self, _: &mut Netlink) -> Result<(), LifecycleError> {
+        (self.start)(&self.interface).map_err(|source| LifecycleError::Daemon {
+            interface: self.interface.clone(),
+            source,
+        })
+    }
+
+    fn describe_undo(&self) -> Option<String> {
+        Some(delete_command(&self.interface))
+    }
+
+    fn undo(&mut self, netlink: &mut Netlink) -> Result<(), LifecycleError> {
+        match delete(netlink, &self.interface) {
+            // A PostUp hook may have deleted it, or its daemon may have died.
+            Err(LifecycleError::Elsewhere { .. }) => Ok(()),
+            outcome => outcome,
+        }
+    }
+}
+
+/// How an operator deletes the interface.
+pub fn delete_command(interface: &str) -> String {
+    format!("ip link delete dev {interface}")
+}
+
+/// Deletes the interface, and waits until its daemon has ended and its socket is gone.
+///
+/// # Errors
+/// [`LifecycleError::Elsewhere`] if there is no such interface here, no right, a daemon that does
+/// not end.
+pub fn delete(netlink: &mut Netlink, interface: &str) -> Result<(), LifecycleError> {
+    // The daemon's end closes this connection, which spares us asking again and again.
+    let connection = UnixStream::connect(socket_path(interface)).ok();
+    match netlink.delete_link(interface) {
+        Err(error) if error.is_absent() => {
+            return Err(LifecycleError::Elsewhere { interface: interface.to_owned() });
+        }
+        outcome => outcome?,
+    }
+    match connection.map_or(Ok(()), |connection| wait_for_end(connection)) {
+        Ok(()) if is_socket_gone(&socket_path(interface)) => Ok(()),
+        _ => Err(LifecycleError::DaemonStays { interface: interface.to_owned() }),
+    }
+}
+
+fn wait_for_end(mut connection: UnixStream) -> io::Result<()> {
+    connection.set_read_timeout(Some(DAEMON_ENDS_WITHIN))?;
+    match connection.read(&mut [0]) {
+        Err(error) if error.kind() != io::ErrorKind::ConnectionReset => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Waits for the socket to go. One that nobody serves any more is removed.
+fn is_socket_gone(socket: &Path) -> bool {
+    let deadline = clock::now().mono + DAEMON_ENDS_WITHIN;
+    while socket.exists() {
+        if clock::now().mono >= deadline {
+            let refused = UnixStream::connect(socket)
+                .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
+            return refused && fs::remove_file(socket).is_ok();
+        }
+        Interrupt::never().wait(SOCKET_POLL);
+    }
+    true
+}
+
+const DAEMON_ENDS_WITHIN: Duration = Duration::from_secs(5);
+const SOCKET_POLL: Duration = Duration::from_millis(5);
+
+/// Gives the device keys, port and peers.
+#[derive(Debug)]
+pub struct Configure {
+    pub interface: String,
+    /// The file that `request` was made from.
+    pub file: PathBuf,
+    pub request: SetRequest,
+}
+
+impl Step for Configure {
+    fn describe(&self) -> String {
+        format!("wg addconf {} <(wg-quick strip {})", self.interface, self.file.display())
+    }
+
+    fn apply(&mut self, _: &mut Netlink) -> Result<(), LifecycleError> {
+        Ok(UapiClient::connect(&self.interface)?.set(&self.request)?)
+    }
+
+    /// The device goes away with the interface.
+    fn describe_undo(&self) -> Option<String> {
+        None
+    }
+
+    fn undo(&mut self, _: &mut Netlink) -> Result<(), LifecycleError> {
+        Ok(())
+    }
+}
 
 /// Gives the interface an address.
 #[derive(Debug)]

@@ -1,0 +1,191 @@
+//! `up` and `down`: the steps in the order of wg-quick(8) 1.0.20260223.
+//!
+//! `up`: interface, PreUp, keys and peers, addresses, MTU and up, routes, PostUp. If a step fails,
+//! the interface is deleted, and everything on it with it; PreDown and PostDown are not run, and
+//! what hooks did is not undone. `down`: PreDown, delete the interface, PostDown.
+//!
+//! Must not read files or resolve names: it is given a configuration that was understood and the
+//! request that was made of it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use ipnet::IpNet;
+
+use crate::control::command::SetRequest;
+use crate::control::config::{Config, Table};
+use crate::control::hooks::{RunHook, Shell};
+use crate::control::interrupt::Interrupt;
+use crate::control::lifecycle::{Console, LifecycleError, Step, Transaction};
+use crate::control::link::{
+    self, AddAddress, AddInterface, Configure, SetMtuUp, StartDaemon, delete_command,
+};
+use crate::control::mtu;
+use crate::control::netlink::{Link, Netlink};
+use crate::control::routes::{self, AddRoute};
+use crate::control::uapi::client::{UapiClient, interfaces};
+use crate::control::uapi::{SOCKET_DIRECTORY, is_interface_name};
+
+/// What `up` is to bring about.
+#[derive(Debug)]
+pub struct Up<'a> {
+    pub interface: &'a str,
+    /// Where `config` was read; for what is printed.
+    pub file: PathBuf,
+    pub config: &'a Config,
+    /// Keys, port and peers of `config`, their endpoints resolved.
+    pub request: SetRequest,
+    pub start: StartDaemon,
+}
+
+/// Brings the interface up, or leaves the host as it was.
+///
+/// # Errors
+/// The first step that failed, after everything before it has been taken back.
+pub fn up(
+    plan: Up<'_>,
+    console: &mut dyn Console,
+    interrupt: &Interrupt,
+) -> Result<(), LifecycleError> {
+    let Up { interface, file, config, request, start } = plan;
+    let settings = &config.interface;
+    let mut netlink = Netlink::new();
+    if netlink.link(interface)?.is_some() {
+        return Err(LifecycleError::Exists { interface: interface.to_owned() });
+    }
+    let has_hooks = !(settings.pre_up.is_empty() && settings.post_up.is_empty());
+    // Without a hook no shell is needed, nor worth a word.
+    let shell = if has_hooks { Shell::find(console) } else { Shell::Sh };
+    let endpoints: Vec<_> = request.peers.iter().filter_map(|peer| peer.endpoint).collect();
+
+    let mut steps = Transaction::new(&mut netlink, console, interrupt);
+    steps.apply(AddInterface { interface: interface.to_owned(), start })?;
+    for hook in &settings.pre_up {
+        steps.apply(RunHook::new("PreUp", hook, interface, shell))?;
+    }
+    steps.apply(Configure { interface: interface.to_owned(), file, request })?;
+
+    let gone = || LifecycleError::LinkGone { interface: interface.to_owned() };
+    let link = steps.netlink().link(interface)?.ok_or_else(gone)?;
+    let addresses = without_ipv6_if_off(&settings.addresses, interface, "Address", &mut steps);
+    for &address in &addresses {
+        steps.apply(AddAddress { link: link.clone(), address })?;
+    }
+    let mtu = match settings.mtu {
+        Some(mtu) => u32::from(mtu),
+        None => mtu::automatic(steps.netlink(), &endpoints)?,
+    };
+    if mtu < mtu::IPV6_MINIMUM_MTU && addresses.iter().any(|a| matches!(a, IpNet::V6(_))) {
+        steps.console().warn(&format!(
+            "MTU {mtu} is below {}: the kernel takes the IPv6 addresses from {interface}",
+            mtu::IPV6_MINIMUM_MTU
+        ));
+    }
+    steps.apply(SetMtuUp { link: link.clone(), mtu })?;
+    if !matches!(settings.table.as_ref().map(|table| &table.value), Some(Table::Off)) {
+        add_routes(&mut steps, &link)?;
+    }
+    for hook in &settings.post_up {
+        steps.apply(RunHook::new("PostUp", hook, interface, shell))?;
+    }
+    steps.commit()
+}
+
+/// Takes the interface down.
+///
+/// # Errors
+/// Not an interface of ours, or the first step that failed; what was done by then stays done.
+pub fn down(
+    interface: &str,
+    config: &Config,
+    console: &mut dyn Console,
+) -> Result<(), LifecycleError> {
+    let settings = &config.interface;
+    let running = interfaces()
+        .map_err(|source| LifecycleError::Sockets { folder: SOCKET_DIRECTORY, source })?;
+    if !running.iter().any(|name| name == interface) {
+        return Err(LifecycleError::NotWireGuard { interface: interface.to_owned() });
+    }
+    let has_hooks = !(settings.pre_down.is_empty() && settings.post_down.is_empty());
+    let shell = if has_hooks { Shell::find(console) } else { Shell::Sh };
+    let mut netlink = Netlink::new();
+    let mut run = |key, hooks: &[String], console: &mut dyn Console, netlink: &mut Netlink| {
+        hooks.iter().try_for_each(|hook| {
+            let mut step = RunHook::new(key, hook, interface, shell);
+            console.command(&step.describe());
+            step.apply(netlink)
+        })
+    };
+    run("PreDown", &settings.pre_down, console, &mut netlink)?;
+    console.command(&delete_command(interface));
+    link::delete(&mut netlink, interface)?;
+    run("PostDown", &settings.post_down, console, &mut netlink)
+}
+
+/// One route for each network of the device's peers, as the device reports them: in canonical form,
+/// and with those that a PreUp hook has added.
+fn add_routes(steps: &mut Transaction<'_>, link: &Link) -> Result<(), LifecycleError> {
+    let device = UapiClient::connect(&link.name)?.get()?;
+    let allowed: Vec<IpNet> = device.peers.into_iter().flat_map(|peer| peer.allowed_ips).collect();
+    for network in allowed.iter().filter(|network| network.prefix_len() == 0) {
+        steps.console().warn(&format!("{network} gets no route: this version has no policy routing"));
+    }
+    let wanted = without_ipv6_if_off(&routes::to_add(allowed), &link.name, "AllowedIPs", steps);
+    for network in routes::uncovered(steps.netlink(), link, wanted)? {
+        steps.apply(AddRoute { link: link.clone(), network })?;
+    }
+    Ok(())
+}
+
+/// The networks that the host can take; on a host without IPv6 that is the IPv4 ones, which is
+/// worth a warning and no failure.
+fn without_ipv6_if_off(
+    networks: &[IpNet],
+    interface: &str,
+    key: &str,
+    steps: &mut Transaction<'_>,
+) -> Vec<IpNet> {
+    let (v6, v4): (Vec<IpNet>, Vec<IpNet>) =
+        networks.iter().partition(|network| matches!(network, IpNet::V6(_)));
+    if v6.is_empty() || !is_ipv6_off(Path::new("/proc/sys/net"), interface) {
+        return networks.to_vec();
+    }
+    let list: Vec<String> = v6.iter().map(ToString::to_string).collect();
+    steps.console().warn(&format!(
+        "IPv6 is disabled on this host: leaving out {key} {}",
+        list.join(", ")
+    ));
+    v4
+}
+
+/// Whether IPv6 is switched off on the interface, or the kernel runs without it.
+fn is_ipv6_off(settings: &Path, interface: &str) -> bool {
+    debug_assert!(is_interface_name(interface));
+    let switch = settings.join("ipv6/conf").join(interface).join("disable_ipv6");
+    match fs::read_to_string(switch) {
+        Ok(value) => value.trim() == "1",
+        // Without /proc/sys nothing is known, and the kernel will say it.
+        Err(_) => settings.join("ipv4").exists() && !settings.join("ipv6").exists(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ipv6_is_off_by_switch_or_by_absence_and_on_where_nothing_is_known() {
+        let proc = tempfile::tempdir().unwrap();
+        let settings = proc.path();
+        assert!(!is_ipv6_off(settings, "wg0"));
+        fs::create_dir_all(settings.join("ipv4")).unwrap();
+        assert!(is_ipv6_off(settings, "wg0"));
+        let conf = settings.join("ipv6/conf/wg0");
+        fs::create_dir_all(&conf).unwrap();
+        assert!(!is_ipv6_off(settings, "wg0"));
+        fs::write(conf.join("disable_ipv6"), "1\n").unwrap();
+        assert!(is_ipv6_off(settings, "wg0"));
+        fs::write(conf.join("disable_ipv6"), "0\n").unwrap();
+        assert!(!is_ipv6_off(settings, "wg0"));
+    }
+}
