@@ -34,10 +34,8 @@ impl Step for AddInterface {
     }
 
     fn apply(&mut self, _: &mut Netlink) -> Result<(), LifecycleError> {
-        (self.start)(&self.interface).map_err(|source| LifecycleError::Daemon {
-            interface: self.interface.clone(),
-            source,
-        })
+        (self.start)(&self.interface)
+            .map_err(|source| LifecycleError::Daemon { interface: self.interface.clone(), source })
     }
 
     fn describe_undo(&self) -> Option<String> {
@@ -72,7 +70,7 @@ pub fn delete(netlink: &mut Netlink, interface: &str) -> Result<(), LifecycleErr
         }
         outcome => outcome?,
     }
-    match connection.map_or(Ok(()), |connection| wait_for_end(connection)) {
+    match connection.map_or(Ok(()), wait_for_end) {
         Ok(()) if is_socket_gone(&socket_path(interface)) => Ok(()),
         _ => Err(LifecycleError::DaemonStays { interface: interface.to_owned() }),
     }

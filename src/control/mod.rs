@@ -14,3 +14,4 @@ pub mod netlink;
 pub mod resolve;
 pub mod routes;
 pub mod uapi;
+pub mod up;

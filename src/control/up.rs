@@ -109,7 +109,7 @@ pub fn down(
     let has_hooks = !(settings.pre_down.is_empty() && settings.post_down.is_empty());
     let shell = if has_hooks { Shell::find(console) } else { Shell::Sh };
     let mut netlink = Netlink::new();
-    let mut run = |key, hooks: &[String], console: &mut dyn Console, netlink: &mut Netlink| {
+    let run = |key, hooks: &[String], console: &mut dyn Console, netlink: &mut Netlink| {
         hooks.iter().try_for_each(|hook| {
             let mut step = RunHook::new(key, hook, interface, shell);
             console.command(&step.describe());
@@ -128,7 +128,9 @@ fn add_routes(steps: &mut Transaction<'_>, link: &Link) -> Result<(), LifecycleE
     let device = UapiClient::connect(&link.name)?.get()?;
     let allowed: Vec<IpNet> = device.peers.into_iter().flat_map(|peer| peer.allowed_ips).collect();
     for network in allowed.iter().filter(|network| network.prefix_len() == 0) {
-        steps.console().warn(&format!("{network} gets no route: this version has no policy routing"));
+        steps
+            .console()
+            .warn(&format!("{network} gets no route: this version has no policy routing"));
     }
     let wanted = without_ipv6_if_off(&routes::to_add(allowed), &link.name, "AllowedIPs", steps);
     for network in routes::uncovered(steps.netlink(), link, wanted)? {
@@ -151,10 +153,9 @@ fn without_ipv6_if_off(
         return networks.to_vec();
     }
     let list: Vec<String> = v6.iter().map(ToString::to_string).collect();
-    steps.console().warn(&format!(
-        "IPv6 is disabled on this host: leaving out {key} {}",
-        list.join(", ")
-    ));
+    steps
+        .console()
+        .warn(&format!("IPv6 is disabled on this host: leaving out {key} {}", list.join(", ")));
     v4
 }
 
