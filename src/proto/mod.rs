@@ -5,6 +5,7 @@
 
 pub mod allowed_ips;
 pub mod constants;
+pub mod cookie;
 pub mod device;
 pub mod drop_reason;
 pub mod endpoint;
