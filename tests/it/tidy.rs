@@ -6,6 +6,8 @@ use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
 
+use hybridwg::control::config;
+use hybridwg::crypto::key::PublicKey;
 use hybridwg::proto::drop_reason::DropReason;
 
 mod rules;
@@ -118,6 +120,34 @@ fn every_drop_reason_is_explained_in_a_sentence_and_has_a_name_of_its_own() {
         assert!(explanation.starts_with(char::is_uppercase), "{name}: {explanation}");
         assert!(explanation.ends_with(['.', ']']), "{name}: {explanation}");
     }
+}
+
+#[test]
+fn every_configuration_parses_once_keys_stand_for_its_words_in_capitals() {
+    let configs = texts().into_iter().filter(|(path, _)| path.starts_with("configs/"));
+    let mut count = 0;
+    for (path, text) in configs {
+        let written = config::parse(&with_keys(&text), &path);
+        let faults = written.as_ref().err().into_iter().flatten();
+        assert_none(faults.map(ToString::to_string));
+        let written = written.expect("no faults");
+        assert!(written.warnings.is_empty(), "{path}: {:?}", written.warnings);
+        count += 1;
+    }
+    assert!(count >= 2, "hub and client are not in configs/");
+}
+
+/// Puts a key of its own in for each of `HUB_PRIVATE_KEY`, `CLIENT_PUBLIC_KEY` and the like.
+fn with_keys(text: &str) -> String {
+    let mut keys = 0;
+    let line_with_key = |line: &str| match line.split_once(" = ") {
+        Some((key, word)) if key.ends_with("Key") && word.ends_with("_KEY") => {
+            keys += 1;
+            format!("{key} = {}", PublicKey::from_bytes([keys; 32]).to_base64())
+        }
+        _ => line.to_owned(),
+    };
+    text.lines().map(line_with_key).collect::<Vec<_>>().join("\n")
 }
 
 #[test]
