@@ -14,6 +14,7 @@ pub mod clock;
 pub mod cmsg;
 pub mod entropy;
 pub mod inotify;
+pub mod interface;
 pub mod link_watch;
 pub mod netns;
 pub mod poll;

@@ -1,0 +1,115 @@
+//! `show`: the state of interfaces, in the text of wg(8) or as JSON.
+//!
+//! Works with every userspace implementation that serves a UAPI socket. Interfaces come in
+//! alphabetical order, where `wg` takes the order of the folder.
+
+mod json;
+mod pretty;
+mod table;
+
+#[cfg(test)]
+mod tests;
+
+use std::net::SocketAddr;
+
+use zeroize::Zeroizing;
+
+use crate::cli::args;
+use crate::cli::message::{self, Failure};
+use crate::control::command::DeviceSnapshot;
+use crate::control::uapi::client::{self, ClientError, UapiClient};
+use crate::crypto::dh;
+use crate::crypto::key::PublicKey;
+use crate::sys::{clock, interface};
+use crate::time::Wall;
+
+/// How secrets and colours are treated in text for people.
+#[derive(Clone, Copy, Debug, Default)]
+struct Style {
+    coloured: bool,
+    keys_shown: bool,
+}
+
+/// A device under its name.
+#[derive(Debug)]
+struct Shown {
+    interface: String,
+    device: DeviceSnapshot,
+}
+
+impl Shown {
+    fn public_key(&self) -> Option<PublicKey> {
+        self.device.private_key.as_ref().map(dh::public_key)
+    }
+}
+
+/// Prints what was asked for.
+///
+/// # Errors
+/// If an interface that was named cannot be read; if `all` were asked for, only if there are some
+/// and none could be read.
+pub fn run(arguments: &args::Show) -> Result<(), Failure> {
+    if arguments.target == "interfaces" {
+        return interfaces(arguments);
+    }
+    let is_all = arguments.target == "all";
+    let names = if is_all { client::interfaces()? } else { vec![arguments.target.clone()] };
+    let mut shown = Vec::new();
+    for interface in &names {
+        match UapiClient::connect(interface).and_then(|mut client| client.get()) {
+            Ok(device) => shown.push(Shown { interface: interface.clone(), device }),
+            Err(error) => message::inaccessible(interface, &reason(&error)),
+        }
+    }
+    if shown.is_empty() && !names.is_empty() {
+        return Err(Failure::Told);
+    }
+    let style = Style {
+        coloured: message::is_coloured(),
+        keys_shown: std::env::var("WG_HIDE_KEYS").is_ok_and(|mode| mode == "never"),
+    };
+    let text = match arguments.parameter {
+        Some(parameter) => table::render(&shown, parameter, is_all),
+        None if arguments.json => json::render(&shown, style)?,
+        None => pretty::render(&shown, style, clock::now().wall),
+    };
+    Ok(message::result(&text)?)
+}
+
+fn interfaces(arguments: &args::Show) -> Result<(), Failure> {
+    if arguments.parameter.is_some() {
+        return Err(Failure::usage(anyhow::anyhow!("`show interfaces` takes no parameter")));
+    }
+    let names = client::interfaces()?;
+    if arguments.json {
+        return Ok(message::result(&format!("{}\n", serde_json::to_string(&names)?))?);
+    }
+    if names.is_empty() {
+        return Ok(());
+    }
+    Ok(message::result(&format!("{}\n", names.join(" ")))?)
+}
+
+/// The cause alone: the interface is named before it.
+fn reason(error: &ClientError) -> String {
+    std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string)
+}
+
+/// An endpoint with the name of its interface in place of the number, as `wg` prints it.
+fn endpoint_text(endpoint: SocketAddr) -> String {
+    if let SocketAddr::V6(v6) = endpoint
+        && v6.scope_id() != 0
+        && let Some(name) = interface::name_of(v6.scope_id())
+    {
+        return format!("[{}%{name}]:{}", v6.ip(), v6.port());
+    }
+    endpoint.to_string()
+}
+
+/// Seconds since the epoch, 0 for never.
+fn handshake_seconds(handshake: Option<Wall>) -> u64 {
+    handshake.map_or(0, |wall| wall.secs)
+}
+
+/// A text that may hold keys and is wiped when dropped.
+type Text = Zeroizing<String>;
