@@ -69,7 +69,7 @@ impl CookieChecker {
         if *mac2 == NO_MAC || !self.secret_is_fresh(now) {
             return MacVerdict::ValidMac1;
         }
-        if equal(&mac(&*self.cookie(from), &[covered, mac1]), mac2) {
+        if equal(&mac(&self.cookie(from), &[covered, mac1]), mac2) {
             MacVerdict::ValidBoth
         } else {
             MacVerdict::ValidMac1
@@ -98,8 +98,8 @@ impl CookieChecker {
     fn cookie(&self, from: SocketAddr) -> Cookie {
         let port = from.port().to_be_bytes();
         Zeroizing::new(match from.ip() {
-            IpAddr::V4(address) => mac(&*self.secret, &[&address.octets(), &port]),
-            IpAddr::V6(address) => mac(&*self.secret, &[&address.octets(), &port]),
+            IpAddr::V4(address) => mac(&self.secret, &[&address.octets(), &port]),
+            IpAddr::V6(address) => mac(&self.secret, &[&address.octets(), &port]),
         })
     }
 
@@ -138,7 +138,7 @@ impl CookieJar {
         self.unanswered_mac1 = Some(*mac1);
         *mac2 = match &self.cookie {
             Some((cookie, born)) if now.since(*born) < COOKIE_MAX_AGE => {
-                mac(&**cookie, &[covered, mac1])
+                mac(cookie, &[covered, mac1])
             }
             Some(_) | None => NO_MAC,
         };
