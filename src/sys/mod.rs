@@ -128,3 +128,42 @@ impl error::Error for SysError {}
 fn check(op: &'static str, result: libc::c_int) -> Result<libc::c_int, SysError> {
     if result < 0 { Err(SysError::last(op)) } else { Ok(result) }
 }
+
+#[cfg(test)]
+pub(crate) mod testing {
+    //! What the tests of this layer share.
+
+    use std::process::Command;
+
+    use super::netns::NetNamespace;
+
+    /// Runs `test` in a network namespace of its own with loopback up. Without the right to make
+    /// one the test is skipped, which `HYBRIDWG_REQUIRE_HOST=1` makes a failure.
+    pub(crate) fn in_own_namespace(test: impl FnOnce() + Send) {
+        let namespace = match NetNamespace::create() {
+            Ok(namespace) => namespace,
+            Err(error) => return skip(&format!("no network namespace: {error}")),
+        };
+        let inside = namespace.run(|| {
+            ip("link set lo up");
+            test();
+        });
+        inside.expect("the namespace was made with the same rights");
+    }
+
+    pub(crate) fn skip(why: &str) {
+        assert!(
+            std::env::var_os("HYBRIDWG_REQUIRE_HOST").is_none_or(|v| v != "1"),
+            "skipped: {why}"
+        );
+        println!("skipped: {why}");
+    }
+
+    /// iproute2 in the calling thread's namespace.
+    pub(crate) fn ip(arguments: &str) {
+        let output =
+            Command::new("ip").args(arguments.split_whitespace()).output().expect("ip runs");
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "ip {arguments}: {complaint}");
+    }
+}

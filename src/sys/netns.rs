@@ -100,3 +100,61 @@ fn on_thread<T: Send>(work: impl FnOnce() -> Result<T, SysError> + Send) -> Resu
         Err(panic) => std::panic::resume_unwind(panic),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::read_to_string;
+    use std::net::UdpSocket;
+
+    use super::*;
+    use crate::sys::testing::{in_own_namespace, ip};
+
+    fn interfaces() -> Vec<String> {
+        let table = read_to_string("/proc/thread-self/net/dev").unwrap();
+        let names = table.lines().skip(2).filter_map(|line| line.split(':').next());
+        names.map(|name| name.trim().to_owned()).collect()
+    }
+
+    #[test]
+    fn a_new_namespace_holds_loopback_alone_and_the_caller_stays_where_it_was() {
+        in_own_namespace(|| {
+            ip("link add outside type veth");
+            let inner = NetNamespace::create().unwrap();
+            inner.run(|| ip("link add inside type veth")).unwrap();
+            let seen = inner.run(interfaces).unwrap();
+            assert!(
+                seen.contains(&"inside".to_owned()) && !seen.contains(&"outside".to_owned()),
+                "{seen:?}"
+            );
+            assert!(interfaces().contains(&"outside".to_owned()));
+            assert!(!interfaces().contains(&"inside".to_owned()));
+        });
+    }
+
+    #[test]
+    fn a_socket_made_inside_stays_inside() {
+        in_own_namespace(|| {
+            let inner = NetNamespace::create().unwrap();
+            let socket = inner.run(|| {
+                ip("link set lo up");
+                UdpSocket::bind("127.0.0.1:7777").unwrap()
+            });
+            let _inside = socket.unwrap();
+            assert!(UdpSocket::bind("127.0.0.1:7777").is_ok(), "the same port is free outside");
+            assert!(inner.run(|| UdpSocket::bind("127.0.0.1:7777").is_err()).unwrap());
+        });
+    }
+
+    #[test]
+    fn a_namespace_that_does_not_exist_is_missing() {
+        assert!(NetNamespace::open(Path::new("/run/netns/nonexistent")).unwrap_err().is_missing());
+    }
+
+    #[test]
+    fn a_process_with_threads_cannot_enter_a_user_namespace() {
+        // The test runner has threads of its own, so this must fail and change nothing.
+        let before = fs::read_link("/proc/thread-self/ns/user").unwrap();
+        assert_eq!(enter_user_namespace().unwrap_err().errno(), Some(libc::EINVAL));
+        assert_eq!(fs::read_link("/proc/thread-self/ns/user").unwrap(), before);
+    }
+}

@@ -163,3 +163,83 @@ pub fn with_private_umask<T>(work: impl FnOnce() -> T) -> T {
     let _restore = Restore(rustix::process::umask(Mode::RWXG | Mode::RWXO));
     work()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::io::{Read, Write};
+
+    use super::*;
+
+    #[test]
+    fn a_detached_child_has_its_descriptors_by_number_its_own_session_and_no_terminal() {
+        if env::var_os("HYBRIDWG_TEST_CHILD").is_some() {
+            return report_as_child();
+        }
+        let (question, mut ask) = pipe().unwrap();
+        let (mut answer, reply) = pipe().unwrap();
+        // Closed in the child: nobody may hold a descriptor that was not given.
+        let stray = File::open("/proc/self/status").unwrap();
+        let this = concat!(
+            "sys::process::tests::",
+            "a_detached_child_has_its_descriptors_by_number_its_own_session_and_no_terminal"
+        );
+        let arguments = ["--exact", this, "-q"];
+        let child = Detached::new(arguments.map(OsString::from)).unwrap();
+        let child =
+            child.env("HYBRIDWG_TEST_CHILD", "1").inherit(question.as_fd()).inherit(reply.as_fd());
+        let mut child = child.spawn().unwrap();
+        drop((question, reply));
+        ask.write_all(b"ping").unwrap();
+        drop(ask);
+        let mut told = String::new();
+        answer.read_to_string(&mut told).unwrap();
+        assert!(child.wait().unwrap().success());
+        let id = child.id();
+        assert_eq!(told, format!("ping session {id} stdin /dev/null stdout /dev/null stray false"));
+        drop(stray);
+    }
+
+    /// What the test above does when it finds itself in the child.
+    fn report_as_child() {
+        let mut question = File::from(take_inherited(3).unwrap());
+        let mut reply = File::from(take_inherited(4).unwrap());
+        assert!(take_inherited(3).is_err(), "a descriptor is taken once");
+        let mut asked = String::new();
+        question.read_to_string(&mut asked).unwrap();
+        let session = rustix::process::getsid(None).unwrap().as_raw_nonzero();
+        let link = |number: u32| fs::read_link(format!("/proc/self/fd/{number}")).unwrap();
+        let (stdin, stdout) = (link(0), link(1));
+        let open = fs::read_dir("/proc/self/fd")
+            .unwrap()
+            .filter_map(|entry| fs::read_link(entry.unwrap().path()).ok());
+        let stray = open.into_iter().any(|target| target.ends_with("status"));
+        let (stdin, stdout) = (stdin.display(), stdout.display());
+        write!(reply, "{asked} session {session} stdin {stdin} stdout {stdout} stray {stray}")
+            .unwrap();
+    }
+
+    #[test]
+    fn a_number_that_nobody_gave_cannot_be_taken() {
+        for number in [-1, 0, 2, 1_000_000] {
+            assert_eq!(take_inherited(number).unwrap_err().errno(), Some(libc::EBADF));
+        }
+        let ours = File::open("/dev/null").unwrap();
+        assert!(take_inherited(ours.as_raw_fd()).is_err(), "what this process opened has an owner");
+    }
+
+    #[test]
+    fn a_file_made_under_the_private_umask_is_for_its_owner_alone() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let listener = with_private_umask(|| std::os::unix::net::UnixListener::bind(&path));
+        let _listening = listener.unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o077, 0);
+    }
+
+    #[test]
+    fn a_pipe_is_no_terminal() {
+        assert!(!is_terminal(pipe().unwrap().0));
+    }
+}

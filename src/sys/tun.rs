@@ -59,9 +59,9 @@ pub enum TunError {
         "{0} (an interface named {1} exists and is not a TUN interface that can be taken over)"
     )]
     NotTun(SysError, String),
-    /// The inherited descriptor is a TAP, or puts a header before its packets.
+    /// The inherited descriptor is a TAP, or puts a virtio-net header before its packets.
     #[error(
-        "interface {name} has flags {flags:#06x}: only a TUN interface without packet information and without virtio-net header can be used"
+        "interface {name} has flags {flags:#06x}: only a TUN interface without virtio-net header can be used"
     )]
     WrongKind { name: String, flags: u16 },
     /// Anything else the kernel said.
@@ -104,10 +104,11 @@ impl Tun {
         Ok(Self { fd, name })
     }
 
-    /// Takes over a descriptor that another process, or an earlier one of ours, has attached.
+    /// Takes over a descriptor that another process, or an earlier one of ours, has attached. It
+    /// must have been made with IFF_NO_PI, which the kernel does not tell.
     ///
     /// # Errors
-    /// [`TunError::WrongKind`] for a TAP or a descriptor with headers; `EBADFD` in
+    /// [`TunError::WrongKind`] for a TAP or a virtio-net header; `EBADFD` in
     /// [`TunError::Other`] for one without an interface.
     pub fn attach(fd: OwnedFd) -> Result<Self, TunError> {
         let mut request = request("");
@@ -115,7 +116,7 @@ impl Tun {
         let name = name_of(&request);
         // SAFETY: TUNGETIFF succeeded, so the kernel has written the flags member of the union.
         let flags = unsafe { request.ifr_ifru.ifru_flags };
-        if flags & COMPARED != WANTED {
+        if flags & COMPARED != WANTED & COMPARED {
             return Err(TunError::WrongKind { name, flags: flags.cast_unsigned() });
         }
         let status = rustix::fs::fcntl_getfl(&fd).map_err(|e| SysError::new("fcntl F_GETFL", e))?;
@@ -219,10 +220,11 @@ pub fn is_valid_name(name: &str) -> bool {
 #[allow(clippy::cast_possible_truncation, reason = "IFF_TUN and IFF_NO_PI are below 0x8000")]
 const WANTED: libc::c_short = (libc::IFF_TUN | libc::IFF_NO_PI) as libc::c_short;
 
-/// The flags that decide about the packet format.
+/// The flags that tell about the packet format and can be asked for. IFF_NO_PI cannot: TUNGETIFF
+/// answers IFF_NOFILTER, "no socket filter", in the same bit. [LNX drivers/net/tun.c:TUNGETIFF]
 #[allow(clippy::cast_possible_truncation, reason = "all are below 0x8000")]
 const COMPARED: libc::c_short =
-    (libc::IFF_TUN | libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR) as libc::c_short;
+    (libc::IFF_TUN | libc::IFF_TAP | libc::IFF_VNET_HDR) as libc::c_short;
 
 fn open_device() -> Result<OwnedFd, SysError> {
     rustix::fs::open(DEVICE, OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty())

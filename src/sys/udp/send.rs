@@ -90,7 +90,7 @@ impl UdpSockets {
         items: impl IntoIterator<Item = SendItem<'b>>,
     ) -> SendReport {
         let mut report = SendReport::default();
-        let deadline = clock::now().mono + MAX_WAIT;
+        let mut patience = Patience(None);
         for (position, item) in items.into_iter().enumerate() {
             let family = Family::of(item.remote);
             let Some(socket) = self.socket(family) else {
@@ -102,12 +102,12 @@ impl UdpSockets {
             let lane = &mut sender.lanes[family.lane()];
             lane.push(position, &item);
             if lane.is_full() {
-                lane.flush(socket, deadline, &mut report);
+                lane.flush(socket, &mut patience, &mut report);
             }
         }
         for family in [Family::V4, Family::V6] {
             if let Some(socket) = self.socket(family) {
-                sender.lanes[family.lane()].flush(socket, deadline, &mut report);
+                sender.lanes[family.lane()].flush(socket, &mut patience, &mut report);
             }
         }
         report
@@ -178,7 +178,7 @@ impl Lane {
     }
 
     /// Sends what is filled, past every failure, and empties the lane.
-    fn flush(&mut self, socket: BorrowedFd<'_>, deadline: Instant, report: &mut SendReport) {
+    fn flush(&mut self, socket: BorrowedFd<'_>, patience: &mut Patience, report: &mut SendReport) {
         let mut at = 0;
         while at < self.filled {
             match send_once(socket, &mut self.headers[at..self.filled]) {
@@ -187,7 +187,7 @@ impl Lane {
                     at += sent;
                 }
                 Err(error) if error.is_interrupted() => {}
-                Err(error) if error.is_would_block() && wait_writable(socket, deadline) => {}
+                Err(error) if error.is_would_block() && patience.wait_writable(socket) => {}
                 Err(error) if error.is_source_refused() && self.slots[at].has_source => {
                     report.source_refused.push(self.slots[at].position);
                     self.drop_source(at);
@@ -252,13 +252,45 @@ fn send_once(socket: BorrowedFd<'_>, headers: &mut [libc::mmsghdr]) -> Result<us
     Ok(usize::try_from(check("sendmmsg", sent)?).unwrap_or(0))
 }
 
-/// True once there is room; false when the deadline came first.
-fn wait_writable(socket: BorrowedFd<'_>, deadline: Instant) -> bool {
-    let left = deadline.since(clock::now().mono);
-    if left.is_zero() {
-        return false;
+/// The end of the waiting of one batch; the clock is first read when the socket is full.
+struct Patience(Option<Instant>);
+
+impl Patience {
+    /// True once there is room; false when the batch has waited for long enough.
+    fn wait_writable(&mut self, socket: BorrowedFd<'_>) -> bool {
+        let now = clock::now().mono;
+        let left = self.0.get_or_insert(now + MAX_WAIT).since(now);
+        if left.is_zero() {
+            return false;
+        }
+        let timeout = Timespec { tv_sec: 0, tv_nsec: i64::from(left.subsec_nanos()) };
+        // An interrupted poll counts as room: the send is tried again and tells.
+        !matches!(poll(&mut [PollFd::new(&socket, PollFlags::OUT)], Some(&timeout)), Ok(0))
     }
-    let timeout = Timespec { tv_sec: 0, tv_nsec: i64::from(left.min(MAX_WAIT).subsec_nanos()) };
-    // An interrupted poll counts as room: the send is tried again and tells.
-    !matches!(poll(&mut [PollFd::new(&socket, PollFlags::OUT)], Some(&timeout)), Ok(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use rustix::pipe::{PipeFlags, pipe_with};
+
+    use super::*;
+
+    #[test]
+    fn waiting_for_room_ends_when_there_is_room_or_the_batch_has_waited_long_enough() {
+        let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).unwrap();
+        assert!(Patience(None).wait_writable(write.as_fd()));
+        while rustix::io::write(&write, &[0; 4096]).is_ok() {}
+        let mut patience = Patience(None);
+        let before = clock::now().mono;
+        assert!(!patience.wait_writable(write.as_fd()));
+        assert!(clock::now().mono.since(before) >= MAX_WAIT);
+        assert!(
+            !patience.wait_writable(write.as_fd()),
+            "the second wait of a batch has nothing left"
+        );
+        rustix::io::read(&read, &mut [0; 65_536]).unwrap();
+        assert!(Patience(None).wait_writable(write.as_fd()));
+    }
 }
