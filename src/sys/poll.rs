@@ -143,7 +143,6 @@ mod tests {
 
     use super::*;
     use crate::sys::clock;
-    use crate::sys::clock;
 
     fn tokens(poller: &mut Poller, timeout: Option<Duration>) -> Vec<u64> {
         poller.wait(timeout).unwrap().map(|ready| ready.token).collect()
