@@ -4,6 +4,8 @@
 //! prints.
 
 pub mod args;
+pub mod down;
+pub mod file;
 pub mod key;
 pub mod message;
 pub mod show;
@@ -33,7 +35,8 @@ fn dispatch(arguments: &Arguments) -> Result<(), Failure> {
         Some(Command::Genkey) => key::genkey(&mut OsEntropy),
         Some(Command::Genpsk) => key::genpsk(&mut OsEntropy),
         Some(Command::Pubkey) => key::pubkey(),
-        Some(Command::Up(_) | Command::Down(_) | Command::Demo(_)) | None => {
+        Some(Command::Down(tunnel)) => down::run(&tunnel.config),
+        Some(Command::Up(_) | Command::Demo(_)) | None => {
             Err(Failure::run(anyhow::anyhow!("this command is not part of this build")))
         }
     }

@@ -1,0 +1,17 @@
+//! `hybridwg down FILE|NAME`.
+
+use crate::cli::file;
+use crate::cli::message::{Failure, Terminal};
+use crate::control::up;
+
+/// Takes the interface of a configuration file down: its hooks, the interface, its daemon.
+///
+/// The file is read anew, so the hooks are those that it has now.
+///
+/// # Errors
+/// [`Failure::Usage`] if the file is not usable; otherwise what stood in the way.
+pub fn run(argument: &str) -> Result<(), Failure> {
+    let (located, config) = file::open(argument)?;
+    up::down(&located.interface, &config, &mut Terminal)?;
+    Ok(())
+}
