@@ -52,6 +52,14 @@ enum State {
     Closed,
 }
 
+/// One byte too many is kept of a line, so that it is noticed.
+const KEPT_OF_LINE: usize = MAX_LINE_BYTES + 1;
+
+fn append(partial: &mut Vec<u8>, line: &[u8]) {
+    let room = KEPT_OF_LINE.saturating_sub(partial.len());
+    partial.extend_from_slice(&line[..line.len().min(room)]);
+}
+
 impl Default for RequestReader {
     fn default() -> Self {
         Self::new()
@@ -62,7 +70,7 @@ impl RequestReader {
     pub fn new() -> Self {
         Self {
             // Full size at once, because growing would leave copies of keys behind.
-            partial: Zeroizing::new(Vec::with_capacity(MAX_LINE_BYTES)),
+            partial: Zeroizing::new(Vec::with_capacity(KEPT_OF_LINE)),
             state: State::Operation,
             line: 0,
             bytes: 0,
@@ -77,26 +85,17 @@ impl RequestReader {
             let (line, rest) = (&input[..end], &input[end + 1..]);
             input = rest;
             if self.partial.is_empty() {
-                self.take_line(line, &mut each);
+                self.take_line(&line[..line.len().min(KEPT_OF_LINE)], &mut each);
             } else {
-                let room = MAX_LINE_BYTES - self.partial.len();
-                // One byte too many is kept out, but must still be noticed.
                 let mut whole = std::mem::take(&mut self.partial);
-                whole.extend_from_slice(&line[..line.len().min(room)]);
-                if line.len() > room {
-                    self.refuse_long_line();
-                }
+                append(&mut whole, line);
                 self.take_line(&whole, &mut each);
                 whole.as_mut_slice().zeroize();
                 whole.clear();
                 self.partial = whole;
             }
         }
-        let room = MAX_LINE_BYTES - self.partial.len();
-        if input.len() > room {
-            self.refuse_long_line();
-        }
-        self.partial.extend_from_slice(&input[..input.len().min(room)]);
+        append(&mut self.partial, input);
     }
 
     /// Whether the client may hang up here without having cut a request short.
@@ -108,7 +107,7 @@ impl RequestReader {
         self.line += 1;
         self.bytes = self.bytes.saturating_add(line.len() + 1);
         if line.len() > MAX_LINE_BYTES {
-            self.refuse_long_line();
+            self.refuse(Errno::INVALID, "the line is too long");
         } else if self.bytes > MAX_REQUEST_BYTES {
             self.refuse(Errno::TOO_BIG, "the request is too large");
         }
@@ -143,10 +142,6 @@ impl RequestReader {
             }
             State::Refused(..) => {}
         }
-    }
-
-    fn refuse_long_line(&mut self) {
-        self.refuse(Errno::INVALID, "the line is too long");
     }
 
     /// Only the first fault of a request counts; what was parsed of it is dropped.
