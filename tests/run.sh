@@ -47,6 +47,8 @@ tests() {
     "$@" 2>&1 | tee "$output"
     status=${PIPESTATUS[0]}
     read -r ok bad ignored < <(awk '
+        # criterion, which the benchmarks run under, counts nothing but says this after each.
+        /^Success$/ { ok++ }
         /^test result: / {
             for (i = 1; i < NF; i++) {
                 if ($(i + 1) ~ /^passed;/) ok += $i
@@ -102,7 +104,15 @@ component() {
 install_packages
 component "format" fmt --check
 component "lints" clippy --quiet --all-targets -- -D warnings
-tests "unit, simulated and threaded tests" cargo test --no-fail-fast -- --skip host::
+# --show-output, because a skip is reported on the output of a test that passes.
+tests "unit and simulated tests" cargo test --no-fail-fast --lib --bins -- --quiet --show-output
+tests "integration tests" cargo test --test it -- --skip host:: --quiet --show-output
+tests "examples in the documentation" cargo test --doc
+benches=()
+for bench in benches/*.rs; do
+    benches+=(--bench "$(basename "$bench" .rs)")
+done
+tests "benchmarks, once and tiny" cargo test --no-fail-fast "${benches[@]}"
 tests "tests on real packets" \
     cargo test --test it -- host:: --test-threads="$host_threads" --show-output
 
