@@ -23,6 +23,19 @@ impl Timestamp {
         Self(bytes)
     }
 
+    /// The least whitened timestamp that is greater.
+    pub fn successor(self) -> Self {
+        let [secs @ .., n0, n1, n2, n3] = self.0;
+        let secs = u64::from_be_bytes(secs);
+        let nanos = (u32::from_be_bytes([n0, n1, n2, n3]) & !(WHITENING - 1)) + WHITENING;
+        let (secs, nanos) =
+            if nanos < 1_000_000_000 { (secs, nanos) } else { (secs.saturating_add(1), 0) };
+        let mut bytes = [0; TIMESTAMP_BYTES];
+        bytes[..8].copy_from_slice(&secs.to_be_bytes());
+        bytes[8..].copy_from_slice(&nanos.to_be_bytes());
+        Self(bytes)
+    }
+
     pub const fn from_bytes(bytes: [u8; TIMESTAMP_BYTES]) -> Self {
         Self(bytes)
     }
@@ -47,6 +60,14 @@ mod tests {
             stamp.as_bytes()[8..],
             (250_000_000_u32 / 16_777_216 * 16_777_216).to_be_bytes()
         );
+    }
+
+    #[test]
+    fn a_successor_is_greater_and_whitened() {
+        let last = Timestamp::from_wall(Wall { secs: 7, nanos: 999_999_999 });
+        assert_eq!(last.successor(), Timestamp::from_wall(Wall { secs: 8, nanos: 0 }));
+        let first = Timestamp::from_wall(Wall { secs: 7, nanos: 0 });
+        assert_eq!(first.successor(), Timestamp::from_wall(Wall { secs: 7, nanos: 16_777_216 }));
     }
 
     #[test]

@@ -5,14 +5,16 @@
 //! them, so nothing is rescheduled for a packet: a deadline that has moved is noticed when it
 //! comes. Must not read a clock, and decides nothing about handshakes; it only says when.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 use std::time::Duration;
 
+use crate::crypto::entropy::Entropy;
+use crate::proto::constants::{
+    KEEPALIVE_TIMEOUT, MAX_TIMER_HANDSHAKES, NEW_HANDSHAKE_TIMEOUT, REKEY_TIMEOUT,
+    REKEY_TIMEOUT_JITTER_MAX_MS, ZERO_KEYS_AFTER_TIME,
+};
 use crate::time::Instant;
-
-/// A received packet that nothing of ours has followed for this long is answered by a keepalive.
-/// [WG §6.5]
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What the data plane and the protocol core both know of a peer.
 ///
@@ -119,9 +121,13 @@ impl Facts {
     }
 
     /// The earliest time at which a fact alone can make something due.
+    ///
+    /// Takes the jitter, which only the core knows, at its greatest: being told again for each
+    /// packet would cost more than being late within the jitter.
     fn earliest(&self) -> Option<Instant> {
         let keepalive = self.unacknowledged_since().map(|since| since + KEEPALIVE_TIMEOUT);
-        let silence = self.unanswered_since().map(|since| since + SILENCE);
+        let silence =
+            self.unanswered_since().map(|since| since + NEW_HANDSHAKE_TIMEOUT + MAX_JITTER);
         keepalive.into_iter().chain(silence).min()
     }
 }
@@ -130,6 +136,259 @@ impl Default for Facts {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// The longest jitter.
+const MAX_JITTER: Duration = Duration::from_millis(REKEY_TIMEOUT_JITTER_MAX_MS as u64);
+
+/// What can fall due at a peer. [LNX timers.c]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deadline {
+    /// Keys have outlived every session they could serve. [WG §6.3]
+    ZeroKeyMaterial,
+    /// An initiation has found no answer, or may be sent only now. [WG §6.4]
+    RetransmitHandshake,
+    /// Data was sent and nothing has come back. [WG §6.5]
+    NewHandshake,
+    /// Data was received and nothing has gone back. [WG §6.5]
+    SendKeepalive,
+    /// Nothing has gone either way for as long as the user said.
+    PersistentKeepalive,
+}
+
+impl Deadline {
+    /// In the order in which they are acted on when several are due.
+    pub const ALL: [Self; 5] = [
+        Self::ZeroKeyMaterial,
+        Self::RetransmitHandshake,
+        Self::NewHandshake,
+        Self::SendKeepalive,
+        Self::PersistentKeepalive,
+    ];
+}
+
+/// How far we are in asking a peer for a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pursuit {
+    /// No session is asked for.
+    Idle,
+    /// One is wanted, but the last handshake message is too recent to send another.
+    Deferred { since: Instant },
+    /// An initiation is on its way.
+    Sent { at: Instant },
+}
+
+/// What to do about an initiation that has found no answer in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Retransmission {
+    /// The first may go out now.
+    First,
+    /// Send another; it is the `attempt`th, counting from 1.
+    Again { attempt: u32 },
+    /// That was enough.
+    GiveUp,
+}
+
+/// All that makes something fall due at a peer: the shared facts, and those of the core alone.
+#[derive(Debug)]
+pub(super) struct Timers {
+    pub facts: Arc<Facts>,
+    pursuit: Pursuit,
+    /// Initiations sent since one was last asked for, besides the first.
+    retries: u32,
+    /// Of the retransmission; drawn for each. [WG §6.1]
+    retry_jitter: Duration,
+    /// When a handshake message other than a cookie reply was last sent.
+    handshake_sent: Option<Instant>,
+    /// From when the life of all keys is counted.
+    keys_since: Option<Instant>,
+    /// The unanswered data that a jitter was drawn for.
+    silence_since: Option<Instant>,
+    silence_jitter: Duration,
+    /// Zero is off.
+    persistent_keepalive: u16,
+    /// When the persistent keepalive was last asked for. It is sent by the data plane, in its own
+    /// time, or not at all.
+    persistent_fired: Option<Instant>,
+}
+
+impl Default for Timers {
+    fn default() -> Self {
+        Self {
+            facts: Arc::new(Facts::new()),
+            pursuit: Pursuit::Idle,
+            retries: 0,
+            retry_jitter: Duration::ZERO,
+            handshake_sent: None,
+            keys_since: None,
+            silence_since: None,
+            silence_jitter: Duration::ZERO,
+            persistent_keepalive: 0,
+            persistent_fired: None,
+        }
+    }
+}
+
+impl Timers {
+    /// Packets ask for a session: the count of attempts starts anew.
+    pub fn session_wanted(&mut self) {
+        self.retries = 0;
+    }
+
+    /// Whether an initiation may be sent: at most one handshake message of ours in
+    /// [`REKEY_TIMEOUT`]. [WG §6.1] [LNX send.c:wg_packet_send_handshake_initiation]
+    pub fn may_initiate(&self, now: Instant) -> bool {
+        self.handshake_sent.is_none_or(|sent| now.since(sent) >= REKEY_TIMEOUT)
+    }
+
+    /// An initiation is wanted that may not be sent yet.
+    pub fn defer(&mut self, now: Instant, entropy: &mut dyn Entropy) {
+        self.retry_jitter = jitter(entropy);
+        self.pursuit = Pursuit::Deferred { since: self.handshake_sent.unwrap_or(now) };
+    }
+
+    /// An initiation was sent.
+    pub fn initiated(&mut self, now: Instant, entropy: &mut dyn Entropy) {
+        self.handshake_sent = Some(now);
+        self.retry_jitter = jitter(entropy);
+        self.pursuit = Pursuit::Sent { at: now };
+        self.facts.any_authenticated_sent(now);
+    }
+
+    /// A response was sent: there are new keys, and no initiation of ours for a while.
+    pub fn responded(&mut self, now: Instant) {
+        self.handshake_sent = Some(now);
+        self.keys_since = Some(now);
+        self.facts.any_authenticated_sent(now);
+    }
+
+    /// A response of the peer gave us new keys.
+    pub fn response_received(&mut self, now: Instant) {
+        self.keys_since = Some(now);
+        self.handshake_complete();
+    }
+
+    /// A session was confirmed to us. [LNX timers.c:wg_timers_handshake_complete]
+    pub const fn handshake_complete(&mut self) {
+        self.pursuit = Pursuit::Idle;
+        self.retries = 0;
+    }
+
+    /// Decides about an initiation whose time to be answered is over.
+    /// [LNX timers.c:wg_expired_retransmit_handshake]
+    pub fn retransmit(&mut self, now: Instant) -> Retransmission {
+        let pursuit = std::mem::replace(&mut self.pursuit, Pursuit::Idle);
+        if matches!(pursuit, Pursuit::Deferred { .. }) {
+            return Retransmission::First;
+        }
+        if self.retries > MAX_TIMER_HANDSHAKES {
+            self.retries = 0;
+            self.keys_since = self.keys_since.or(Some(now));
+            return Retransmission::GiveUp;
+        }
+        self.retries += 1;
+        Retransmission::Again { attempt: self.retries + 1 }
+    }
+
+    /// There are no keys left.
+    pub const fn keys_zeroed(&mut self) {
+        self.keys_since = None;
+    }
+
+    /// No session can be asked for.
+    pub const fn stop_initiating(&mut self) {
+        self.pursuit = Pursuit::Idle;
+    }
+
+    /// Whether a session is being asked for.
+    pub const fn is_initiating(&self) -> bool {
+        !matches!(self.pursuit, Pursuit::Idle)
+    }
+
+    /// The data that is unanswered was acted upon.
+    pub fn settle_silence(&self) {
+        if let Some(since) = self.facts.unanswered_since() {
+            self.facts.settle_unanswered(since);
+        }
+    }
+
+    /// The data that is unacknowledged was acted upon. One keepalive answers all of it.
+    pub fn settle_keepalive(&self) {
+        if let Some(since) = self.facts.unacknowledged_since() {
+            self.facts.settle_unacknowledged(since);
+        }
+    }
+
+    /// The persistent keepalive was asked for.
+    pub const fn persistent_keepalive_fired(&mut self, now: Instant) {
+        self.persistent_fired = Some(now);
+    }
+
+    pub const fn set_persistent_keepalive(&mut self, secs: u16) {
+        self.persistent_keepalive = secs;
+    }
+
+    pub const fn persistent_keepalive_secs(&self) -> u16 {
+        self.persistent_keepalive
+    }
+
+    /// Draws the jitter of unanswered data that has none yet. To be called before deadlines are
+    /// read.
+    pub fn observe(&mut self, entropy: &mut dyn Entropy) {
+        let since = self.facts.unanswered_since();
+        if since != self.silence_since {
+            self.silence_since = since;
+            self.silence_jitter = since.map_or(Duration::ZERO, |_| jitter(entropy));
+        }
+    }
+
+    /// When `deadline` is, if it is armed.
+    pub fn at(&self, deadline: Deadline) -> Option<Instant> {
+        match deadline {
+            Deadline::ZeroKeyMaterial => self.zero_key_material(),
+            Deadline::RetransmitHandshake => self.retransmit_handshake(),
+            Deadline::NewHandshake => self.new_handshake(),
+            Deadline::SendKeepalive => self.send_keepalive(),
+            Deadline::PersistentKeepalive => self.persistent_keepalive(),
+        }
+    }
+
+    /// When the first of all deadlines is.
+    pub fn earliest(&self) -> Option<Instant> {
+        Deadline::ALL.into_iter().filter_map(|deadline| self.at(deadline)).min()
+    }
+
+    fn zero_key_material(&self) -> Option<Instant> {
+        self.keys_since.map(|since| since + ZERO_KEYS_AFTER_TIME)
+    }
+
+    fn retransmit_handshake(&self) -> Option<Instant> {
+        match self.pursuit {
+            Pursuit::Idle => None,
+            Pursuit::Deferred { since: sent } | Pursuit::Sent { at: sent } => {
+                Some(sent + REKEY_TIMEOUT + self.retry_jitter)
+            }
+        }
+    }
+
+    fn new_handshake(&self) -> Option<Instant> {
+        self.silence_since.map(|since| since + NEW_HANDSHAKE_TIMEOUT + self.silence_jitter)
+    }
+
+    fn send_keepalive(&self) -> Option<Instant> {
+        self.facts.unacknowledged_since().map(|since| since + KEEPALIVE_TIMEOUT)
+    }
+
+    fn persistent_keepalive(&self) -> Option<Instant> {
+        let interval = Duration::from_secs(u64::from(self.persistent_keepalive));
+        let last = self.facts.last_traversal().max(self.persistent_fired)?;
+        (!interval.is_zero()).then(|| last + interval)
+    }
+}
+
+/// Keeps two ends from colliding for ever. [WG §6.1]
+fn jitter(entropy: &mut dyn Entropy) -> Duration {
+    Duration::from_millis(u64::from(entropy.up_to(REKEY_TIMEOUT_JITTER_MAX_MS)))
 }
 
 fn stamp(now: Instant) -> u64 {
@@ -160,6 +419,3 @@ fn settle(fact: &AtomicU64, since: Instant) {
     // A failure means that the fact has changed, which is what must not be lost.
     let _ = fact.compare_exchange(stamp(since), 0, Ordering::Relaxed, Ordering::Relaxed);
 }
-
-/// Data unanswered for this long makes for a new handshake. [WG §6.5]
-const SILENCE: Duration = Duration::from_secs(15);

@@ -1,6 +1,6 @@
 //! What can be changed about a device. [UAPI]
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use ipnet::IpNet;
@@ -20,7 +20,7 @@ pub enum Change {
     ///
     /// This is `replace_peers` for the peers that the same request does not name; the updates that
     /// follow bring the settings back.
-    KeepOnly(HashSet<PublicKey>),
+    KeepOnly(BTreeSet<PublicKey>),
 }
 
 /// A change of one peer, who is created if he is unknown.

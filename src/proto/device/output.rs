@@ -5,8 +5,11 @@ use std::sync::Arc;
 
 use crate::crypto::key::PublicKey;
 use crate::proto::endpoint::Endpoint;
+use crate::proto::index::Index;
+use crate::proto::keypair::{Opener, Sealer};
 use crate::proto::peer::PeerId;
 use crate::proto::timers::Facts;
+use crate::wire::message::{COOKIE_REPLY_BYTES, INITIATION_BYTES, RESPONSE_BYTES};
 
 /// Whether a proof of address is demanded before a handshake message costs a multiplication.
 /// [WG §5.3]
@@ -28,6 +31,23 @@ pub enum Output {
         /// TOS or traffic class of the outer packet. [LNX messages.h:HANDSHAKE_DSCP]
         traffic_class: u8,
     },
+    /// A session to receive with.
+    Install {
+        peer: PeerId,
+        index: Index,
+        opener: Opener,
+        sealer: Arc<Sealer>,
+        /// If not, its first authenticated packet is to be reported, and nothing is sent with it
+        /// until it becomes current.
+        confirmed: bool,
+    },
+    /// What to send to the peer with from now on; nothing if `None`.
+    Current {
+        peer: PeerId,
+        sealer: Option<Arc<Sealer>>,
+    },
+    /// Forget the session of this index and its keys.
+    Retire(Index),
     /// Send the packets that wait for a session, or, if there are none, an empty one: it confirms
     /// the session to the responder. [WG §5.4.6]
     Flush(PeerId),
@@ -87,21 +107,21 @@ pub struct SmallDatagram {
 
 impl SmallDatagram {
     /// The longest of them: an initiation.
-    const CAPACITY: usize = 148;
+    const CAPACITY: usize = INITIATION_BYTES;
 }
 
 macro_rules! from_message {
-    ($($len:literal)+) => {$(
+    ($($len:ident)+) => {$(
         impl From<&[u8; $len]> for SmallDatagram {
             fn from(message: &[u8; $len]) -> Self {
                 let mut bytes = [0; Self::CAPACITY];
                 bytes[..$len].copy_from_slice(message);
-                Self { bytes, len: $len }
+                Self { bytes, len: $len as u8 }
             }
         }
     )+};
 }
-from_message!(148 92 64);
+from_message!(INITIATION_BYTES RESPONSE_BYTES COOKIE_REPLY_BYTES);
 
 impl Deref for SmallDatagram {
     type Target = [u8];
