@@ -1,6 +1,3 @@
-<<<<<<< HEAD
-
-=======
 use serde_json::Value;
 
 use super::*;
@@ -290,4 +287,3 @@ fn secrets_of_a_handshake_are_not_printed() {
     assert!(printed.contains("PrivateKey(hidden)"), "{printed}");
     assert!(!printed.contains("17, 17") && !printed.contains("9, 9"), "{printed}");
 }
->>>>>>> 60c0050 (proto: handshakes byte for byte against the vectors)
