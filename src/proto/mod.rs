@@ -17,4 +17,5 @@ pub mod padding;
 pub mod peer;
 pub mod peer_id;
 pub mod ratelimit;
+pub mod replay;
 pub mod timers;
