@@ -11,7 +11,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::dataplane::port::DatagramPort;
 use crate::proto::device::{Destination, SmallDatagram};
-use crate::proto::peer_id::PeerId;
+use crate::proto::peer::PeerId;
 
 /// Most commands that wait before datagrams are refused.
 pub const INBOX_COMMANDS: usize = 8192;

@@ -17,7 +17,7 @@ use crate::proto::device::{Load, SmallDatagram};
 use crate::proto::drop_reason::DropReason;
 use crate::proto::endpoint::Endpoint;
 use crate::proto::index::Index;
-use crate::proto::peer_id::PeerId;
+use crate::proto::peer::PeerId;
 use crate::time::Instant;
 
 /// Above this depth a shard does not wait for the lock either.

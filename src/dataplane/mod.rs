@@ -1,12 +1,51 @@
 //! Moves packets between an IP port and a datagram port.
+//!
+//! ```text
+//!             ┌───────────────────────── shard: one thread ──────────────────────────┐
+//!   IP port ─▶│ outbound:  read ▶ route ▶ session? ▶ seal ▶ send                     │─▶ datagram
+//!   (TUN)   ◀─│ inbound:   deliver ◀ source check ◀ replay ◀ open ◀ session ◀ receive│◀─ port (UDP)
+//!             └──────┬───────────────────▲────────────────────────────────▲──────────┘
+//!       lane: handshakes, signals   inbox: commands         tables: routes, sessions, paths
+//!                    ▼                   │                                │
+//!             └──────────────────────  engine: proto::Device  ───────────────────────┘
+//! ```
+//!
+//! - **Order.** A shard runs each batch to completion and sends in the order it read; packets that
+//!   wait for a session are sent before later ones of their peer. Only shards send.
+//! - **Bounds.** Batches and trains are made at the start and never grow. Staged packets, lane and
+//!   inbox have limits; beyond them things are dropped and counted ([`tables::Tables::drops`]).
+//!   On the established path nothing is allocated, and nothing costs more for more peers.
+//! - **Locks.** Tables, lane and inbox; each is held for a lookup or a copy, never across AEAD or a
+//!   system call, and no thread ever holds two.
+//! - **Shutdown.** A command in the inbox, or a port that is gone, ends a shard;
+//!   [`shard::ShardThread`] joins it. Nothing is detached.
+//!
+//! Must not parse configuration, touch routes, perform a Diffie-Hellman, or know tokio.
 
+mod departures;
+mod inbound;
 pub mod inbox;
 pub mod lane;
 pub mod memory_port;
+mod outbound;
 pub mod port;
+pub mod shard;
 mod staged;
+pub mod tables;
+pub mod tun_port;
+mod turn;
+pub mod udp_port;
+
+#[cfg(test)]
+mod tests;
 
 use crate::sys::SysError;
+
+/// Most packets a shard reads from its IP port in one turn.
+pub const IP_BATCH: usize = 32;
+
+/// Most messages a shard receives from its datagram port in one turn.
+pub const DATAGRAM_BATCH: usize = 32;
 
 /// Why a shard has stopped.
 #[derive(Debug)]

@@ -6,7 +6,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use crate::proto::constants::MAX_STAGED_PACKETS;
-use crate::proto::peer_id::PeerId;
+use crate::proto::peer::PeerId;
 
 /// Most memory for staged packets of one shard, in bytes, whatever the number of peers.
 const MAX_STAGED_BYTES: usize = 32 << 20;

@@ -1,0 +1,197 @@
+//! From the datagram port to the IP port, in the order that keeps attackers out. [WG §5.4.6]
+//!
+//! ```text
+//! receive ▶ classify ─ handshake ▶ lane to the engine
+//!              └ transport ▶ session by index ▶ open ▶ replay window
+//!                  ▶ endpoint, counters, timers          (authenticated from here on)
+//!                  ▶ empty: keepalive, done
+//!                  ▶ version, length ▶ source allowed? ▶ congestion mark ▶ deliver
+//! ```
+//!
+//! Nothing of a datagram is believed before its tag and its counter are, and everything outside the
+//! inner packet is believed then: even a packet that its peer may not send moves the endpoint.
+//! [LNX receive.c:wg_packet_consume_data_done]
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::dataplane::lane::Incoming;
+use crate::dataplane::port::{DatagramPort, IpPort};
+use crate::dataplane::tables::Session;
+use crate::dataplane::turn::Context;
+use crate::dataplane::{DATAGRAM_BATCH, Stop};
+use crate::packet::batch::{DatagramBatch, PlainBatch, PlainRange, Received};
+use crate::packet::train::TRAIN_DATAGRAMS;
+use crate::proto::allowed_ips::Routes;
+use crate::proto::device::SmallDatagram;
+use crate::proto::drop_reason::DropReason;
+use crate::proto::endpoint::Endpoint;
+use crate::proto::index::Index;
+use crate::proto::peer::PeerId;
+use crate::wire::ip::{self, Ecn, IpHeader};
+use crate::wire::message::{Message, classify};
+
+/// The inbound half of a shard.
+#[derive(Debug)]
+pub struct Inbound {
+    batch: DatagramBatch,
+    ranges: Vec<PlainRange>,
+}
+
+impl Default for Inbound {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Inbound {
+    pub fn new() -> Self {
+        Self {
+            batch: DatagramBatch::with_capacity(DATAGRAM_BATCH),
+            ranges: Vec::with_capacity(DATAGRAM_BATCH * TRAIN_DATAGRAMS),
+        }
+    }
+
+    /// Receives one batch of messages and delivers what is in them; true if there were any.
+    ///
+    /// # Errors
+    /// A port is gone.
+    pub fn turn(
+        &mut self,
+        context: &Context<'_>,
+        ip: &mut dyn IpPort,
+        udp: &mut dyn DatagramPort,
+    ) -> Result<bool, Stop> {
+        self.batch.clear();
+        if udp.recv(&mut self.batch).map_err(Stop::DatagramPortGone)? == 0 {
+            return Ok(false);
+        }
+        self.ranges.clear();
+        open_batch(context, &mut self.batch, &mut self.ranges);
+        if !self.ranges.is_empty() {
+            let (slabs, _) = self.batch.parts();
+            let mut packets = PlainBatch::new(slabs, &self.ranges);
+            let refused = ip.send(&mut packets).map_err(Stop::IpPortGone)?;
+            context.tables.drops.count_many(DropReason::TunWriteFailed, refused as u64);
+        }
+        Ok(true)
+    }
+}
+
+/// Opens every datagram of `batch` in place, and appends to `ranges` what is to be delivered.
+fn open_batch(context: &Context<'_>, batch: &mut DatagramBatch, ranges: &mut Vec<PlainRange>) {
+    let routes = context.tables.routes();
+    // Datagrams in a row are most often of one session.
+    let mut run: Option<Arc<Session>> = None;
+    let (slabs, messages) = batch.parts();
+    for (position, (slab, message)) in slabs.iter_mut().zip(messages).enumerate() {
+        if message.truncated {
+            context.tables.drops.count(DropReason::DatagramTruncated);
+            continue;
+        }
+        for Range { start, end } in message.datagrams() {
+            match receive(context, &routes, &mut run, message, &mut slab[start..end]) {
+                Ok(Some(plain)) => ranges.push(PlainRange {
+                    slab: position,
+                    start: start + plain.start,
+                    len: plain.len(),
+                }),
+                Ok(None) => {}
+                Err(reason) => context.tables.drops.count(reason),
+            }
+        }
+    }
+    end_run(context, run.as_deref());
+}
+
+/// Deals with one datagram; yields where in it the packet to deliver is, if there is one.
+fn receive(
+    context: &Context<'_>,
+    routes: &Routes<PeerId>,
+    run: &mut Option<Arc<Session>>,
+    message: &Received,
+    datagram: &mut [u8],
+) -> Result<Option<Range<usize>>, DropReason> {
+    let handshake = match classify(datagram).ok_or(DropReason::BadMessage)? {
+        Message::Initiation(bytes) => SmallDatagram::from(bytes),
+        Message::Response(bytes) => SmallDatagram::from(bytes),
+        Message::CookieReply(bytes) => SmallDatagram::from(bytes),
+        Message::Transport { receiver, .. } => {
+            let session = find(context, run, Index(receiver))?;
+            let plain = authenticate(context, session, message.from, datagram)?;
+            if plain.is_empty() {
+                return Ok(None);
+            }
+            session.path.facts.data_received(context.now.mono);
+            let packet = &mut datagram[plain.clone()];
+            let len = admit(routes, session.path.peer, message.ecn, packet)?;
+            return Ok(Some(plain.start..plain.start + len));
+        }
+    };
+    context.lane.push_handshake(Incoming { from: message.from, datagram: handshake })?;
+    Ok(None)
+}
+
+/// The session that `index` names, which is `run` if that is the one of the datagram before.
+fn find<'r>(
+    context: &Context<'_>,
+    run: &'r mut Option<Arc<Session>>,
+    index: Index,
+) -> Result<&'r Session, DropReason> {
+    if run.as_ref().is_none_or(|session| session.index != index) {
+        let session = context.tables.session(index).ok_or(DropReason::UnknownIndex)?;
+        end_run(context, run.replace(session).as_deref());
+    }
+    run.as_deref().ok_or(DropReason::UnknownIndex)
+}
+
+/// Opens `datagram`, and notes what its being authentic proves.
+fn authenticate(
+    context: &Context<'_>,
+    session: &Session,
+    from: Endpoint,
+    datagram: &mut [u8],
+) -> Result<Range<usize>, DropReason> {
+    let now = context.now.mono;
+    let (proof, plain) = session.opener.open(now, datagram)?;
+    session.replay().accept(&proof)?;
+    session.path.roam(from);
+    session.path.count_received(datagram.len());
+    session.confirm(context.lane);
+    session.path.facts.any_authenticated_received(now);
+    session.keep_fresh_on_receive(now, context.lane);
+    Ok(plain)
+}
+
+/// After the last datagram of a session in a row.
+fn end_run(context: &Context<'_>, session: Option<&Session>) {
+    if let Some(session) = session {
+        session.path.nudge(context.lane);
+    }
+}
+
+/// Checks an authenticated packet of `peer`, merges the outer congestion mark into it, and returns
+/// its length without padding.
+fn admit(
+    routes: &Routes<PeerId>,
+    peer: PeerId,
+    outer: Ecn,
+    packet: &mut [u8],
+) -> Result<usize, DropReason> {
+    let header = match packet.first().map(|byte| byte >> 4) {
+        Some(4 | 6) => IpHeader::parse(packet).ok_or(DropReason::InnerBadLength)?,
+        Some(_) | None => return Err(DropReason::InnerNotIp),
+    };
+    if header.total_length > packet.len() {
+        return Err(DropReason::InnerBadLength);
+    }
+    if routes.lookup(header.source) != Some(peer) {
+        return Err(DropReason::SourceNotAllowed);
+    }
+    let inner = header.ecn();
+    let merged = Ecn::decapsulate(inner, outer).ok_or(DropReason::EcnIllegal)?;
+    if merged != inner {
+        ip::set_ecn(packet, merged);
+    }
+    Ok(header.total_length)
+}

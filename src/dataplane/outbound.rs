@@ -1,0 +1,392 @@
+//! From the IP port to the datagram port: route, seal, send; and what waits for a session.
+//!
+//! ```text
+//! read ▶ header ▶ route ▶ endpoint ▶ session? ─ yes ▶ seal into a train ▶ send
+//!                   │         │          └ no ▶ stage, ask the engine for a session
+//!                   └─────────┴ none ▶ ICMP unreachable to the sender
+//! ```
+//!
+//! Packets of one peer leave in the order they came in: while any of them waits, later ones wait
+//! behind it. [LNX device.c:wg_xmit] [LNX send.c:wg_packet_send_staged_packets]
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::dataplane::departures::{Departures, Unsealed};
+use crate::dataplane::port::{DatagramPort, IpPort};
+use crate::dataplane::staged::Staged;
+use crate::dataplane::tables::PeerPath;
+use crate::dataplane::turn::Context;
+use crate::dataplane::{IP_BATCH, Stop};
+use crate::packet::batch::{IpBatch, PLAIN_HEADROOM, PlainBatch, PlainRange};
+use crate::packet::slab::{SLAB_BYTES, Slab};
+use crate::proto::allowed_ips::Routes;
+use crate::proto::device::{Destination, SmallDatagram};
+use crate::proto::drop_reason::DropReason;
+use crate::proto::keypair::Sealer;
+use crate::proto::peer::PeerId;
+use crate::time::Instant;
+use crate::wire::icmp;
+use crate::wire::ip::{Ecn, IpHeader};
+
+/// Trains of a shard: a batch of packets for as many peers fits.
+const TRAINS: usize = IP_BATCH;
+
+/// The outbound half of a shard.
+#[derive(Debug)]
+pub struct Outbound {
+    batch: IpBatch,
+    departures: Departures,
+    staged: Staged,
+    /// Peers whose staged packets can go now.
+    ready: VecDeque<PeerId>,
+    replies: Replies,
+}
+
+impl Default for Outbound {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Outbound {
+    pub fn new() -> Self {
+        Self {
+            batch: IpBatch::with_capacity(IP_BATCH),
+            departures: Departures::new(TRAINS),
+            staged: Staged::new(),
+            ready: VecDeque::new(),
+            replies: Replies::new(),
+        }
+    }
+
+    /// Reads one batch of packets and sends or stages each; true if there were any.
+    ///
+    /// # Errors
+    /// A port is gone.
+    pub fn turn(
+        &mut self,
+        context: &Context<'_>,
+        ip: &mut dyn IpPort,
+        udp: &mut dyn DatagramPort,
+    ) -> Result<bool, Stop> {
+        self.batch.clear();
+        let count = ip.recv(&mut self.batch).map_err(Stop::IpPortGone)?;
+        if count == 0 {
+            return Ok(false);
+        }
+        let routes = context.tables.routes();
+        let mut run = None;
+        for position in 0..count {
+            if let Err(reason) = self.packet(context, &routes, &mut run, position) {
+                context.tables.drops.count(reason);
+            }
+        }
+        drop(routes);
+        self.send_ready(context, udp)?;
+        self.send(context, udp)?;
+        self.replies.deliver(ip).map_err(Stop::IpPortGone)?;
+        Ok(true)
+    }
+
+    /// Appends a handshake message or a cookie reply to what [`Self::send`] sends.
+    ///
+    /// # Errors
+    /// The datagram port is gone.
+    pub fn transmit(
+        &mut self,
+        context: &Context<'_>,
+        udp: &mut dyn DatagramPort,
+        to: Destination,
+        datagram: &SmallDatagram,
+        traffic_class: u8,
+    ) -> Result<(), Stop> {
+        let (path, endpoint) = match to {
+            Destination::Address(endpoint) => (None, Some(endpoint)),
+            Destination::Peer(peer) => {
+                let path = context.tables.peer(peer);
+                let endpoint = path.as_ref().and_then(|path| path.endpoint());
+                (path, endpoint)
+            }
+        };
+        let Some(endpoint) = endpoint else {
+            context.tables.drops.count(DropReason::NoEndpoint);
+            return Ok(());
+        };
+        let departures = &mut self.departures;
+        while !departures.append_handshake(path.as_ref(), endpoint, traffic_class, datagram) {
+            departures.send(context, udp).map_err(Stop::DatagramPortGone)?;
+        }
+        Ok(())
+    }
+
+    /// Appends what is staged for `peer` to what [`Self::send`] sends, or a keepalive if nothing
+    /// is and `or_keepalive`. [WG §6.5]
+    ///
+    /// # Errors
+    /// The datagram port is gone.
+    pub fn flush(
+        &mut self,
+        context: &Context<'_>,
+        udp: &mut dyn DatagramPort,
+        peer: PeerId,
+        or_keepalive: bool,
+    ) -> Result<(), Stop> {
+        if self.staged.has(peer) {
+            self.ready.push_back(peer);
+            self.send_ready(context, udp)
+        } else if or_keepalive {
+            self.keepalive(context, udp, peer)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Appends an empty packet for `peer` to what [`Self::send`] sends; without a session, asks for
+    /// one.
+    ///
+    /// # Errors
+    /// The datagram port is gone.
+    pub fn keepalive(
+        &mut self,
+        context: &Context<'_>,
+        udp: &mut dyn DatagramPort,
+        peer: PeerId,
+    ) -> Result<(), Stop> {
+        let Some(path) = context.tables.peer(peer) else { return Ok(()) };
+        let Some(to) = path.endpoint() else {
+            context.tables.drops.count(DropReason::NoEndpoint);
+            return Ok(());
+        };
+        loop {
+            let Some(sealer) = usable(context.now.mono, &path) else { break };
+            match self.departures.seal(context, &path, to, &sealer, &[], Ecn::NotEct) {
+                Ok(()) => {
+                    keep_fresh_on_send(context, &path, &sealer);
+                    return Ok(());
+                }
+                Err(Unsealed::Full) => {
+                    self.departures.send(context, udp).map_err(Stop::DatagramPortGone)?;
+                }
+                Err(Unsealed::Exhausted | Unsealed::TooBig) => break,
+            }
+        }
+        path.want_session(context.now.mono, context.lane);
+        Ok(())
+    }
+
+    /// Sends what the methods above have left in trains.
+    ///
+    /// # Errors
+    /// The datagram port is gone.
+    pub fn send(
+        &mut self,
+        context: &Context<'_>,
+        udp: &mut dyn DatagramPort,
+    ) -> Result<(), Stop> {
+        self.departures.send(context, udp).map_err(Stop::DatagramPortGone)
+    }
+
+    /// Drops what is staged for `peer`.
+    pub fn purge(&mut self, context: &Context<'_>, peer: PeerId, reason: DropReason) {
+        context.tables.drops.count_many(reason, self.staged.purge(peer) as u64);
+    }
+
+    /// Sends or stages the packet at `position` of the batch. `run` is the path of the packet
+    /// before it, which is most often this one's, too.
+    fn packet(
+        &mut self,
+        context: &Context<'_>,
+        routes: &Routes<PeerId>,
+        run: &mut Option<Arc<PeerPath>>,
+        position: usize,
+    ) -> Result<(), DropReason> {
+        let packet = self.batch.packet(position);
+        let header = IpHeader::parse(packet)
+            .filter(|header| header.total_length <= packet.len())
+            .ok_or(DropReason::OutboundNotIp)?;
+        let peer = routes.lookup(header.destination);
+        if run.as_ref().map(|path| path.peer) != peer {
+            *run = peer.and_then(|peer| context.tables.peer(peer));
+        }
+        let Some(path) = run else {
+            self.replies.unreachable(context.now.mono, packet);
+            return Err(DropReason::NoPeer);
+        };
+        let Some(to) = path.endpoint() else {
+            self.replies.unreachable(context.now.mono, packet);
+            return Err(DropReason::NoEndpoint);
+        };
+        let sealer = usable(context.now.mono, path);
+        let others_wait = self.staged.has(path.peer);
+        if let Some(sealer) = &sealer
+            && !others_wait
+        {
+            match self.departures.seal(context, path, to, sealer, packet, header.ecn()) {
+                Ok(()) => {
+                    keep_fresh_on_send(context, path, sealer);
+                    return Ok(());
+                }
+                Err(Unsealed::TooBig) => return Err(DropReason::OutboundTooBig),
+                // A batch has a train for each packet, so `Full` cannot be; waiting is right for
+                // it all the same.
+                Err(Unsealed::Full | Unsealed::Exhausted) => {}
+            }
+        }
+        let overflow = self.staged.push(path.peer, packet) as u64;
+        context.tables.drops.count_many(DropReason::StagedOverflow, overflow);
+        if sealer.is_none() || !others_wait {
+            path.want_session(context.now.mono, context.lane);
+        } else if !self.ready.contains(&path.peer) {
+            // The session came before its flush: all go in order at the end of this turn.
+            self.ready.push_back(path.peer);
+        }
+        Ok(())
+    }
+
+    /// Seals the staged packets of ready peers, each peer's in order; sends when trains are full.
+    fn send_ready(
+        &mut self,
+        context: &Context<'_>,
+        udp: &mut dyn DatagramPort,
+    ) -> Result<(), Stop> {
+        while let Some(peer) = self.ready.pop_front() {
+            let Some(path) = context.tables.peer(peer) else {
+                self.purge(context, peer, DropReason::PeerRemoved);
+                continue;
+            };
+            while let Some(packet) = self.staged.first(peer) {
+                match seal_staged(context, &mut self.departures, &path, packet) {
+                    Ok(()) => {}
+                    Err(NotNow::Full) => {
+                        self.departures.send(context, udp).map_err(Stop::DatagramPortGone)?;
+                        continue;
+                    }
+                    // It stays staged, in its place.
+                    Err(NotNow::NoSession) => {
+                        path.want_session(context.now.mono, context.lane);
+                        break;
+                    }
+                    Err(NotNow::Never(reason)) => context.tables.drops.count(reason),
+                }
+                self.staged.pop(peer);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Why a staged packet does not go.
+enum NotNow {
+    Full,
+    NoSession,
+    Never(DropReason),
+}
+
+fn seal_staged(
+    context: &Context<'_>,
+    departures: &mut Departures,
+    path: &Arc<PeerPath>,
+    packet: &[u8],
+) -> Result<(), NotNow> {
+    let to = path.endpoint().ok_or(NotNow::Never(DropReason::NoEndpoint))?;
+    let sealer = usable(context.now.mono, path).ok_or(NotNow::NoSession)?;
+    let ecn = IpHeader::parse(packet).map_or(Ecn::NotEct, |header| header.ecn());
+    departures.seal(context, path, to, &sealer, packet, ecn).map_err(|unsealed| match unsealed {
+        Unsealed::Full => NotNow::Full,
+        Unsealed::Exhausted => NotNow::NoSession,
+        Unsealed::TooBig => NotNow::Never(DropReason::OutboundTooBig),
+    })?;
+    keep_fresh_on_send(context, path, &sealer);
+    Ok(())
+}
+
+/// What to send to the peer with, if it may still be used. [WG §6.2]
+fn usable(now: Instant, path: &PeerPath) -> Option<Arc<Sealer>> {
+    path.sealer().as_ref().filter(|sealer| !sealer.is_expired(now)).map(Arc::clone)
+}
+
+/// Asks for a new session in time. [LNX send.c:keep_key_fresh]
+fn keep_fresh_on_send(context: &Context<'_>, path: &PeerPath, sealer: &Sealer) {
+    if sealer.wants_rekey_on_send(context.now.mono) {
+        path.want_session(context.now.mono, context.lane);
+    }
+}
+
+/// ICMP replies that wait for the end of the batch, and how many there may be.
+#[derive(Debug)]
+struct Replies {
+    slab: [Slab; 1],
+    ranges: Vec<PlainRange>,
+    tokens: Tokens,
+}
+
+impl Replies {
+    /// Room between the starts of two replies.
+    const STRIDE: usize = icmp::REPLY_BYTES + PLAIN_HEADROOM;
+
+    fn new() -> Self {
+        Self {
+            slab: [Slab::new()],
+            ranges: Vec::with_capacity(SLAB_BYTES / Self::STRIDE),
+            tokens: Tokens::default(),
+        }
+    }
+
+    /// Answers `packet` with "unreachable", if it may be answered. [LNX device.c:wg_xmit]
+    fn unreachable(&mut self, now: Instant, packet: &[u8]) {
+        let start = PLAIN_HEADROOM + self.ranges.len() * Self::STRIDE;
+        let Some(room) = self.slab[0].get_mut(start..) else { return };
+        let Some(out) = room.first_chunk_mut() else { return };
+        if let Some(len) = icmp::unreachable(packet, out)
+            && self.tokens.take(now)
+        {
+            self.ranges.push(PlainRange { slab: 0, start, len });
+        }
+    }
+
+    fn deliver(&mut self, ip: &mut dyn IpPort) -> Result<(), crate::sys::SysError> {
+        if !self.ranges.is_empty() {
+            // A reply that is not taken is no loss worth a counter.
+            ip.send(&mut PlainBatch::new(&mut self.slab, &self.ranges))?;
+            self.ranges.clear();
+        }
+        Ok(())
+    }
+}
+
+/// A bucket of tokens, one a reply. [RFC 1812 §4.3.2.8] [RFC 4443 §2.4 (f)]
+#[derive(Debug)]
+struct Tokens {
+    left: u32,
+    refilled: Instant,
+}
+
+impl Default for Tokens {
+    fn default() -> Self {
+        Self { left: Self::BURST, refilled: Instant::ZERO }
+    }
+}
+
+impl Tokens {
+    /// Replies in a burst, after a time without any. [LNX icmp.rst:icmp_msgs_burst]
+    const BURST: u32 = 50;
+
+    /// One reply more may be sent each time this has passed: 100 a second.
+    const INTERVAL: Duration = Duration::from_millis(10);
+
+    fn take(&mut self, now: Instant) -> bool {
+        let earned = now.since(self.refilled).as_nanos() / Self::INTERVAL.as_nanos();
+        if earned > 0 {
+            self.left = u32::try_from(earned)
+                .map_or(Self::BURST, |earned| self.left.saturating_add(earned).min(Self::BURST));
+            self.refilled = now;
+        }
+        if self.left == 0 {
+            return false;
+        }
+        self.left -= 1;
+        true
+    }
+}

@@ -1,0 +1,355 @@
+//! What the shards may know: routes, sessions, and how each peer is reached.
+//!
+//! The engine writes, by applying the outputs of the protocol core in their order; shards read,
+//! and write back only what a datagram proves: where a peer is, and how much went each way.
+//!
+//! Locking: every lock here is held for a lookup or a copy, never across AEAD or a system call, and
+//! never two at once. The established path takes one read lock a datagram to find its session, the
+//! replay window of that session, and the endpoint of its peer.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use arc_swap::{ArcSwap, ArcSwapOption, Guard};
+
+use crate::crypto::key::PublicKey;
+use crate::dataplane::inbox::{Inbox, ShardCommand};
+use crate::dataplane::lane::{Lane, Signal};
+use crate::proto::allowed_ips::Routes;
+use crate::proto::constants::{DEFAULT_MTU, REKEY_TIMEOUT};
+use crate::proto::device::Output;
+use crate::proto::drop_reason::{DropReason, Drops};
+use crate::proto::endpoint::{Endpoint, LocalSource};
+use crate::proto::index::Index;
+use crate::proto::keypair::{Opener, Sealer};
+use crate::proto::peer::PeerId;
+use crate::proto::replay::ReplayWindow;
+use crate::proto::timers::Facts;
+use crate::time::Instant;
+
+/// Locks that share the sessions, so that installing one seldom meets a lookup.
+const SESSION_STRIPES: usize = 16;
+
+/// One session, for the datagrams that name its index.
+#[derive(Debug)]
+pub struct Session {
+    pub index: Index,
+    pub opener: Opener,
+    pub path: Arc<PeerPath>,
+    sealer: Arc<Sealer>,
+    replay: Mutex<ReplayWindow>,
+    /// False while the session is the responder's `next`. [LNX noise.c:wg_noise_received_with_keypair]
+    confirmed: AtomicBool,
+    /// Whether this session has asked for its successor because it only receives.
+    /// [LNX receive.c:keep_key_fresh]
+    asked_for_successor: AtomicBool,
+}
+
+impl Session {
+    pub fn replay(&self) -> MutexGuard<'_, ReplayWindow> {
+        self.replay.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that a packet of this session was authenticated; the first one is reported.
+    pub fn confirm(&self, lane: &Lane) {
+        if self.confirmed.load(Ordering::Relaxed) || self.confirmed.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        if !lane.signal(Signal::Confirmed(self.index)) {
+            self.confirmed.store(false, Ordering::Relaxed);
+        }
+    }
+
+    /// Asks once for a new session if this is the current one and about to end. [WG §6.2]
+    pub fn keep_fresh_on_receive(&self, now: Instant, lane: &Lane) {
+        if self.opener.wants_rekey_on_receive(now)
+            && self.path.sealer().as_ref().is_some_and(|current| Arc::ptr_eq(current, &self.sealer))
+            && !self.asked_for_successor.swap(true, Ordering::Relaxed)
+            && !self.path.want_session(now, lane)
+        {
+            self.asked_for_successor.store(false, Ordering::Relaxed);
+        }
+    }
+}
+
+/// How one peer is reached, and what has gone to and fro.
+#[derive(Debug)]
+pub struct PeerPath {
+    pub peer: PeerId,
+    pub public_key: PublicKey,
+    pub facts: Arc<Facts>,
+    /// What to send with now.
+    current: ArcSwapOption<Sealer>,
+    endpoint: Mutex<Option<Endpoint>>,
+    /// Bytes of all datagrams sent and of all authenticated ones received, headers included, as
+    /// the kernel counts them. Ordering: relaxed, statistics.
+    tx_bytes: AtomicU64,
+    rx_bytes: AtomicU64,
+    /// Before this time, in nanoseconds of boot time, no session is asked for again.
+    ask_again_after: AtomicU64,
+}
+
+impl PeerPath {
+    fn new(peer: PeerId, public_key: PublicKey, facts: Arc<Facts>) -> Self {
+        Self {
+            peer,
+            public_key,
+            facts,
+            current: ArcSwapOption::empty(),
+            endpoint: Mutex::new(None),
+            tx_bytes: AtomicU64::new(0),
+            rx_bytes: AtomicU64::new(0),
+            ask_again_after: AtomicU64::new(0),
+        }
+    }
+
+    pub fn sealer(&self) -> Guard<Option<Arc<Sealer>>> {
+        self.current.load()
+    }
+
+    pub fn endpoint(&self) -> Option<Endpoint> {
+        *self.lock_endpoint()
+    }
+
+    /// The peer was heard from `endpoint`, authenticated; the last writer wins. [WG §2.1]
+    pub fn roam(&self, endpoint: Endpoint) {
+        let mut known = self.lock_endpoint();
+        if *known != Some(endpoint) {
+            *known = Some(endpoint);
+        }
+    }
+
+    /// Forgets which of our addresses the peer was reached from.
+    pub fn clear_source(&self) {
+        if let Some(endpoint) = &mut *self.lock_endpoint() {
+            endpoint.local = None;
+        }
+    }
+
+    /// Forgets `source` because it is no longer an address of ours, unless another has taken its
+    /// place. [P-81]
+    pub fn lose_source(&self, source: Option<LocalSource>) {
+        if let Some(endpoint) = &mut *self.lock_endpoint()
+            && endpoint.local == source
+        {
+            endpoint.local = None;
+        }
+    }
+
+    pub fn tx_bytes(&self) -> u64 {
+        self.tx_bytes.load(Ordering::Relaxed)
+    }
+
+    pub fn rx_bytes(&self) -> u64 {
+        self.rx_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Counts datagrams to the peer, handshake messages included.
+    pub fn count_sent(&self, bytes: usize) {
+        self.tx_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Counts authenticated datagrams of the peer, handshake messages included.
+    pub fn count_received(&self, bytes: usize) {
+        self.rx_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Asks the engine for a session, unless it was asked within [`REKEY_TIMEOUT`]; false if the
+    /// engine could not be told. Costs one load when it has been asked.
+    pub fn want_session(&self, now: Instant, lane: &Lane) -> bool {
+        let due = self.ask_again_after.load(Ordering::Relaxed);
+        if now.as_nanos() < due {
+            return true;
+        }
+        let next = (now + REKEY_TIMEOUT).as_nanos();
+        let order = Ordering::Relaxed;
+        if self.ask_again_after.compare_exchange(due, next, order, order).is_err() {
+            return true;
+        }
+        let told = lane.signal(Signal::WantSession(self.peer));
+        if !told {
+            self.ask_again_after.store(due, Ordering::Relaxed);
+        }
+        told
+    }
+
+    /// The next packet without a session asks for one at once.
+    fn ask_at_once(&self) {
+        self.ask_again_after.store(0, Ordering::Relaxed);
+    }
+
+    /// Tells the engine if the facts have made something due before it will look.
+    pub fn nudge(&self, lane: &Lane) {
+        if self.facts.needs_nudge() {
+            // If there is no room, the engine is at work, and comes to this peer by itself no
+            // later than its next deadline.
+            let _ = lane.signal(Signal::Nudge(self.peer));
+        }
+    }
+
+    fn lock_endpoint(&self) -> MutexGuard<'_, Option<Endpoint>> {
+        self.endpoint.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+type Stripe = RwLock<HashMap<Index, Arc<Session>>>;
+
+/// The tables of one device, shared by its engine and all its shards.
+#[derive(Debug)]
+pub struct Tables {
+    routes: ArcSwap<Routes<PeerId>>,
+    sessions: [Stripe; SESSION_STRIPES],
+    peers: RwLock<HashMap<PeerId, Arc<PeerPath>>>,
+    mtu: AtomicU32,
+    /// Packets that ended here, by reason.
+    pub drops: Drops,
+}
+
+impl Default for Tables {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Tables {
+    pub fn new() -> Self {
+        Self {
+            routes: ArcSwap::from_pointee(Routes::new()),
+            sessions: std::array::from_fn(|_| RwLock::default()),
+            peers: RwLock::default(),
+            mtu: AtomicU32::new(u32::from(DEFAULT_MTU)),
+            drops: Drops::new(),
+        }
+    }
+
+    /// Does what `output` asks of the tables, or passes it on to the shard behind `inbox`.
+    ///
+    /// Returns outputs that are for the engine itself: `RoutesChanged`, which it answers by
+    /// [`Self::set_routes`], and events.
+    pub fn apply(&self, output: Output, inbox: &Inbox) -> Option<Output> {
+        match output {
+            Output::Install { peer, index, opener, sealer, confirmed } => {
+                if let Some(path) = self.peer(peer) {
+                    self.install(path, index, opener, sealer, confirmed);
+                }
+            }
+            Output::Current { peer, sealer } => {
+                if let Some(path) = self.peer(peer) {
+                    path.current.store(sealer);
+                    path.ask_at_once();
+                }
+            }
+            Output::Retire(index) => {
+                write(self.stripe(index)).remove(&index);
+            }
+            Output::PeerAdded { peer, public_key, facts } => {
+                let path = Arc::new(PeerPath::new(peer, public_key, facts));
+                write(&self.peers).insert(peer, path);
+            }
+            Output::PeerRemoved(peer) => {
+                write(&self.peers).remove(&peer);
+                inbox.post(ShardCommand::Forget(peer));
+            }
+            Output::Roamed(peer, endpoint) => {
+                if let Some(path) = self.peer(peer) {
+                    path.roam(endpoint);
+                }
+            }
+            Output::ClearSource(peer) => {
+                if let Some(path) = self.peer(peer) {
+                    path.clear_source();
+                }
+            }
+            Output::Transmit { to, datagram, traffic_class } => {
+                if !inbox.post(ShardCommand::Transmit { to, datagram, traffic_class }) {
+                    self.drops.count(DropReason::UdpSendFailed);
+                }
+            }
+            Output::Keepalive(peer) => {
+                if !inbox.post(ShardCommand::Keepalive(peer)) {
+                    self.drops.count(DropReason::UdpSendFailed);
+                }
+            }
+            Output::Flush(peer) => {
+                inbox.post(ShardCommand::Flush(peer));
+            }
+            Output::SendStaged(peer) => {
+                inbox.post(ShardCommand::SendStaged(peer));
+            }
+            Output::PurgeStaged(peer) => {
+                if let Some(path) = self.peer(peer) {
+                    path.ask_at_once();
+                }
+                inbox.post(ShardCommand::Purge(peer));
+            }
+            output @ (Output::RoutesChanged | Output::Event(_)) => return Some(output),
+        }
+        None
+    }
+
+    fn install(
+        &self,
+        path: Arc<PeerPath>,
+        index: Index,
+        opener: Opener,
+        sealer: Arc<Sealer>,
+        confirmed: bool,
+    ) {
+        let session = Session {
+            index,
+            opener,
+            path,
+            sealer,
+            replay: Mutex::new(ReplayWindow::new()),
+            confirmed: AtomicBool::new(confirmed),
+            asked_for_successor: AtomicBool::new(false),
+        };
+        write(self.stripe(index)).insert(index, Arc::new(session));
+    }
+
+    /// Lets shards route by `routes` from their next batch on.
+    pub fn set_routes(&self, routes: Routes<PeerId>) {
+        self.routes.store(Arc::new(routes));
+    }
+
+    /// Sets the largest inner packet in bytes, up to which packets are padded. [WG §5.4.6]
+    pub fn set_mtu(&self, mtu: u32) {
+        self.mtu.store(mtu, Ordering::Relaxed);
+    }
+
+    pub fn mtu(&self) -> u32 {
+        self.mtu.load(Ordering::Relaxed)
+    }
+
+    /// The routes of one batch.
+    pub fn routes(&self) -> Guard<Arc<Routes<PeerId>>> {
+        self.routes.load()
+    }
+
+    /// Whose `address` is, by the longest prefix.
+    pub fn route(&self, address: IpAddr) -> Option<PeerId> {
+        self.routes.load().lookup(address)
+    }
+
+    pub fn session(&self, index: Index) -> Option<Arc<Session>> {
+        read(self.stripe(index)).get(&index).map(Arc::clone)
+    }
+
+    pub fn peer(&self, peer: PeerId) -> Option<Arc<PeerPath>> {
+        read(&self.peers).get(&peer).map(Arc::clone)
+    }
+
+    const fn stripe(&self, index: Index) -> &Stripe {
+        &self.sessions[index.0 as usize % SESSION_STRIPES]
+    }
+}
+
+fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
+    lock.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
+    lock.write().unwrap_or_else(PoisonError::into_inner)
+}
