@@ -180,11 +180,7 @@ impl Outbound {
     ///
     /// # Errors
     /// The datagram port is gone.
-    pub fn send(
-        &mut self,
-        context: &Context<'_>,
-        udp: &mut dyn DatagramPort,
-    ) -> Result<(), Stop> {
+    pub fn send(&mut self, context: &Context<'_>, udp: &mut dyn DatagramPort) -> Result<(), Stop> {
         self.departures.send(context, udp).map_err(Stop::DatagramPortGone)
     }
 
@@ -293,11 +289,13 @@ fn seal_staged(
     let to = path.endpoint().ok_or(NotNow::Never(DropReason::NoEndpoint))?;
     let sealer = usable(context.now.mono, path).ok_or(NotNow::NoSession)?;
     let ecn = IpHeader::parse(packet).map_or(Ecn::NotEct, |header| header.ecn());
-    departures.seal(context, path, to, &sealer, packet, ecn).map_err(|unsealed| match unsealed {
-        Unsealed::Full => NotNow::Full,
-        Unsealed::Exhausted => NotNow::NoSession,
-        Unsealed::TooBig => NotNow::Never(DropReason::OutboundTooBig),
-    })?;
+    departures.seal(context, path, to, &sealer, packet, ecn).map_err(
+        |unsealed| match unsealed {
+            Unsealed::Full => NotNow::Full,
+            Unsealed::Exhausted => NotNow::NoSession,
+            Unsealed::TooBig => NotNow::Never(DropReason::OutboundTooBig),
+        },
+    )?;
     keep_fresh_on_send(context, path, &sealer);
     Ok(())
 }

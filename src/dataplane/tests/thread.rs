@@ -1,0 +1,115 @@
+//! The thread loop, over loopback sockets.
+
+use std::net::UdpSocket;
+use std::os::fd::BorrowedFd;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
+
+use super::*;
+use crate::dataplane::Stop;
+use crate::dataplane::port::IpPort;
+use crate::dataplane::shard::ShardThread;
+use crate::dataplane::udp_port::UdpPort;
+use crate::packet::batch::{IpBatch, PlainBatch};
+use crate::sys::SysError;
+use crate::sys::udp::UdpSockets;
+
+/// Counts how often the shard looks for packets.
+struct Counting(MemoryIpPort, Arc<AtomicUsize>);
+
+impl IpPort for Counting {
+    fn recv(&mut self, batch: &mut IpBatch) -> Result<usize, SysError> {
+        self.1.fetch_add(1, Ordering::Relaxed);
+        self.0.recv(batch)
+    }
+
+    fn send(&mut self, packets: &mut PlainBatch<'_>) -> Result<usize, SysError> {
+        self.0.send(packets)
+    }
+
+    fn fd(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+}
+
+struct Running {
+    node: Node,
+    looks: Arc<AtomicUsize>,
+    port: u16,
+    told: mpsc::Receiver<()>,
+    thread: ShardThread,
+}
+
+fn running() -> Running {
+    let node = Node::new(A, &[("10.0.2.0/24", PEER)]);
+    let looks = Arc::new(AtomicUsize::new(0));
+    let sockets = Arc::new(UdpSockets::bind(0, 0).unwrap());
+    let port = sockets.local_port();
+    let shard = Shard::new(
+        Box::new(Counting(node.ip.clone(), Arc::clone(&looks))),
+        Box::new(UdpPort::new(sockets)),
+        Arc::clone(&node.tables),
+        Arc::clone(&node.lane),
+        Arc::clone(&node.inbox),
+    );
+    let (tell, told) = mpsc::channel();
+    // The receiver is gone at the end of a test, when the shard reports its own end.
+    node.lane.set_waker(move || tell.send(()).unwrap_or(()));
+    let thread = ShardThread::spawn(shard).unwrap();
+    Running { node, looks, port, told, thread }
+}
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+#[test]
+fn a_datagram_from_the_network_wakes_the_shard() {
+    let running = running();
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let message = [&[1, 0, 0, 0][..], &[0; 144]].concat();
+    socket.send_to(&message, ("127.0.0.1", running.port)).unwrap();
+    running.told.recv_timeout(PATIENCE).unwrap();
+    let incoming = running.node.lane.next_handshake().unwrap();
+    assert_eq!(incoming.from.remote, socket.local_addr().unwrap());
+    assert_eq!(incoming.from.local.unwrap().address, IpAddr::from([127, 0, 0, 1]));
+    assert_eq!(&*incoming.datagram, message);
+}
+
+#[test]
+fn a_command_wakes_the_shard_and_is_sent() {
+    let running = running();
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    let [initiator, _] = handshake(crate::sys::clock::now(), [11, 22]);
+    running.node.make_current(running.node.install(initiator, true));
+    running.node.reach(socket.local_addr().unwrap());
+    running.node.apply(Output::Keepalive(PEER));
+    let mut buffer = [0; 100];
+    assert_eq!(socket.recv(&mut buffer).unwrap(), 32);
+}
+
+#[test]
+fn an_idle_shard_does_not_look_for_work() {
+    let running = running();
+    // Long enough for the spin after the start to end, thousands of times.
+    assert!(running.told.recv_timeout(Duration::from_millis(300)).is_err());
+    let before = running.looks.load(Ordering::Relaxed);
+    assert!(running.told.recv_timeout(Duration::from_millis(200)).is_err());
+    assert_eq!(running.looks.load(Ordering::Relaxed), before);
+}
+
+#[test]
+fn dropping_the_thread_ends_and_joins_the_shard() {
+    let Running { node, thread, looks, .. } = running();
+    drop(thread);
+    assert!(matches!(node.signals()[..], [Signal::Stopped(Stop::Shutdown)]));
+    assert_eq!(Arc::strong_count(&looks), 1, "the ports are closed");
+}
+
+#[test]
+fn a_shard_whose_port_goes_tells_the_engine() {
+    let running = running();
+    running.node.ip.vanish();
+    running.node.apply(Output::Keepalive(PEER));
+    running.told.recv_timeout(PATIENCE).unwrap();
+    assert!(matches!(running.node.signals()[..], [Signal::Stopped(Stop::IpPortGone(_))]));
+}
