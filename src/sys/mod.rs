@@ -12,6 +12,7 @@
 
 pub mod clock;
 pub mod cmsg;
+pub mod echo;
 pub mod entropy;
 pub mod inotify;
 pub mod interface;
@@ -19,6 +20,7 @@ pub mod link_watch;
 pub mod netns;
 pub mod poll;
 pub mod process;
+pub mod sandbox;
 pub mod tun;
 pub mod udp;
 

@@ -1,0 +1,31 @@
+//! `hybridwg up FILE|NAME`.
+
+use crate::cli::file;
+use crate::cli::message::{Failure, Terminal};
+use crate::control::daemon;
+use crate::control::interrupt::Interrupt;
+use crate::control::resolve::{Retries, resolve};
+use crate::control::up::{self, Up};
+
+/// Brings the interface of a configuration file up, and returns once it works; its daemon stays.
+///
+/// # Errors
+/// [`Failure::Usage`] if the file is not usable; otherwise what stood in the way, after everything
+/// that was done has been taken back.
+pub fn run(argument: &str) -> Result<(), Failure> {
+    let (located, config) = file::open(argument)?;
+    file::refuse_unavailable(&located, &config)?;
+    let interrupt = Interrupt::on_signals()?;
+    let retries = Retries::from_environment()?;
+    let request =
+        config.to_request(|host, port| resolve(host, port, retries, &mut Terminal, &interrupt))?;
+    let plan = Up {
+        interface: &located.interface,
+        file: located.path,
+        config: &config,
+        request,
+        start: |interface| daemon::spawn_daemon(interface).map_err(Into::into),
+    };
+    up::up(plan, &mut Terminal, &interrupt)?;
+    Ok(())
+}
