@@ -3,6 +3,7 @@
 // Helpers of tests are test code too, which clippy cannot see outside `#[test]` functions.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
 
+mod boringtun;
 mod fuzz;
 mod host;
 mod tidy;
