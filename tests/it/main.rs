@@ -6,4 +6,5 @@
 mod boringtun;
 mod fuzz;
 mod host;
+mod sim;
 mod tidy;
