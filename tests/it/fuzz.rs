@@ -42,3 +42,8 @@ fn the_config_corpus_holds() {
 fn the_uapi_corpus_holds() {
     replay("uapi", targets::uapi);
 }
+
+#[test]
+fn the_datagram_corpus_holds() {
+    replay("datagram", targets::datagram);
+}
