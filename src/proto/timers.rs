@@ -141,7 +141,7 @@ impl Default for Facts {
 /// The longest jitter.
 const MAX_JITTER: Duration = Duration::from_millis(REKEY_TIMEOUT_JITTER_MAX_MS as u64);
 
-/// What can fall due at a peer. [LNX timers.c]
+/// What can fall due at a peer. [LNX timers.c:wg_timers_init]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Deadline {
     /// Keys have outlived every session they could serve. [WG §6.3]
