@@ -1,12 +1,15 @@
 //! A network that exists in memory: devices, links and a clock that jumps from event to event.
 //!
 //! Hours of protocol time pass in milliseconds, and equal seeds give equal runs. A [`Node`] is the
-//! protocol core with the smallest data plane that keeps its rules; a [`Sim`] carries datagrams
-//! between nodes, badly if the [`Link`] says so, and writes down what was sent when.
+//! protocol core and a real shard on ports made of queues, with a few lines between them in the
+//! place of the engine; a [`Sim`] carries datagrams between nodes, badly if the [`Link`] says so,
+//! and writes down what was sent when.
 //!
 //! ```text
 //!   Node a ──▶ (NAT) ──▶ link: latency, loss, reordering, duplication ──▶ (NAT) ──▶ Node b
 //! ```
+//!
+//! Node `n` has the inner address 10.0.0.n+1 and the outer address 192.0.2.n+1.
 
 mod configure;
 mod cookies;
@@ -14,24 +17,28 @@ mod handshake;
 mod timers;
 mod weather;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::net::SocketAddr;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use hybridwg::crypto::entropy::{Entropy, SeededEntropy};
 use hybridwg::crypto::key::{PresharedKey, PrivateKey, PublicKey};
+use hybridwg::dataplane::inbox::Inbox;
+use hybridwg::dataplane::lane::{Lane, Signal};
+use hybridwg::dataplane::memory_port::{MemoryDatagramPort, MemoryIpPort};
+use hybridwg::dataplane::shard::{Shard, Turn};
+use hybridwg::dataplane::tables::Tables;
 use hybridwg::proto::device::{
-    Change, Destination, Device, Event, Load, Output, Outputs, PeerUpdate,
+    AllowedIpChange, Change, Device, Event, Load, Output, Outputs, PeerUpdate,
 };
 use hybridwg::proto::drop_reason::DropReason;
 use hybridwg::proto::endpoint::Endpoint;
 use hybridwg::proto::index::Index;
-use hybridwg::proto::keypair::{Opener, Sealer};
-use hybridwg::proto::peer_id::PeerId;
-use hybridwg::proto::replay::ReplayWindow;
-use hybridwg::proto::timers::Facts;
+use hybridwg::proto::peer::PeerId;
 use hybridwg::time::{Instant, Now, Wall};
+use hybridwg::wire::checksum::checksum;
+use hybridwg::wire::ip::Ecn;
 use hybridwg::wire::message::{Message, classify};
 
 /// Where the wall clock stands when the simulation begins.
@@ -93,72 +100,77 @@ impl Link {
     pub const GOOD: Self = Self { latency: ms(10), jitter: ms(0), loss: 0, duplication: 0 };
 }
 
-/// A session as the data plane knows it.
-struct Session {
-    peer: PeerId,
-    opener: Opener,
-    window: ReplayWindow,
-    confirmed: bool,
-}
-
-/// A peer as the data plane knows him.
-struct Path {
-    public_key: PublicKey,
-    facts: Arc<Facts>,
-    current: Option<Arc<Sealer>>,
-    endpoint: Option<Endpoint>,
-    staged: VecDeque<Vec<u8>>,
-    source_cleared: u32,
-}
-
 pub struct Node {
     pub device: Device,
+    pub tables: Arc<Tables>,
     pub address: SocketAddr,
     pub load: Load,
     /// What the wall clock is off by, in seconds.
     pub wall_offset: i64,
     pub events: Vec<(Instant, Event)>,
-    pub drops: HashMap<DropReason, u32>,
     /// What came in for the user, in order.
     pub delivered: Vec<(Instant, Vec<u8>)>,
+    /// How many packets of the user were answered by "unreachable".
+    pub unreachable: u32,
     /// If set, the node is behind a NAT that forgets it after so long without outbound traffic.
     pub nat: Option<Duration>,
-    nat_used: Instant,
-    sessions: BTreeMap<Index, Session>,
-    paths: BTreeMap<PeerId, Path>,
-    out: Outputs,
-    wire: Vec<(SocketAddr, Vec<u8>)>,
     pub routes_changed: u32,
+    /// How often a peer's remembered source address was forgotten.
+    pub sources_cleared: u32,
+    nat_used: Instant,
+    inner: Ipv4Addr,
+    sessions: BTreeSet<Index>,
+    out: Outputs,
+    shard: Shard,
+    lane: Arc<Lane>,
+    inbox: Arc<Inbox>,
+    ip: MemoryIpPort,
+    udp: MemoryDatagramPort,
 }
 
 impl Node {
-    fn new(seed: u64, address: SocketAddr) -> Self {
+    fn new(seed: u64, n: usize) -> Self {
+        let (tables, lane, inbox) = <(Arc<Tables>, Arc<Lane>, Arc<Inbox>)>::default();
+        let (ip, udp) = (MemoryIpPort::default(), MemoryDatagramPort::default());
+        let shard = Shard::new(
+            Box::new(ip.clone()),
+            Box::new(udp.clone()),
+            Arc::clone(&tables),
+            Arc::clone(&lane),
+            Arc::clone(&inbox),
+        );
         Self {
             device: Device::new(Box::new(SeededEntropy::new(seed))),
-            address,
+            tables,
+            address: SocketAddr::from(([192, 0, 2, 1 + n as u8], 51820)),
             load: Load::Normal,
             wall_offset: 0,
             events: Vec::new(),
-            drops: HashMap::new(),
             delivered: Vec::new(),
+            unreachable: 0,
             nat: None,
-            nat_used: Instant::ZERO,
-            sessions: BTreeMap::new(),
-            paths: BTreeMap::new(),
-            out: Outputs::new(),
-            wire: Vec::new(),
             routes_changed: 0,
+            sources_cleared: 0,
+            nat_used: Instant::ZERO,
+            inner: inner_address(n),
+            sessions: BTreeSet::new(),
+            out: Outputs::new(),
+            shard,
+            lane,
+            inbox,
+            ip,
+            udp,
         }
     }
 
-    pub fn drops(&self, reason: DropReason) -> u32 {
-        self.drops.get(&reason).copied().unwrap_or(0)
+    pub fn drops(&self, reason: DropReason) -> u64 {
+        self.tables.drops.get(reason)
     }
 
-    /// Who the peer of this key is reached at.
+    /// Where the peer of this key is reached.
     pub fn endpoint(&self, key: &PublicKey) -> Option<SocketAddr> {
-        let path = self.paths.values().find(|path| path.public_key == *key)?;
-        path.endpoint.map(|endpoint| endpoint.remote)
+        let path = self.tables.peer(self.device.peer_id(key)?)?;
+        path.endpoint().map(|endpoint| endpoint.remote)
     }
 
     /// How many sessions can be received with.
@@ -167,194 +179,96 @@ impl Node {
     }
 
     pub fn session_indices(&self) -> Vec<Index> {
-        self.sessions.keys().copied().collect()
+        self.sessions.iter().copied().collect()
     }
 
-    pub fn staged_count(&self) -> usize {
-        self.paths.values().map(|path| path.staged.len()).sum()
-    }
-
-    /// How often a peer's remembered source address was forgotten.
-    pub fn sources_cleared(&self) -> u32 {
-        self.paths.values().map(|path| path.source_cleared).sum()
-    }
-
-    fn configure(&mut self, now: Now, change: Change) {
-        self.device.configure(now, change, &mut self.out).expect("the change is acceptable");
-        self.apply(now);
-    }
-
-    /// The user sends `packet` to `peer`; nothing in it would be a keepalive.
-    fn send(&mut self, now: Now, peer: PeerId, packet: Vec<u8>) {
-        assert!(!packet.is_empty());
-        let path = self.paths.get_mut(&peer).expect("the peer is known");
-        path.staged.push_back(packet);
-        if path.staged.len() > 128 {
-            path.staged.pop_front();
+    /// Turns shard and core until neither has anything to do.
+    fn settle(&mut self, now: Now) {
+        loop {
+            self.apply(now);
+            match self.shard.turn(now) {
+                Turn::Worked => {}
+                Turn::Idle if self.listen(now) => {}
+                Turn::Idle => break,
+                Turn::Stopped(stop) => panic!("{stop:?}"),
+            }
         }
-        self.send_staged(now, peer);
-        self.apply(now);
-    }
-
-    fn send_staged(&mut self, now: Now, peer: PeerId) {
-        while let Some(packet) = self.paths.get_mut(&peer).and_then(|path| path.staged.pop_front())
-        {
-            if let Err(packet) = self.seal(now, peer, packet) {
-                self.paths.get_mut(&peer).expect("it was there").staged.push_front(packet);
-                self.device.want_session(now, peer, &mut self.out);
-                break;
+        for packet in self.ip.take_delivered() {
+            match packet[9] {
+                PROTOCOL => self.delivered.push((now.mono, packet[20..].to_vec())),
+                _ => self.unreachable += 1,
             }
         }
     }
 
-    /// Seals and sends, or gives the packet back if there is no session for it.
-    fn seal(&mut self, now: Now, peer: PeerId, packet: Vec<u8>) -> Result<(), Vec<u8>> {
-        let path = self.paths.get_mut(&peer).expect("the peer is known");
-        let Some(sealer) = path.current.clone().filter(|sealer| !sealer.is_expired(now.mono))
-        else {
-            return Err(packet);
-        };
-        let Some(mut range) = sealer.reserve(1) else { return Err(packet) };
-        let counter = range.next().expect("one was reserved");
-        let padding = packet.len().next_multiple_of(16) - packet.len();
-        let mut datagram = vec![0; 16 + packet.len() + padding + 16];
-        sealer.seal(counter, &packet, padding, &mut datagram);
-        path.facts.any_authenticated_sent(now.mono);
-        if !packet.is_empty() {
-            path.facts.data_sent(now.mono);
-        }
-        let nudge = path.facts.needs_nudge();
-        if let Some(endpoint) = path.endpoint {
-            self.wire.push((endpoint.remote, datagram));
-        }
-        if sealer.wants_rekey_on_send(now.mono) {
-            self.device.want_session(now, peer, &mut self.out);
-        }
-        if nudge {
-            self.device.handle_nudge(now, peer, &mut self.out);
-        }
-        Ok(())
-    }
-
-    fn receive(&mut self, now: Now, from: SocketAddr, datagram: &[u8]) {
-        let from = Endpoint::new(from);
-        let result = match classify(datagram) {
-            Some(Message::Transport { receiver, .. }) => {
-                self.open(now, from, Index(receiver), datagram)
+    /// Hands what the shard reports to the core; false if there was nothing.
+    fn listen(&mut self, now: Now) -> bool {
+        let Self { device, out, lane, .. } = self;
+        if let Some(signal) = lane.next_signal() {
+            match signal {
+                Signal::WantSession(peer) => device.want_session(now, peer, out),
+                Signal::Confirmed(index) => device.handle_confirmed(now, index, out),
+                Signal::Nudge(peer) => device.handle_nudge(now, peer, out),
+                Signal::Stopped(stop) => panic!("{stop:?}"),
             }
-            Some(_) | None => self
-                .device
-                .handle_handshake(now, from, self.load, datagram, &mut self.out)
-                .map(|_| ()),
-        };
-        if let Err(reason) = result {
-            *self.drops.entry(reason).or_default() += 1;
+        } else if let Some(message) = lane.next_handshake() {
+            let result =
+                device.handle_handshake(now, message.from, self.load, &message.datagram, out);
+            if let Err(reason) = result {
+                self.tables.drops.count(reason);
+            }
+        } else {
+            return false;
         }
-        self.apply(now);
-    }
-
-    fn open(
-        &mut self,
-        now: Now,
-        from: Endpoint,
-        index: Index,
-        datagram: &[u8],
-    ) -> Result<(), DropReason> {
-        let session = self.sessions.get_mut(&index).ok_or(DropReason::UnknownIndex)?;
-        let mut datagram = datagram.to_vec();
-        let (proof, plaintext) = session.opener.open(now.mono, &mut datagram)?;
-        session.window.accept(&proof)?;
-        let peer = session.peer;
-        let unconfirmed = !std::mem::replace(&mut session.confirmed, true);
-        let wants_rekey = session.opener.wants_rekey_on_receive(now.mono);
-        let path = self.paths.get_mut(&peer).expect("a session belongs to a peer");
-        path.endpoint = Some(from);
-        path.facts.any_authenticated_received(now.mono);
-        if !plaintext.is_empty() {
-            path.facts.data_received(now.mono);
-            self.delivered.push((now.mono, datagram[plaintext].to_vec()));
-        }
-        let nudge = path.facts.needs_nudge();
-        if unconfirmed {
-            self.device.handle_confirmed(now, index, &mut self.out);
-        }
-        if wants_rekey {
-            self.device.want_session(now, peer, &mut self.out);
-        }
-        if nudge {
-            self.device.handle_nudge(now, peer, &mut self.out);
-        }
-        Ok(())
+        true
     }
 
     fn apply(&mut self, now: Now) {
-        while !self.out.is_empty() {
-            let outputs: Vec<_> = self.out.drain().collect();
-            for output in outputs {
-                self.apply_one(now, output);
-            }
-        }
-    }
-
-    fn path(&mut self, peer: PeerId) -> &mut Path {
-        self.paths.get_mut(&peer).expect("outputs name peers that were added")
-    }
-
-    fn apply_one(&mut self, now: Now, output: Output) {
-        match output {
-            Output::Transmit { to, datagram, traffic_class } => {
-                let expected = if Kind::of(&datagram) == Kind::CookieReply { 0 } else { 0x88 };
-                assert_eq!(traffic_class, expected, "P-21");
-                let to = match to {
-                    Destination::Peer(peer) => self.path(peer).endpoint,
-                    Destination::Address(endpoint) => Some(endpoint),
-                };
-                let to = to.expect("nothing is sent to a peer without an endpoint");
-                self.wire.push((to.remote, datagram.to_vec()));
-            }
-            Output::Install { peer, index, opener, confirmed, sealer: _ } => {
-                let window = ReplayWindow::default();
-                let session = Session { peer, opener, window, confirmed };
-                let known = self.sessions.insert(index, session);
-                assert!(known.is_none(), "an index is used once");
-            }
-            Output::Current { peer, sealer } => self.path(peer).current = sealer,
-            Output::Retire(index) => {
-                self.sessions.remove(&index).expect("only sessions are retired, and once");
-            }
-            Output::Flush(peer) => {
-                if self.path(peer).staged.is_empty() {
-                    self.seal(now, peer, Vec::new()).expect("there is a session");
-                } else {
-                    self.send_staged(now, peer);
+        for output in self.out.drain() {
+            match &output {
+                Output::Install { index, .. } => {
+                    assert!(self.sessions.insert(*index), "a live index is not used again");
                 }
+                Output::Retire(index) => {
+                    assert!(self.sessions.remove(index), "only sessions are retired, and once");
+                }
+                Output::ClearSource(_) => self.sources_cleared += 1,
+                _ => {}
             }
-            Output::SendStaged(peer) => self.send_staged(now, peer),
-            Output::Keepalive(peer) => {
-                self.seal(now, peer, Vec::new()).expect("there is a session");
+            match self.tables.apply(output, &self.inbox) {
+                Some(Output::RoutesChanged) => {
+                    self.routes_changed += 1;
+                    self.tables.set_routes(self.device.allowed_ips().routes());
+                }
+                Some(Output::Event(event)) => self.events.push((now.mono, event)),
+                Some(other) => panic!("{other:?} is nobody's"),
+                None => {}
             }
-            Output::PurgeStaged(peer) => self.path(peer).staged.clear(),
-            Output::ClearSource(peer) => self.path(peer).source_cleared += 1,
-            Output::Roamed(peer, endpoint) => self.path(peer).endpoint = Some(endpoint),
-            Output::PeerAdded { peer, public_key, facts } => {
-                let path = Path {
-                    public_key,
-                    facts,
-                    current: None,
-                    endpoint: None,
-                    staged: VecDeque::new(),
-                    source_cleared: 0,
-                };
-                assert!(self.paths.insert(peer, path).is_none(), "a handle is given out once");
-            }
-            Output::PeerRemoved(peer) => {
-                self.paths.remove(&peer).expect("a peer is removed once");
-                assert!(self.sessions.values().all(|session| session.peer != peer));
-            }
-            Output::RoutesChanged => self.routes_changed += 1,
-            Output::Event(event) => self.events.push((now.mono, event)),
         }
     }
+
+    fn nat_idle(&self, now: Instant) -> Duration {
+        now.since(self.nat_used)
+    }
+}
+
+/// Of the inner packets: for experiments. [RFC 3692]
+const PROTOCOL: u8 = 253;
+
+pub fn inner_address(node: usize) -> Ipv4Addr {
+    Ipv4Addr::new(10, 0, 0, 1 + node as u8)
+}
+
+fn inner_packet(from: Ipv4Addr, to: Ipv4Addr, payload: &[u8]) -> Vec<u8> {
+    let mut packet = vec![0x45, 0, 0, 0, 0, 0, 0, 0, 64, PROTOCOL, 0, 0];
+    packet.extend(from.octets());
+    packet.extend(to.octets());
+    packet.extend(payload);
+    let total = u16::try_from(packet.len()).expect("a small packet");
+    packet[2..4].copy_from_slice(&total.to_be_bytes());
+    let sum = checksum(&packet[..20]);
+    packet[10..12].copy_from_slice(&sum.to_be_bytes());
+    packet
 }
 
 /// A datagram on its way.
@@ -401,8 +315,7 @@ impl Sim {
             next_port: 40_000,
         };
         for n in 0..count {
-            let address = SocketAddr::from(([192, 0, 2, 1 + n as u8], 51820));
-            sim.nodes.push(Node::new(seed.wrapping_mul(31).wrapping_add(n as u64), address));
+            sim.nodes.push(Node::new(seed.wrapping_mul(31).wrapping_add(n as u64), n));
             sim.configure(n, Change::PrivateKey(Some(private_key(n))));
         }
         sim
@@ -412,6 +325,7 @@ impl Sim {
     pub fn introduce(&mut self, node: usize, other: usize, address: bool) {
         let mut update = PeerUpdate::new(self.key(other));
         update.endpoint = address.then(|| self.nodes[other].address);
+        update.allowed_ips = vec![AllowedIpChange::Add(IpAddr::from(inner_address(other)).into())];
         self.configure(node, Change::Peer(update));
     }
 
@@ -442,8 +356,9 @@ impl Sim {
 
     pub fn configure(&mut self, node: usize, change: Change) {
         let now = self.now(node);
-        self.nodes[node].configure(now, change);
-        self.collect(node);
+        let Node { device, out, .. } = &mut self.nodes[node];
+        device.configure(now, change, out).expect("the change is acceptable");
+        self.settle(node);
     }
 
     /// Changes what `node` has agreed with `other`.
@@ -455,10 +370,9 @@ impl Sim {
 
     /// The user of `node` sends a packet to `other`.
     pub fn send(&mut self, node: usize, other: usize, packet: &[u8]) {
-        let now = self.now(node);
-        let peer = self.peer_id(node, other);
-        self.nodes[node].send(now, peer, packet.to_vec());
-        self.collect(node);
+        let Node { ip, inner, .. } = &self.nodes[node];
+        ip.push(&inner_packet(*inner, self.nodes[other].inner, packet));
+        self.settle(node);
     }
 
     pub fn peer_id(&self, node: usize, other: usize) -> PeerId {
@@ -467,9 +381,8 @@ impl Sim {
 
     /// Hands a datagram to `node` as if it had come from `from`.
     pub fn inject(&mut self, node: usize, from: SocketAddr, datagram: &[u8]) {
-        let now = self.now(node);
-        self.nodes[node].receive(now, from, datagram);
-        self.collect(node);
+        self.nodes[node].udp.push(Endpoint::new(from), Ecn::NotEct, datagram);
+        self.settle(node);
     }
 
     /// Moves `node` to another address, as a NAT or a walk out of the house does.
@@ -543,16 +456,20 @@ impl Sim {
                 assert!(turn < 1000, "a deadline stays due");
                 let Node { device, out, .. } = &mut self.nodes[node];
                 device.handle_timeout(now, out);
-                self.nodes[node].apply(now);
-                self.collect(node);
+                self.settle(node);
             }
         }
     }
 
-    /// Puts on the wire what `node` has sent.
-    fn collect(&mut self, node: usize) {
-        for (to, datagram) in std::mem::take(&mut self.nodes[node].wire) {
+    /// Lets `node` do what it has to, and puts on the wire what it sends.
+    fn settle(&mut self, node: usize) {
+        let now = self.now(node);
+        self.nodes[node].settle(now);
+        for sent in self.nodes[node].udp.take_sent() {
+            let (to, datagram) = (sent.to.remote, sent.bytes);
             let kind = Kind::of(&datagram);
+            let marked = matches!(kind, Kind::Initiation | Kind::Response);
+            assert_eq!(sent.traffic_class, if marked { 0x88 } else { 0 }, "{kind:?}");
             let sent = Sent { at: self.now, by: node, kind, datagram: datagram.clone() };
             self.trace.push(sent);
             if let Some(life) = self.nodes[node].nat {
@@ -605,18 +522,7 @@ impl Sim {
     /// The packets that `node` was delivered.
     pub fn delivered(&self, node: usize) -> Vec<&[u8]> {
         let delivered = self.nodes[node].delivered.iter();
-        delivered.map(|(_, packet)| trim(packet)).collect()
-    }
-}
-
-/// Takes the padding off a packet that does not end in zeros itself.
-fn trim(packet: &[u8]) -> &[u8] {
-    &packet[..packet.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1)]
-}
-
-impl Node {
-    fn nat_idle(&self, now: Instant) -> Duration {
-        now.since(self.nat_used)
+        delivered.map(|(_, packet)| packet.as_slice()).collect()
     }
 }
 

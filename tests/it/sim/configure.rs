@@ -99,9 +99,7 @@ fn without_a_private_key_nothing_is_sent_and_nothing_is_answered() {
 fn the_first_private_key_sends_what_waited_for_it() {
     let mut sim = Sim::pair(6);
     sim.configure(0, Change::PrivateKey(None));
-    let one = sim.peer_id(0, 1);
-    let now = sim.now(0);
-    sim.nodes[0].send(now, one, b"early".to_vec());
+    sim.send(0, 1, b"early");
     sim.run(secs(1));
     assert!(sim.trace.is_empty());
     sim.configure(0, Change::PrivateKey(Some(private_key(0))));
@@ -110,14 +108,16 @@ fn the_first_private_key_sends_what_waited_for_it() {
 }
 
 #[test]
-fn the_first_endpoint_sends_what_waited_for_it() {
+fn a_packet_for_a_peer_without_an_endpoint_is_refused_at_once() {
     let mut sim = Sim::pair(7);
     sim.send(1, 0, b"where are you");
+    assert_eq!(sim.nodes[1].unreachable, 1);
     sim.run(secs(60));
     assert!(sim.trace.is_empty());
     sim.introduce(1, 0, true);
+    sim.send(1, 0, b"there you are");
     sim.run(secs(1));
-    assert_eq!(sim.delivered(0), [b"where are you"]);
+    assert_eq!(sim.delivered(0), [b"there you are"]);
 }
 
 #[test]

@@ -37,7 +37,7 @@ fn a_cookie_reply_moves_no_endpoint_and_counts_as_nothing() {
     let one = sim.key(1);
     let elsewhere = SocketAddr::from(([198, 51, 100, 7], 4711));
     sim.inject(0, elsewhere, &reply);
-    assert_eq!(sim.nodes[0].drops.len(), 0, "the cookie is taken");
+    assert_eq!(sim.nodes[0].tables.drops.total(), 0, "the cookie is taken");
     assert_eq!(sim.nodes[0].endpoint(&one), Some(sim.nodes[1].address));
     sim.inject(0, elsewhere, &reply);
     assert_eq!(sim.nodes[0].drops(DropReason::UnexpectedCookie), 1, "but once");

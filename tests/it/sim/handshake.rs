@@ -60,7 +60,6 @@ fn a_responder_never_sends_on_a_session_that_is_not_confirmed() {
     sim.send(1, 0, b"must wait");
     sim.run(secs(2));
     assert_eq!(sim.count(1, Kind::Data) + sim.count(1, Kind::Keepalive), 0);
-    assert_eq!(sim.nodes[1].staged_count(), 1);
 
     // The first packet that gets through confirms the session and frees what waited.
     sim.filter = Box::new(|_, _| true);
@@ -155,7 +154,7 @@ fn initiations_of_a_peer_less_than_20_ms_apart_are_a_flood() {
         sim.run(gap);
         sim.inject(1, from, &held[1]);
         assert_eq!(sim.count(1, Kind::Response), answered, "{gap:?}");
-        assert_eq!(sim.nodes[1].drops(DropReason::InitiationFlood), 2 - answered as u32);
+        assert_eq!(sim.nodes[1].drops(DropReason::InitiationFlood), 2 - answered as u64);
     }
 }
 
