@@ -8,7 +8,15 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use hybridwg::crypto::entropy::{Entropy, SeededEntropy};
+use hybridwg::crypto::key::{PresharedKey, PrivateKey};
+use hybridwg::crypto::tai64n::Timestamp;
 use hybridwg::proto::allowed_ips::{AllowedIps, Routes};
+use hybridwg::proto::handshake::{InitiationOpened, InitiationSent, RemoteStatic, StaticIdentity};
+use hybridwg::proto::index::Index;
+use hybridwg::proto::keypair::Authenticated;
+use hybridwg::proto::replay::ReplayWindow;
+use hybridwg::time::{Instant, Wall};
+use hybridwg::wire::message::TRANSPORT_OVERHEAD_BYTES;
 use ipnet::IpNet;
 
 /// Lookups a measurement, of addresses in no order, so that the branches cannot be learnt.
@@ -108,5 +116,60 @@ fn allowed_ips_edit(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(tables, allowed_ips_lookup, allowed_ips_edit);
+/// Proofs of the counters from 0 on: a window takes nothing else, so messages are truly sealed and
+/// opened.
+fn proofs(count: usize) -> Vec<Authenticated> {
+    let now = Instant::ZERO;
+    let [initiator, responder] =
+        [[1; 32], [2; 32]].map(|key| StaticIdentity::new(PrivateKey::from_bytes(key)));
+    let to_responder = RemoteStatic::new(&initiator, responder.public, PresharedKey::NONE);
+    let to_initiator = RemoteStatic::new(&responder, initiator.public, PresharedKey::NONE);
+    let [mine, theirs] = [[3; 32], [4; 32]].map(PrivateKey::from_bytes);
+    let timestamp = Timestamp::from_wall(Wall::default());
+    let (sent, message) =
+        InitiationSent::create(&initiator, &to_responder, mine, Index(1), timestamp)
+            .expect("an initiation");
+    let (message, receiving) = InitiationOpened::open(&responder, &message)
+        .and_then(|opened| opened.verify(&to_initiator))
+        .and_then(|received| received.create_response(now, &to_initiator, theirs, Index(2)))
+        .expect("a response");
+    let sending = sent
+        .consume_response(now, &initiator, &to_responder, &message)
+        .expect("a session of the initiator");
+    let mut datagram = [0; TRANSPORT_OVERHEAD_BYTES];
+    let count = u32::try_from(count).expect("few");
+    let counters = sending.sealer.reserve(count).expect("a fresh session has counters");
+    counters
+        .map(|counter| {
+            sending.sealer.seal(counter, &[], 0, &mut datagram);
+            receiving.opener.open(now, &mut datagram).expect("the same keys").0
+        })
+        .collect()
+}
+
+fn replay_window(criterion: &mut Criterion) {
+    let in_order = proofs(PACKETS);
+    let mut blockwise = proofs(PACKETS);
+    // As paths of unequal length do: each packet up to 64 places late.
+    blockwise.chunks_mut(64).for_each(<[_]>::reverse);
+    let mut group = criterion.benchmark_group("replay_window/accept");
+    group.throughput(Throughput::Elements(PACKETS as u64));
+    for (order, proofs) in [("in_order", &in_order), ("reordered_by_64", &blockwise)] {
+        group.bench_function(order, |bencher| {
+            bencher.iter(|| {
+                let mut window = ReplayWindow::new();
+                let accepted = proofs.iter().filter(|proof| window.accept(proof).is_ok()).count();
+                assert_eq!(accepted, PACKETS);
+            });
+        });
+    }
+    group.bench_function("all_replayed", |bencher| {
+        let mut window = ReplayWindow::new();
+        in_order.iter().for_each(|proof| drop(window.accept(proof)));
+        bencher.iter(|| assert!(in_order.iter().all(|proof| window.accept(proof).is_err())));
+    });
+    group.finish();
+}
+
+criterion_group!(tables, allowed_ips_lookup, allowed_ips_edit, replay_window);
 criterion_main!(tables);
