@@ -95,6 +95,11 @@ fn functions_stay_within_their_budget() {
 }
 
 #[test]
+fn every_module_opens_with_its_header() {
+    assert_none(product().iter().flat_map(rules::module_header));
+}
+
+#[test]
 fn every_note_to_oneself_names_an_issue() {
     assert_none(texts().iter().flat_map(|(path, text)| rules::notes_without_issue(path, text)));
 }

@@ -242,10 +242,11 @@ fn body_end(tokens: &[(usize, &str)]) -> Option<usize> {
 
 /// Reports a module that does not open with a header saying what it is.
 pub fn module_header(source: &Source) -> Vec<String> {
-    const TOO_SHORT: usize = 40;
+    // A word like "placeholder" says nothing; five or six words may say enough.
+    const LEAST: usize = 16;
     let header = source.text.lines().take_while(|line| line.starts_with("//!"));
     let words: usize = header.map(|line| line.trim_start_matches("//!").trim().len()).sum();
-    if words >= TOO_SHORT {
+    if words >= LEAST {
         return Vec::new();
     }
     vec![format!("{}: opens without a `//!` header that says what the module is", source.path)]
