@@ -4,6 +4,7 @@
 //! prints.
 
 pub mod args;
+pub mod device;
 pub mod down;
 pub mod file;
 pub mod key;
@@ -36,7 +37,8 @@ fn dispatch(arguments: &Arguments) -> Result<(), Failure> {
         Some(Command::Genpsk) => key::genpsk(&mut OsEntropy),
         Some(Command::Pubkey) => key::pubkey(),
         Some(Command::Down(tunnel)) => down::run(&tunnel.config),
-        Some(Command::Up(_) | Command::Demo(_)) | None => {
+        None => device::run(&arguments.daemon),
+        Some(Command::Up(_) | Command::Demo(_)) => {
             Err(Failure::run(anyhow::anyhow!("this command is not part of this build")))
         }
     }

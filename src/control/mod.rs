@@ -5,6 +5,8 @@
 
 pub mod command;
 pub mod config;
+pub mod daemon;
+pub mod engine;
 pub mod hooks;
 pub mod interrupt;
 pub mod lifecycle;

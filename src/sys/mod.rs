@@ -20,6 +20,7 @@ pub mod link_watch;
 pub mod netns;
 pub mod poll;
 pub mod process;
+pub mod reactor;
 pub mod sandbox;
 pub mod tun;
 pub mod udp;

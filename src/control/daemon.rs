@@ -1,0 +1,149 @@
+//! Starts a device: in this process, or in a child that outlives it.
+//!
+//! The process that is asked for a device creates what can fail for a reason the user can mend
+//! (the TUN, the configuration socket) and hands both to the child as descriptors, so that every
+//! such error reaches a terminal. It returns when the child answers. The variables that carry the
+//! descriptors are those of `wireguard-go`: `WG_TUN_FD` and `WG_UAPI_FD`.
+
+use std::fs::DirBuilder;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use super::engine::{self, EngineError};
+use super::uapi::client::{ClientError, UapiClient};
+use super::uapi::{SOCKET_DIRECTORY, socket_path};
+use crate::sys::SysError;
+use crate::sys::process::{self, Detached, FIRST_INHERITED};
+use crate::sys::tun::{Tun, TunError};
+
+const TUN_FD: &str = "WG_TUN_FD";
+const UAPI_FD: &str = "WG_UAPI_FD";
+/// Set in the child, as `wireguard-go` does.
+const FOREGROUND: &str = "WG_PROCESS_FOREGROUND";
+/// Whoever asks for a log gets the child's on the terminal.
+const LOG_LEVEL: &str = "LOG_LEVEL";
+
+/// Why a device could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    #[error(transparent)]
+    Tun(#[from] TunError),
+    #[error("another process already answers on {path}")]
+    InUse { path: PathBuf },
+    #[error("cannot create the configuration socket {path}")]
+    Listen { path: PathBuf, source: io::Error },
+    #[error("{variable} is not the number of a descriptor that this process was given")]
+    Inherited { variable: &'static str },
+    #[error("cannot start the background process of {interface}")]
+    Spawn { interface: String, source: SysError },
+    #[error(
+        "the background process of {interface} ended at once (run `hybridwg -f {interface}` to see why)"
+    )]
+    Silent { interface: String, source: ClientError },
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+}
+
+/// Whether the environment asks for a device in this very process.
+pub fn is_foreground_requested() -> bool {
+    std::env::var_os(FOREGROUND).is_some_and(|value| value == "1")
+}
+
+/// Starts the device of `interface` in a process of its own, and returns when it answers.
+///
+/// # Errors
+/// The TUN or the socket cannot be had, or the child ends early.
+pub fn spawn_daemon(interface: &str) -> Result<(), DaemonError> {
+    let tun = open_tun(interface)?;
+    let name = tun.name().to_owned();
+    let listener = open_listener(&name)?;
+    let stderr =
+        if std::env::var_os(LOG_LEVEL).is_some() { Stdio::inherit() } else { Stdio::null() };
+    let spawned = Detached::new(["-f".into(), name.clone().into()])
+        .map(|child| {
+            child
+                .env(FOREGROUND, "1")
+                .env(TUN_FD, &FIRST_INHERITED.to_string())
+                .env(UAPI_FD, &(FIRST_INHERITED + 1).to_string())
+                .stderr(stderr)
+                .inherit(tun.as_fd())
+                .inherit(listener.as_fd())
+        })
+        .and_then(Detached::spawn);
+    if let Err(source) = spawned {
+        remove_socket(&name);
+        return Err(DaemonError::Spawn { interface: name, source });
+    }
+    // From here on only the child listens, so that its end is noticed.
+    drop(listener);
+    UapiClient::connect(&name).and_then(|mut client| client.get()).map(drop).map_err(|source| {
+        remove_socket(&name);
+        DaemonError::Silent { interface: name, source }
+    })
+}
+
+/// Runs the device of `interface` until it is told to stop, or its TUN or socket goes.
+///
+/// # Errors
+/// The TUN or the socket cannot be had, or the device fails.
+pub fn run_foreground(interface: &str) -> Result<(), DaemonError> {
+    let tun = open_tun(interface)?;
+    let listener = open_listener(tun.name())?;
+    let path = socket_path(tun.name());
+    let outcome = engine::run(tun, listener, &path);
+    // Ours only if nobody has put another in its place, which nobody can while we listen.
+    drop(std::fs::remove_file(&path));
+    Ok(outcome?)
+}
+
+fn open_tun(interface: &str) -> Result<Tun, DaemonError> {
+    Ok(match inherited(TUN_FD)? {
+        Some(fd) => Tun::attach(fd)?,
+        None => Tun::create(interface)?,
+    })
+}
+
+fn open_listener(interface: &str) -> Result<UnixListener, DaemonError> {
+    if let Some(fd) = inherited(UAPI_FD)? {
+        return Ok(UnixListener::from(fd));
+    }
+    let path = socket_path(interface);
+    listen(&path).map_err(|source| match source.kind() {
+        io::ErrorKind::AddrInUse => DaemonError::InUse { path },
+        _ => DaemonError::Listen { path, source },
+    })
+}
+
+/// Takes the place of a socket that nobody serves any more.
+fn listen(path: &Path) -> io::Result<UnixListener> {
+    DirBuilder::new().recursive(true).mode(0o755).create(SOCKET_DIRECTORY)?;
+    match process::with_private_umask(|| UnixListener::bind(path)) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            let refused = io::ErrorKind::ConnectionRefused;
+            if !UnixStream::connect(path).is_err_and(|e| e.kind() == refused) {
+                return Err(error);
+            }
+            std::fs::remove_file(path)?;
+            process::with_private_umask(|| UnixListener::bind(path))
+        }
+        outcome => outcome,
+    }
+}
+
+fn inherited(variable: &'static str) -> Result<Option<OwnedFd>, DaemonError> {
+    let Some(text) = std::env::var_os(variable) else { return Ok(None) };
+    text.to_str()
+        .and_then(|text| text.parse().ok())
+        .and_then(|number| process::take_inherited(number).ok())
+        .map(Some)
+        .ok_or(DaemonError::Inherited { variable })
+}
+
+/// The socket of a child that never answered.
+fn remove_socket(interface: &str) {
+    drop(std::fs::remove_file(socket_path(interface)));
+}

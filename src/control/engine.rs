@@ -1,0 +1,392 @@
+//! The one thread that decides: it owns the protocol state, its deadlines and the configuration,
+//! and tells the shards what to send.
+//!
+//! A tokio current-thread runtime waits for whichever comes first: something in the lane, a
+//! deadline, a configuration request, a change of the link, a signal. Every change of the device
+//! goes through [`Engine::set`]. Must not touch a data packet.
+
+use std::collections::BTreeSet;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tracing::{debug, info, warn};
+
+use super::command::{DeviceSnapshot, PeerSnapshot, SetRequest};
+use super::netlink::Netlink;
+use super::uapi::Errno;
+use super::uapi::server::{self, Command};
+use crate::dataplane::Stop;
+use crate::dataplane::inbox::{Inbox, ShardCommand};
+use crate::dataplane::lane::{Lane, Signal};
+use crate::dataplane::shard::Shard;
+use crate::dataplane::tables::Tables;
+use crate::dataplane::tun_port::TunPort;
+use crate::dataplane::udp_port::UdpPort;
+use crate::proto::device::{Change, Device, Event, Output, Outputs};
+use crate::sys::SysError;
+use crate::sys::clock;
+use crate::sys::entropy::OsEntropy;
+use crate::sys::inotify::DeletionWatch;
+use crate::sys::link_watch::LinkWatch;
+use crate::sys::poll::Waker;
+use crate::sys::reactor::Readable;
+use crate::sys::tun::Tun;
+use crate::sys::udp::UdpSockets;
+use crate::time::Instant;
+
+/// Handshake messages dealt with before deadlines and requests are looked at again.
+const HANDSHAKES_A_TURN: usize = 32;
+
+/// Requests that may wait; a client whose request does not fit waits with its connection.
+const REQUESTS: usize = 16;
+
+/// Why a device could not start, or had to end.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    #[error("cannot open the UDP sockets")]
+    Sockets(#[source] SysError),
+    #[error("cannot watch the host")]
+    Watch(#[source] SysError),
+    #[error("cannot start the event loop or a thread")]
+    Start(#[source] std::io::Error),
+    #[error("the data plane ended: {0:?}")]
+    DataPlane(Stop),
+}
+
+/// The protocol state of one device and everything that acts on it.
+#[derive(Debug)]
+struct Engine {
+    device: Device,
+    outputs: Outputs,
+    tables: Arc<Tables>,
+    lane: Arc<Lane>,
+    inbox: Arc<Inbox>,
+    sockets: Arc<UdpSockets>,
+    fwmark: u32,
+    interface: String,
+}
+
+/// What else can happen than a lane that fills: one per turn of the loop.
+enum Happening {
+    LaneFilled,
+    Deadline,
+    Request(Command),
+    LinkChanged,
+    SocketTouched,
+    Stopped(&'static str),
+}
+
+/// Runs the device on `tun` until a signal, or until its TUN or `socket` goes.
+///
+/// # Errors
+/// Nothing could be started, or the data plane failed.
+pub fn run(tun: Tun, listener: UnixListener, socket: &Path) -> Result<(), EngineError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .build()
+        .map_err(EngineError::Start)?;
+    runtime.block_on(serve(tun, listener, socket))
+}
+
+async fn serve(tun: Tun, listener: UnixListener, socket: &Path) -> Result<(), EngineError> {
+    // Watched first, so that a change while we start is not missed.
+    let links = LinkWatch::open().map_err(EngineError::Watch)?;
+    let links_ready = readable(&links)?;
+    let deletion = DeletionWatch::new(socket).map_err(EngineError::Watch)?;
+    let deletion_ready = readable(&deletion)?;
+    let waker = Arc::new(Waker::new().map_err(EngineError::Watch)?);
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(EngineError::Start)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(EngineError::Start)?;
+
+    let control = tun.try_clone().map_err(EngineError::Watch)?;
+    let (mut engine, shard) = Engine::start(tun)?;
+    let ring = Arc::clone(&waker);
+    engine.lane.set_waker(move || ring.wake());
+    let lane_ready = readable(&*waker)?;
+    engine.follow_link(&control);
+
+    let (sender, mut requests) = mpsc::channel(REQUESTS);
+    server::serve(listener, sender).map_err(EngineError::Start)?;
+    info!(interface = engine.interface, port = engine.sockets.local_port(), "device started");
+
+    let outcome = loop {
+        let (idle, stopped) = engine.turn();
+        if let Some(stop) = stopped {
+            break stop;
+        }
+        let deadline = engine.device.next_deadline();
+        let happening = tokio::select! {
+            () = std::future::ready(()), if !idle => Happening::LaneFilled,
+            () = lane_ready.ready() => Happening::LaneFilled,
+            () = until(deadline), if deadline.is_some() => Happening::Deadline,
+            Some(command) = requests.recv() => Happening::Request(command),
+            () = links_ready.ready() => Happening::LinkChanged,
+            () = deletion_ready.ready() => Happening::SocketTouched,
+            _ = interrupt.recv() => Happening::Stopped("interrupted"),
+            _ = terminate.recv() => Happening::Stopped("terminated"),
+        };
+        match happening {
+            Happening::LaneFilled => drop(waker.drain()),
+            Happening::Deadline => {}
+            Happening::Request(command) => engine.obey(command),
+            Happening::LinkChanged => {
+                links.drain();
+                engine.follow_link(&control);
+            }
+            Happening::SocketTouched => {
+                if !deletion.is_still_there().unwrap_or(false) {
+                    info!("the configuration socket was removed: ending");
+                    break Stop::Shutdown;
+                }
+            }
+            Happening::Stopped(how) => {
+                info!("{how}: ending");
+                break Stop::Shutdown;
+            }
+        }
+    };
+    engine.inbox.post(ShardCommand::Shutdown);
+    drop(shard.join());
+    match outcome {
+        Stop::Shutdown => Ok(()),
+        // Deleting the interface is how wg-quick stops a device.
+        Stop::IpPortGone(error) => {
+            info!(%error, "the interface is gone: ending");
+            Ok(())
+        }
+        stop @ (Stop::DatagramPortGone(_) | Stop::PollFailed(_)) => {
+            Err(EngineError::DataPlane(stop))
+        }
+    }
+}
+
+impl Engine {
+    fn start(tun: Tun) -> Result<(Self, JoinHandle<()>), EngineError> {
+        let interface = tun.name().to_owned();
+        let sockets = Arc::new(UdpSockets::bind(0, 0).map_err(EngineError::Sockets)?);
+        let (tables, lane) = (Arc::new(Tables::new()), Arc::new(Lane::new()));
+        let inbox = Arc::new(Inbox::new());
+        let shard = Shard::new(
+            Box::new(TunPort::new(tun)),
+            Box::new(UdpPort::new(Arc::clone(&sockets))),
+            Arc::clone(&tables),
+            Arc::clone(&lane),
+            Arc::clone(&inbox),
+        );
+        let reports = Arc::clone(&lane);
+        let thread = std::thread::Builder::new()
+            .name("shard-0".to_owned())
+            .spawn(move || {
+                let stop = shard.run();
+                // There is always room for this one.
+                let _ = reports.signal(Signal::Stopped(stop));
+            })
+            .map_err(EngineError::Start)?;
+        let engine = Self {
+            device: Device::new(Box::new(OsEntropy)),
+            outputs: Outputs::new(),
+            tables,
+            lane,
+            inbox,
+            sockets,
+            fwmark: 0,
+            interface,
+        };
+        Ok((engine, thread))
+    }
+
+    /// Deals with what the shards report and with what is due. Returns whether nothing is left for
+    /// now, and how a shard has stopped if one has.
+    fn turn(&mut self) -> (bool, Option<Stop>) {
+        let now = clock::now();
+        while let Some(signal) = self.lane.next_signal() {
+            match signal {
+                Signal::WantSession(peer) => self.device.want_session(now, peer, &mut self.outputs),
+                Signal::Confirmed(index) => {
+                    self.device.handle_confirmed(now, index, &mut self.outputs);
+                }
+                Signal::Nudge(peer) => self.device.handle_nudge(now, peer, &mut self.outputs),
+                Signal::Stopped(stop) => return (true, Some(stop)),
+            }
+            self.carry_out();
+        }
+        let mut idle = true;
+        for handled in 0.. {
+            if handled == HANDSHAKES_A_TURN || self.inbox.is_crowded() {
+                idle = false;
+                break;
+            }
+            let load = self.lane.load(now.mono);
+            let Some(incoming) = self.lane.next_handshake() else { break };
+            let outcome = self.device.handle_handshake(
+                now,
+                incoming.from,
+                load,
+                &incoming.datagram,
+                &mut self.outputs,
+            );
+            if let Err(reason) = outcome {
+                debug!(from = %incoming.from.remote, reason = reason.name(), "handshake message dropped");
+                self.tables.drops.count(reason);
+            }
+            self.carry_out();
+        }
+        if self.device.next_deadline().is_some_and(|deadline| deadline <= now.mono) {
+            self.device.handle_timeout(now, &mut self.outputs);
+            self.carry_out();
+        }
+        (idle, None)
+    }
+
+    /// Hands the outputs of the protocol core to the data plane, in order.
+    fn carry_out(&mut self) {
+        for output in self.outputs.drain() {
+            match self.tables.apply(output, &self.inbox) {
+                None => {}
+                Some(Output::RoutesChanged) => {
+                    self.tables.set_routes(self.device.allowed_ips().routes());
+                }
+                Some(Output::Event(event)) => log(&self.device, event),
+                Some(other) => debug!(?other, "an output that nobody takes"),
+            }
+        }
+    }
+
+    fn obey(&mut self, command: Command) {
+        // A client that has hung up meanwhile does not want the answer.
+        match command {
+            Command::Get(answer) => {
+                let _ = answer.send(self.get());
+            }
+            Command::Set(request, answer) => {
+                let outcome = self.set(request);
+                let _ = answer.send(outcome);
+            }
+        }
+    }
+
+    /// Carries out a change. What can fail comes first, so that a refused request changes nothing.
+    fn set(&mut self, request: SetRequest) -> Result<(), Errno> {
+        let now = clock::now();
+        let mark = request.fwmark.unwrap_or(self.fwmark);
+        match request.listen_port {
+            Some(port) if port != self.sockets.local_port() => self.rebind(port, mark)?,
+            Some(_) | None if mark != self.fwmark => {
+                self.sockets.set_mark(mark).map_err(|error| refused(&error))?;
+                self.forget_sources();
+            }
+            Some(_) | None => {}
+        }
+        self.fwmark = mark;
+        let mut changes = Vec::with_capacity(request.peers.len() + 2);
+        changes.extend(request.private_key.map(Change::PrivateKey));
+        if request.replace_peers {
+            let named = request.peers.iter().filter(|peer| !peer.remove);
+            changes
+                .push(Change::KeepOnly(named.map(|peer| peer.public_key).collect::<BTreeSet<_>>()));
+        }
+        changes.extend(request.peers.into_iter().map(Change::Peer));
+        for change in changes {
+            let outcome = self.device.configure(now, change, &mut self.outputs);
+            self.carry_out();
+            outcome.map_err(|error| {
+                warn!(%error, "configuration refused");
+                Errno::INVALID
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Opens the sockets anew; sessions stay. [P-84]
+    fn rebind(&mut self, port: u16, mark: u32) -> Result<(), Errno> {
+        let sockets = UdpSockets::bind(port, mark).map_err(|error| refused(&error))?;
+        self.sockets = Arc::new(sockets);
+        let port = UdpPort::new(Arc::clone(&self.sockets));
+        self.inbox.post(ShardCommand::Rebind(Box::new(port)));
+        self.forget_sources();
+        Ok(())
+    }
+
+    /// The addresses that peers were reached from may not be the right ones any more. [P-81]
+    fn forget_sources(&self) {
+        for (peer, _) in self.device.peers() {
+            if let Some(path) = self.tables.peer(peer) {
+                path.clear_source();
+            }
+        }
+    }
+
+    fn get(&self) -> DeviceSnapshot {
+        let peers = self.device.peers().map(|(id, peer)| {
+            let path = self.tables.peer(id);
+            PeerSnapshot {
+                public_key: *peer.public_key(),
+                preshared_key: peer.preshared_key().clone(),
+                endpoint: path.as_ref().and_then(|path| path.endpoint()).map(|end| end.remote),
+                last_handshake: peer.last_handshake(),
+                rx_bytes: path.as_ref().map_or(0, |path| path.rx_bytes()),
+                tx_bytes: path.as_ref().map_or(0, |path| path.tx_bytes()),
+                persistent_keepalive: peer.persistent_keepalive(),
+                allowed_ips: self.device.allowed_ips().iter_of(id).collect(),
+            }
+        });
+        DeviceSnapshot {
+            private_key: self.device.private_key().cloned(),
+            listen_port: self.sockets.local_port(),
+            fwmark: self.fwmark,
+            peers: peers.collect(),
+        }
+    }
+
+    /// Takes over the interface's MTU. Its end is noticed by the shard.
+    fn follow_link(&mut self, tun: &Tun) {
+        let link = tun.current_name().ok().and_then(|name| {
+            let link = Netlink::new().link(&name);
+            link.inspect_err(|error| warn!(%error, "cannot read the interface's MTU")).ok()?
+        });
+        if let Some(link) = link
+            && link.mtu != self.tables.mtu()
+        {
+            debug!(mtu = link.mtu, "MTU");
+            self.tables.set_mtu(link.mtu);
+        }
+    }
+}
+
+fn refused(error: &SysError) -> Errno {
+    warn!(%error, "configuration refused");
+    Errno::from_io(&error.source)
+}
+
+fn log(device: &Device, event: Event) {
+    let name = |peer| device.peer(peer).map(|peer| *peer.public_key());
+    match event {
+        Event::HandshakeComplete(peer) => debug!(peer = ?name(peer), "handshake complete"),
+        Event::HandshakeRetry { peer, attempt } => {
+            debug!(peer = ?name(peer), attempt, "handshake unanswered: trying again");
+        }
+        Event::HandshakeGivenUp(peer) => {
+            info!(peer = ?name(peer), "no handshake: giving up until there are packets to send");
+        }
+        Event::KeysErased(peer) => debug!(peer = ?name(peer), "keys erased"),
+        Event::SelfRemoved(key) => warn!(peer = %key, "removed: its key is our own"),
+    }
+}
+
+/// Waits until `deadline` of the boot-time clock; for ever if there is none.
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep(deadline.since(clock::now().mono)).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn readable(source: impl AsFd) -> Result<Readable, EngineError> {
+    Readable::new(source).map_err(EngineError::Start)
+}
