@@ -152,7 +152,7 @@ impl Departures {
         traffic_class: u8,
         len: usize,
     ) -> bool {
-        let Some((train, waybill)) = self.trains.iter().zip(&self.waybills).last() else {
+        let Some((train, waybill)) = self.trains.iter().zip(&self.waybills).next_back() else {
             return false;
         };
         let same_path = match (path, &waybill.path) {

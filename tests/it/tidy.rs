@@ -128,6 +128,14 @@ fn every_drop_reason_is_explained_in_a_sentence_and_has_a_name_of_its_own() {
 }
 
 #[test]
+fn every_drop_reason_is_given_by_something() {
+    let home = "src/proto/drop_reason.rs";
+    let product: Vec<_> = product().into_iter().filter(|source| source.path != home).collect();
+    let reasons = DropReason::ALL.map(|reason| format!("{reason:?}"));
+    assert_none(reasons.iter().filter_map(|reason| rules::unused_reason(reason, &product)));
+}
+
+#[test]
 fn every_configuration_parses_once_keys_stand_for_its_words_in_capitals() {
     let configs = texts().into_iter().filter(|(path, _)| path.starts_with("configs/"));
     let mut count = 0;
