@@ -315,6 +315,8 @@ impl End {
         self.act(|device, _, out| {
             let mut made = Outputs::new();
             accepted = device.handle_handshake(now, from, load, datagram, &mut made).is_ok();
+            let is_cookie_reply = matches!(classify(datagram), Some(Message::CookieReply(_)));
+            assert!(!is_cookie_reply || made.is_empty(), "a cookie reply moves and sends nothing");
             for output in made.drain() {
                 if let Output::Transmit { datagram: answer, to, .. } = &output {
                     assert!(answer.len() <= datagram.len(), "an answer larger than its question");
