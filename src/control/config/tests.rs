@@ -101,10 +101,7 @@ fn wq_08_an_unknown_key_is_refused_and_the_likely_one_named() {
     ] {
         let key = line.split(' ').next().unwrap();
         let question = if meant.is_empty() { "" } else { &format!(", did you mean {meant}?") };
-        assert_eq!(
-            interface_fault(line),
-            format!("t.conf:2: unknown key {key:?}{question}")
-        );
+        assert_eq!(interface_fault(line), format!("t.conf:2: unknown key {key:?}{question}"));
     }
 }
 
@@ -214,10 +211,7 @@ fn wq_09_addresses_are_separated_by_commas_or_spaces_and_need_no_length() {
         "Address = 10.0.0.1/24, fd00::1/64 192.0.2.7\nAddress = 2001:db8::7,\nAddress =\n",
     )
     .addresses;
-    assert_eq!(
-        addresses,
-        nets(&["10.0.0.1/24", "fd00::1/64", "192.0.2.7/32", "2001:db8::7/128"])
-    );
+    assert_eq!(addresses, nets(&["10.0.0.1/24", "fd00::1/64", "192.0.2.7/32", "2001:db8::7/128"]));
     for value in ["10.0.0", "10.0.0.1/33", "fd00::1/129", "10.0.0.1/", "host", "10.0.0.1/+8"] {
         assert!(interface_fault(&format!("Address = {value}")).contains("Address: read"));
     }
@@ -297,9 +291,14 @@ fn wq_12_hooks_keep_their_order_and_what_looks_like_a_comment() {
 
 #[test]
 fn wg_09_device_values_take_the_forms_of_wg() {
-    for (text, mark) in
-        [("off", 0), ("OFF", 0), ("0", 0), ("51820", 51820), ("0xCa6C", 0xca6c), ("0XFFFFFFFF", u32::MAX)]
-    {
+    for (text, mark) in [
+        ("off", 0),
+        ("OFF", 0),
+        ("0", 0),
+        ("51820", 51820),
+        ("0xCa6C", 0xca6c),
+        ("0XFFFFFFFF", u32::MAX),
+    ] {
         assert_eq!(interface(&format!("FwMark = {text}")).fwmark, Some(mark), "{text}");
     }
     // `wg` would read 010 as 8, which nobody means.
