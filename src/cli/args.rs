@@ -94,3 +94,69 @@ pub enum Parameter {
     PersistentKeepalive,
     Dump,
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+    use clap::error::ErrorKind;
+
+    use super::*;
+
+    fn read(arguments: &[&str]) -> Result<Arguments, ErrorKind> {
+        let words = ["hybridwg"].iter().chain(arguments);
+        Arguments::try_parse_from(words).map_err(|error| error.kind())
+    }
+
+    #[test]
+    fn the_definition_holds_together() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn a_bare_interface_starts_a_daemon_as_wireguard_go_does() {
+        for arguments in [&["wg0"][..], &["-f", "wg0"], &["wg0", "-f"], &["--foreground", "wg0"]] {
+            let read = read(arguments).unwrap();
+            assert!(read.command.is_none(), "{arguments:?}");
+            assert_eq!(read.daemon.interface.as_deref(), Some("wg0"));
+            assert_eq!(read.daemon.foreground, arguments.len() == 2);
+        }
+    }
+
+    #[test]
+    fn a_command_is_no_interface() {
+        for (name, command) in [("genkey", Command::Genkey), ("pubkey", Command::Pubkey)] {
+            let read = read(&[name]).unwrap();
+            assert_eq!(read.daemon.interface, None);
+            let found = read.command.map(|found| std::mem::discriminant(&found));
+            assert_eq!(found, Some(std::mem::discriminant(&command)), "{name}");
+        }
+    }
+
+    #[test]
+    fn wg_02_show_takes_a_target_and_a_parameter() {
+        let show = |arguments: &[&str]| match read(arguments).unwrap().command {
+            Some(Command::Show(show)) => (show.target, show.parameter, show.json),
+            other => panic!("{arguments:?}: {other:?}"),
+        };
+        assert_eq!(show(&["show"]), ("all".into(), None, false));
+        assert_eq!(show(&["show", "wg0", "dump"]), ("wg0".into(), Some(Parameter::Dump), false));
+        assert_eq!(show(&["show", "--json"]), ("all".into(), None, true));
+        for parameter in Parameter::value_variants() {
+            let name = parameter.to_possible_value().unwrap();
+            assert_eq!(show(&["show", "all", name.get_name()]).1, Some(*parameter));
+        }
+        assert_eq!(read(&["show", "wg0", "bogus"]).unwrap_err(), ErrorKind::InvalidValue);
+        assert_eq!(
+            read(&["show", "wg0", "dump", "--json"]).unwrap_err(),
+            ErrorKind::ArgumentConflict
+        );
+    }
+
+    #[test]
+    fn too_few_and_too_many_arguments_are_refused() {
+        for arguments in [&[][..], &["-f"], &["up"], &["up", "a", "b"], &["wg0", "wg1"]] {
+            assert!(read(arguments).is_err(), "{arguments:?}");
+        }
+        assert!(read(&["genkey", "x"]).is_err());
+    }
+}

@@ -129,3 +129,15 @@ impl Console for Terminal {
 fn line(text: &str) {
     let _ = writeln!(io::stderr().lock(), "{text}");
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exit_status_1_is_a_failure_and_2_the_fault_of_whoever_typed() {
+        assert_eq!(Failure::from(io::Error::other("x")).exit_status(), 1);
+        assert_eq!(Failure::Told.exit_status(), 1);
+        assert_eq!(Failure::usage(anyhow::anyhow!("x")).with_hint("y").exit_status(), 2);
+    }
+}

@@ -8,3 +8,4 @@ mod fuzz;
 mod host;
 mod sim;
 mod tidy;
+mod wg;

@@ -92,7 +92,10 @@ fn interfaces(arguments: &args::Show) -> Result<(), Failure> {
 
 /// The cause alone: the interface is named before it.
 fn reason(error: &ClientError) -> String {
-    std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string)
+    let text =
+        std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string);
+    // The number says nothing that the words do not.
+    text.split(" (os error ").next().unwrap_or(&text).to_owned()
 }
 
 /// An endpoint with the name of its interface in place of the number, as `wg` prints it.

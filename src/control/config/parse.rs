@@ -242,7 +242,8 @@ impl Parser<'_> {
         }
         let mut refused = Vec::new();
         for word in value.split(',').map(str::trim) {
-            let unsigned = word.strip_prefix(['+', '-']).unwrap_or(word);
+            let joined: String = word.split_whitespace().collect();
+            let unsigned = joined.strip_prefix(['+', '-']).unwrap_or(&joined);
             let Some(written) = parse_network(unsigned) else {
                 refused.push(word);
                 continue;
@@ -255,8 +256,8 @@ impl Parser<'_> {
                     text: format!("AllowedIPs: {written} has host bits set, {network} is used"),
                 });
             }
-            draft.incremental |= unsigned.len() != word.len();
-            let value = if word.starts_with('-') {
+            draft.incremental |= unsigned.len() != joined.len();
+            let value = if joined.starts_with('-') {
                 AllowedIpChange::Remove(network)
             } else {
                 AllowedIpChange::Add(network)

@@ -150,7 +150,7 @@ fn what_is_reserved_for_later_is_refused_by_name() {
 #[test]
 fn all_faults_of_a_file_show_at_once_in_the_order_of_their_lines() {
     let text = format!(
-        "[Interface]\nMTU = big\nListenPort = 70000\nMut = 5\n[Peer]\nEndpoint = x\n\
+        "[Interface]\nMTU = big\nListenPort = 70000\nMtuu = 5\n[Peer]\nEndpoint = x\n\
          [Peer]\nPublicKey = {PEER}\nAllowedIPs = 10.0.0.0/33, ::/0, nonsense\n"
     );
     assert_eq!(
@@ -158,7 +158,7 @@ fn all_faults_of_a_file_show_at_once_in_the_order_of_their_lines() {
         [
             "t.conf:2: MTU: read \"big\", accepted is a number from 68 to 65535",
             "t.conf:3: ListenPort: read \"70000\", accepted is a number from 0 to 65535",
-            "t.conf:4: unknown key \"Mut\", did you mean MTU?",
+            "t.conf:4: unknown key \"Mtuu\", did you mean MTU?",
             "t.conf:5: this [Peer] has no PublicKey",
             "t.conf:6: Endpoint: read \"x\", accepted is HOST:PORT, where an IPv6 address stands \
              in brackets",
