@@ -5,7 +5,10 @@
 //! from the process id, ports from the kernel, and each test removes what it made.
 
 mod interop;
+mod lifetime;
 mod net;
+mod scenarios;
+mod thousand;
 mod traffic;
 mod tunnel;
 

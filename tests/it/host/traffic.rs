@@ -1,7 +1,7 @@
 //! Traffic between hosts whose every byte is known in advance.
 
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::thread;
 use std::time::Duration;
 
@@ -35,9 +35,6 @@ pub fn tcp(from: &Host, to: &Host, address: &str, bytes: u64, halfway: impl FnOn
     thread::scope(|scope| {
         scope.spawn(move || {
             send_stream(&mut outgoing, bytes).expect("the receiver reads on");
-            outgoing.shutdown(Shutdown::Write).expect("connected");
-            // Until the other side has read all: closing early would cut the tail.
-            let _ = outgoing.read(&mut [0]);
         });
         let first = receive_stream(&mut incoming, 0, bytes / 2).expect("the sender sends on");
         halfway();

@@ -130,19 +130,27 @@ impl<'h> End<'h> {
     }
 }
 
-/// Both ends know each other; `endpoint` is where the right end is reached (without its port).
-/// Addresses inside are 10.10.0.1 and fd10::1 (left), 10.10.0.2 and fd10::2 (right).
-pub fn join(left: &End<'_>, right: &End<'_>, endpoint: &str, preshared_key: Option<&str>) {
-    let psk = preshared_key.map_or(String::new(), |key| format!("PresharedKey = {key}\n"));
-    let peer = |keys: &Keys, number: u8| {
-        let public = &keys.public;
-        format!(
-            "[Peer]\nPublicKey = {public}\n{psk}AllowedIPs = 10.10.0.{number}/32, fd10::{number}/128\n"
-        )
-    };
-    right.setconf(&peer(&left.keys, 1));
-    let port = right.port();
-    left.setconf(&format!("{}Endpoint = {endpoint}:{port}\n", peer(&right.keys, 2)));
-    left.up("10.10.0.1/24 fd10::1/64");
-    right.up("10.10.0.2/24 fd10::2/64");
+/// The `[Peer]` section of the end with these keys and the addresses inside that end in `number`.
+pub fn peer(keys: &Keys, number: u8, more: &str) -> String {
+    let public = &keys.public;
+    format!(
+        "[Peer]\nPublicKey = {public}\nAllowedIPs = 10.10.0.{number}/32, fd10::{number}/128\n{more}\n"
+    )
 }
+
+/// Both ends know each other; `endpoint` is where the right end is reached (without its port), and
+/// `more` stands in both peer sections. Addresses inside are 10.10.0.1 and fd10::1 (left),
+/// 10.10.0.2 and fd10::2 (right).
+pub fn join(left: &End<'_>, right: &End<'_>, endpoint: &str, more: &str) {
+    right.setconf(&peer(&left.keys, 1, more));
+    let port = right.port();
+    left.setconf(&peer(&right.keys, 2, &format!("Endpoint = {endpoint}:{port}\n{more}")));
+    left.up(LEFT);
+    right.up(RIGHT);
+}
+
+/// The left end's addresses inside.
+pub const LEFT: &str = "10.10.0.1/24 fd10::1/64";
+
+/// The right end's addresses inside.
+pub const RIGHT: &str = "10.10.0.2/24 fd10::2/64";
