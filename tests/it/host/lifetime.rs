@@ -120,7 +120,7 @@ fn deployment(host: &Host) -> Deployment {
             .replace("HUB_PRIVATE_KEY", &private.private)
             .replace("CLIENT_PRIVATE_KEY", &private.private)
             .replace(remote.0, &remote.1.public)
-            .replace("192.0.2.1", "192.168.7.2");
+            .replace("hub.example.com", "192.168.7.2");
         let path = folder.path().join(format!("{}.conf", unique("h")));
         fs::write(&path, text).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();

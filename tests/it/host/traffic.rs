@@ -57,7 +57,10 @@ fn send_stream(stream: &mut TcpStream, bytes: u64) -> io::Result<()> {
 fn receive_stream(stream: &mut TcpStream, mut offset: u64, end: u64) -> io::Result<u64> {
     let mut buffer = [0; 65_536];
     while offset < end {
-        let read = stream.read(&mut buffer)?;
+        let read = match stream.read(&mut buffer) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            outcome => outcome?,
+        };
         if read == 0 {
             break;
         }
