@@ -9,12 +9,12 @@ use std::path::PathBuf;
 use std::process::{Command, Output, id};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use hybridwg::control::command::{AllowedIpChange, DeviceSnapshot, PeerSnapshot, SetRequest};
 use hybridwg::control::uapi::request::{Request, RequestReader};
 use hybridwg::control::uapi::{Errno, Operation, get, reply, socket_path};
 use hybridwg::crypto::key::{PresharedKey, PrivateKey, PublicKey};
+use hybridwg::sys::clock;
 use hybridwg::time::Wall;
 
 use crate::host;
@@ -113,7 +113,7 @@ fn peer(byte: u8) -> PeerSnapshot {
 }
 
 fn state() -> DeviceSnapshot {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let now = clock::now().wall.secs;
     let ago = |seconds| Some(Wall { secs: now - seconds, nanos: 7 });
     DeviceSnapshot {
         private_key: Some(PrivateKey::from_bytes([0x18; 32])),
