@@ -182,10 +182,8 @@ impl PeerPath {
 
     /// Tells the engine if the facts have made something due before it will look.
     pub fn nudge(&self, lane: &Lane) {
-        if self.facts.needs_nudge() {
-            // If there is no room, the engine is at work, and comes to this peer by itself no
-            // later than its next deadline.
-            let _ = lane.signal(Signal::Nudge(self.peer));
+        if self.facts.needs_nudge() && !lane.signal(Signal::Nudge(self.peer)) {
+            self.facts.nudge_was_lost();
         }
     }
 

@@ -170,3 +170,115 @@ impl Keypairs {
         [previous, current, next].into_iter().flatten()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::crypto::key::SymmetricKey;
+    use crate::proto::keypair::{Keypair, Role};
+
+    fn session(index: u32) -> Session {
+        let key = SymmetricKey::from_bytes([1; 32]);
+        let index = Index(index);
+        let keypair = Keypair::start(Instant::ZERO, Role::Initiator, &key, &key, index, Index(0));
+        Session { index, sealer: Arc::new(keypair.sealer) }
+    }
+
+    /// Previous, current, next.
+    fn slots(keypairs: &Keypairs) -> [Option<u32>; 3] {
+        [&keypairs.previous, &keypairs.current, &keypairs.next]
+            .map(|slot| slot.as_ref().map(|session| session.index.0))
+    }
+
+    fn filled(slots: [Option<u32>; 3]) -> Keypairs {
+        let [previous, current, next] = slots.map(|slot| slot.map(session));
+        Keypairs { previous, current, next }
+    }
+
+    fn indices(sessions: impl IntoIterator<Item = Option<Session>>) -> Vec<u32> {
+        let mut indices: Vec<_> =
+            sessions.into_iter().flatten().map(|session| session.index.0).collect();
+        indices.sort_unstable();
+        indices
+    }
+
+    #[test]
+    fn the_initiator_sends_with_a_new_session_at_once_and_still_receives_with_the_last() {
+        let mut keypairs = filled([Some(1), Some(2), None]);
+        let displaced = keypairs.accept_as_initiator(session(3));
+        assert_eq!(slots(&keypairs), [Some(2), Some(3), None]);
+        assert_eq!(indices(displaced), [1]);
+    }
+
+    #[test]
+    fn an_initiator_who_is_responder_as_well_keeps_the_session_the_peer_may_be_using() {
+        let mut keypairs = filled([Some(1), Some(2), Some(3)]);
+        let displaced = keypairs.accept_as_initiator(session(4));
+        assert_eq!(slots(&keypairs), [Some(3), Some(4), None]);
+        assert_eq!(indices(displaced), [1, 2]);
+    }
+
+    #[test]
+    fn the_responder_keeps_sending_with_the_current_session() {
+        let mut keypairs = filled([Some(1), Some(2), Some(3)]);
+        let displaced = keypairs.accept_as_responder(session(4));
+        assert_eq!(slots(&keypairs), [None, Some(2), Some(4)]);
+        assert_eq!(indices(displaced), [1, 3]);
+    }
+
+    #[test]
+    fn only_a_packet_under_next_makes_it_current() {
+        let mut keypairs = filled([Some(1), Some(2), Some(3)]);
+        for other in [1, 2, 9] {
+            let (confirmed, displaced) = keypairs.confirm(Index(other));
+            assert!(!confirmed && displaced.is_none());
+        }
+        let (confirmed, displaced) = keypairs.confirm(Index(3));
+        assert!(confirmed);
+        assert_eq!(indices([displaced]), [1]);
+        assert_eq!(slots(&keypairs), [Some(2), Some(3), None]);
+        assert!(!keypairs.confirm(Index(3)).0, "once");
+    }
+
+    #[test]
+    fn giving_up_all_sessions_leaves_none() {
+        let mut keypairs = filled([Some(1), Some(2), Some(3)]);
+        assert_eq!(keypairs.take_all().count(), 3);
+        assert_eq!(slots(&keypairs), [None; 3]);
+    }
+
+    fn peer() -> Peer {
+        Peer::new(RemoteStatic {
+            public: PublicKey::from_bytes([9; 32]),
+            static_static: None,
+            preshared: PresharedKey::NONE,
+        })
+    }
+
+    const fn wall(secs: u64, nanos: u32) -> Wall {
+        Wall { secs, nanos }
+    }
+
+    #[test]
+    fn timestamps_sent_grow_even_when_the_clock_does_not() {
+        let mut peer = peer();
+        let walls = [wall(100, 0), wall(100, 0), wall(100, 1), wall(50, 0), wall(101, 0)];
+        let sent: Vec<_> = walls.map(|wall| peer.next_timestamp(wall)).into();
+        assert!(sent.windows(2).all(|pair| pair[0] < pair[1]), "{sent:?}");
+        assert_eq!(sent[4], Timestamp::from_wall(wall(101, 0)), "and it is not left behind");
+    }
+
+    #[test]
+    fn timestamps_received_must_grow_and_a_refused_one_leaves_no_trace() {
+        let mut peer = peer();
+        let at = |millis| Instant::ZERO + Duration::from_millis(millis);
+        let stamp = |secs| Timestamp::from_wall(wall(secs, 0));
+        assert_eq!(peer.accept_timestamp(at(0), stamp(10)), Ok(()));
+        assert_eq!(peer.accept_timestamp(at(100), stamp(10)), Err(DropReason::TimestampReplayed));
+        assert_eq!(peer.accept_timestamp(at(100), stamp(9)), Err(DropReason::TimestampReplayed));
+        assert_eq!(peer.accept_timestamp(at(19), stamp(11)), Err(DropReason::InitiationFlood));
+        assert_eq!(peer.accept_timestamp(at(20), stamp(11)), Ok(()));
+    }
+}

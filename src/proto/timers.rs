@@ -86,6 +86,11 @@ impl Facts {
         earliest < wake_up && self.wake_up.fetch_min(earliest, Ordering::Relaxed) > earliest
     }
 
+    /// The core could not be told: the next fact that arms this deadline asks for it again.
+    pub fn nudge_was_lost(&self) {
+        self.wake_up.store(u64::MAX, Ordering::Relaxed);
+    }
+
     /// When anything authenticated last went either way.
     pub fn last_traversal(&self) -> Option<Instant> {
         read(&self.last_traversal)
@@ -418,4 +423,196 @@ fn clear(fact: &AtomicU64) {
 fn settle(fact: &AtomicU64, since: Instant) {
     // A failure means that the fact has changed, which is what must not be lost.
     let _ = fact.compare_exchange(stamp(since), 0, Ordering::Relaxed, Ordering::Relaxed);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const START: Instant = Instant::from_nanos(1_000_000_000_000);
+
+    /// The least jitter, or the greatest.
+    struct Jitter(u8);
+
+    impl Entropy for Jitter {
+        fn fill(&mut self, bytes: &mut [u8]) {
+            bytes.fill(self.0);
+        }
+    }
+
+    const LEAST: Jitter = Jitter(0);
+    const GREATEST: Jitter = Jitter(255);
+
+    fn after(millis: u64) -> Instant {
+        START + Duration::from_millis(millis)
+    }
+
+    #[test]
+    fn nothing_is_due_at_a_peer_to_whom_nothing_happened() {
+        assert_eq!(Timers::default().earliest(), None);
+        assert!(!Facts::new().needs_nudge());
+    }
+
+    #[test]
+    fn a_retransmission_is_due_5_seconds_after_the_initiation_and_at_most_a_third_later() {
+        for (mut entropy, due) in [(LEAST, 5000), (GREATEST, 5333)] {
+            let mut timers = Timers::default();
+            timers.initiated(START, &mut entropy);
+            assert_eq!(timers.at(Deadline::RetransmitHandshake), Some(after(due)));
+        }
+    }
+
+    #[test]
+    fn an_initiation_keeps_5_seconds_off_any_handshake_message_of_ours() {
+        let mut timers = Timers::default();
+        assert!(timers.may_initiate(START));
+        timers.responded(START);
+        assert!(!timers.may_initiate(after(4999)));
+        assert!(timers.may_initiate(after(5000)));
+        timers.defer(after(1000), &mut GREATEST);
+        assert_eq!(timers.at(Deadline::RetransmitHandshake), Some(after(5333)));
+        assert_eq!(timers.retransmit(after(5333)), Retransmission::First);
+    }
+
+    #[test]
+    fn there_are_19_retransmissions_and_then_none() {
+        let mut timers = Timers::default();
+        let mut now = START;
+        timers.initiated(now, &mut LEAST);
+        for attempt in 2..=20 {
+            now = now + Duration::from_secs(5);
+            assert_eq!(timers.at(Deadline::RetransmitHandshake), Some(now));
+            assert_eq!(timers.retransmit(now), Retransmission::Again { attempt });
+            timers.initiated(now, &mut LEAST);
+        }
+        now = now + Duration::from_secs(5);
+        assert_eq!(timers.retransmit(now), Retransmission::GiveUp);
+        assert_eq!(timers.at(Deadline::RetransmitHandshake), None);
+        assert_eq!(timers.at(Deadline::ZeroKeyMaterial), Some(now + Duration::from_secs(540)));
+    }
+
+    #[test]
+    fn giving_up_does_not_prolong_the_life_of_older_keys() {
+        let mut timers = Timers::default();
+        timers.response_received(START);
+        timers.initiated(after(400_000), &mut LEAST);
+        timers.retries = 19;
+        assert_eq!(timers.retransmit(after(500_000)), Retransmission::GiveUp);
+        assert_eq!(timers.at(Deadline::ZeroKeyMaterial), Some(after(540_000)));
+    }
+
+    #[test]
+    fn a_completed_handshake_ends_the_retransmissions() {
+        let mut timers = Timers::default();
+        timers.initiated(START, &mut LEAST);
+        timers.response_received(after(10));
+        assert_eq!(timers.at(Deadline::RetransmitHandshake), None);
+        assert_eq!(timers.at(Deadline::ZeroKeyMaterial), Some(after(540_010)));
+    }
+
+    #[test]
+    fn unanswered_data_is_due_15_seconds_after_the_first_of_it_and_at_most_a_third_later() {
+        for (mut entropy, due) in [(LEAST, 15_000), (GREATEST, 15_333)] {
+            let mut timers = Timers::default();
+            timers.facts.data_sent(START);
+            timers.facts.data_sent(after(9000));
+            timers.observe(&mut entropy);
+            assert_eq!(timers.at(Deadline::NewHandshake), Some(after(due)));
+            timers.facts.any_authenticated_received(after(14_000));
+            timers.observe(&mut entropy);
+            assert_eq!(timers.at(Deadline::NewHandshake), None);
+        }
+    }
+
+    #[test]
+    fn unanswered_data_keeps_its_jitter_and_newer_data_draws_another() {
+        let mut timers = Timers::default();
+        timers.facts.data_sent(START);
+        timers.observe(&mut GREATEST);
+        timers.observe(&mut LEAST);
+        assert_eq!(timers.at(Deadline::NewHandshake), Some(after(15_333)));
+        timers.facts.any_authenticated_received(after(1));
+        timers.facts.data_sent(after(2));
+        timers.observe(&mut LEAST);
+        assert_eq!(timers.at(Deadline::NewHandshake), Some(after(15_002)));
+    }
+
+    #[test]
+    fn a_keepalive_is_due_10_seconds_after_the_first_data_that_nothing_has_followed() {
+        let timers = Timers::default();
+        timers.facts.any_authenticated_received(START);
+        assert_eq!(timers.at(Deadline::SendKeepalive), None, "a keepalive asks for none");
+        timers.facts.data_received(START);
+        timers.facts.data_received(after(9000));
+        assert_eq!(timers.at(Deadline::SendKeepalive), Some(after(10_000)));
+        timers.facts.any_authenticated_sent(after(9500));
+        assert_eq!(timers.at(Deadline::SendKeepalive), None);
+    }
+
+    #[test]
+    fn a_persistent_keepalive_counts_from_the_last_traversal_in_either_direction() {
+        let mut timers = Timers::default();
+        timers.set_persistent_keepalive(25);
+        assert_eq!(timers.at(Deadline::PersistentKeepalive), None);
+        timers.facts.any_authenticated_sent(START);
+        assert_eq!(timers.at(Deadline::PersistentKeepalive), Some(after(25_000)));
+        timers.facts.any_authenticated_received(after(7000));
+        assert_eq!(timers.at(Deadline::PersistentKeepalive), Some(after(32_000)));
+        timers.persistent_keepalive_fired(after(32_000));
+        assert_eq!(timers.at(Deadline::PersistentKeepalive), Some(after(57_000)));
+        timers.set_persistent_keepalive(0);
+        assert_eq!(timers.at(Deadline::PersistentKeepalive), None);
+    }
+
+    #[test]
+    fn what_was_acted_on_is_settled_but_newer_data_is_not() {
+        let facts = Facts::new();
+        facts.data_sent(after(1));
+        facts.settle_unanswered(START);
+        assert_eq!(facts.unanswered_since(), Some(after(1)));
+        facts.settle_unanswered(after(1));
+        assert_eq!(facts.unanswered_since(), None);
+    }
+
+    #[test]
+    fn the_core_is_nudged_once_for_a_deadline_before_its_wake_up() {
+        let facts = Facts::new();
+        facts.data_received(START);
+        assert!(facts.needs_nudge());
+        assert!(!facts.needs_nudge(), "once");
+        facts.publish(after(10_000));
+        facts.any_authenticated_sent(after(500));
+        facts.data_received(after(1000));
+        assert!(!facts.needs_nudge(), "the core looks before it is due");
+        facts.publish(after(60_000));
+        assert!(facts.needs_nudge(), "now it would not");
+    }
+
+    #[test]
+    fn a_nudge_that_was_lost_is_asked_for_again() {
+        let facts = Facts::new();
+        facts.data_sent(START);
+        assert!(facts.needs_nudge());
+        facts.nudge_was_lost();
+        assert!(facts.needs_nudge());
+    }
+
+    #[test]
+    fn jitter_alone_is_no_reason_for_a_nudge() {
+        let mut timers = Timers::default();
+        timers.facts.data_sent(START);
+        assert!(timers.facts.needs_nudge());
+        timers.observe(&mut GREATEST);
+        timers.facts.publish(timers.earliest().unwrap());
+        assert!(!timers.facts.needs_nudge());
+    }
+
+    #[test]
+    fn the_first_instant_of_the_clock_is_as_good_as_any() {
+        let facts = Facts::new();
+        facts.data_sent(Instant::ZERO);
+        assert!(facts.unanswered_since().is_some());
+        facts.settle_unanswered(Instant::ZERO);
+        assert!(facts.unanswered_since().is_none());
+    }
 }
