@@ -5,11 +5,13 @@
 
 pub mod args;
 pub mod device;
+pub mod demo;
 pub mod down;
 pub mod file;
 pub mod key;
 pub mod message;
 pub mod show;
+pub mod up;
 
 use std::process::ExitCode;
 
@@ -39,6 +41,9 @@ fn dispatch(arguments: &Arguments) -> Result<(), Failure> {
         Some(Command::Down(tunnel)) => down::run(&tunnel.config),
         None => device::run(&arguments.daemon),
         Some(Command::Up(_) | Command::Demo(_)) => {
+        Some(Command::Up(tunnel)) => up::run(&tunnel.config),
+        Some(Command::Demo(arguments)) => demo::run(arguments),
+        None => {
             Err(Failure::run(anyhow::anyhow!("this command is not part of this build")))
         }
     }
