@@ -4,8 +4,8 @@
 //! prints.
 
 pub mod args;
-pub mod device;
 pub mod demo;
+pub mod device;
 pub mod down;
 pub mod file;
 pub mod key;
@@ -39,12 +39,8 @@ fn dispatch(arguments: &Arguments) -> Result<(), Failure> {
         Some(Command::Genpsk) => key::genpsk(&mut OsEntropy),
         Some(Command::Pubkey) => key::pubkey(),
         Some(Command::Down(tunnel)) => down::run(&tunnel.config),
-        None => device::run(&arguments.daemon),
-        Some(Command::Up(_) | Command::Demo(_)) => {
         Some(Command::Up(tunnel)) => up::run(&tunnel.config),
         Some(Command::Demo(arguments)) => demo::run(arguments),
-        None => {
-            Err(Failure::run(anyhow::anyhow!("this command is not part of this build")))
-        }
+        None => device::run(&arguments.daemon),
     }
 }

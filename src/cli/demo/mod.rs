@@ -97,11 +97,13 @@ fn refused(error: SysError) -> Failure {
     let way = sandbox::user_namespace_obstacle().map_or_else(String::new, |setting| {
         format!("allow user namespaces with `sudo sysctl -w {setting}`, or ")
     });
-    Failure::run(anyhow!(error).context(format!("the demo needs namespaces of its own ({lacking})")))
-        .with_hint(format!(
-            "{way}run it with sudo; in a container: start it with `--cap-add SYS_ADMIN --cap-add \
+    Failure::run(
+        anyhow!(error).context(format!("the demo needs namespaces of its own ({lacking})")),
+    )
+    .with_hint(format!(
+        "{way}run it with sudo; in a container: start it with `--cap-add SYS_ADMIN --cap-add \
              NET_ADMIN --security-opt apparmor=unconfined --device /dev/net/tun`"
-        ))
+    ))
 }
 
 const TUN: &str = "/dev/net/tun";

@@ -114,7 +114,8 @@ mod tests {
         let Ok(Pair { mut hub, client }) = texts.fill(&mut SeededEntropy::new(1), endpoint) else {
             panic!("a built-in file has faults");
         };
-        let public = |config: &Config| dh::public_key(config.interface.private_key.as_ref().unwrap());
+        let public =
+            |config: &Config| dh::public_key(config.interface.private_key.as_ref().unwrap());
         assert_eq!(client.peers[0].public_key, public(&hub));
         assert_eq!(hub.peers[0].public_key, public(&client));
         assert_eq!(client.peers[0].endpoint, Some(Endpoint::Address(endpoint)));

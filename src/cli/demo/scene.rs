@@ -37,8 +37,7 @@ use crate::sys::netns::NetNamespace;
 /// # Errors
 /// Whatever stood in the way, or somebody interrupted.
 pub fn play(texts: &Texts, interrupt: &Interrupt) -> Result<(), Failure> {
-    let Pair { hub, client } =
-        texts.fill(&mut OsEntropy, SocketAddr::from((HUB_OUTSIDE, PORT)))?;
+    let Pair { hub, client } = texts.fill(&mut OsEntropy, SocketAddr::from((HUB_OUTSIDE, PORT)))?;
     let mut hub = Side { name: "hub", config: hub, namespace: NetNamespace::create()? };
     let mut client = Side { name: "client", config: client, namespace: NetNamespace::create()? };
     message::note("A hub and a client, in network namespaces of their own on this machine.");

@@ -11,6 +11,7 @@ mod scenarios;
 mod thousand;
 mod traffic;
 mod tunnel;
+mod up_down;
 
 use std::env;
 use std::path::Path;

@@ -1,0 +1,351 @@
+//! `up`, `down` and `demo` as an operator types them.
+//!
+//! Each test runs a script as process 1 of namespaces of its own (network, mounts, processes), with
+//! an empty `/run`: nothing of it reaches the machine, and whatever it starts
+//! ends with it.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+
+use tempfile::TempDir;
+
+use super::skips;
+
+const PROGRAMS: &[&str] = &["unshare", "mount", "ip", "bash", "pgrep"];
+
+/// A folder with `wg0.conf`, and the binary.
+struct Host {
+    folder: TempDir,
+}
+
+/// What a script did.
+struct Outcome {
+    out: String,
+    err: String,
+    code: Option<i32>,
+}
+
+impl Host {
+    fn new(config: &str) -> Self {
+        let host = Self { folder: tempfile::tempdir().unwrap() };
+        host.write("wg0.conf", config);
+        // Others may look into it: the demo of an unprivileged user runs from here.
+        fs::set_permissions(host.folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        fs::copy(env!("CARGO_BIN_EXE_hybridwg"), host.binary()).unwrap();
+        host
+    }
+
+    fn binary(&self) -> PathBuf {
+        self.folder.path().join("hybridwg")
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        let path = self.folder.path().join(name);
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    }
+
+    /// Runs a bash script inside; `hybridwg` is a command in it.
+    fn run(&self, script: &str) -> Outcome {
+        let prologue = "mount -t tmpfs none /run || exit 99; ip link set lo up || exit 99\n\
+                        hybridwg() { ./hybridwg \"$@\"; }\n";
+        let output = Command::new("unshare")
+            .args(["--net", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child"])
+            .args(["bash", "-c", &format!("{prologue}{script}")])
+            .current_dir(self.folder.path())
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        Outcome::of(&output)
+    }
+}
+
+impl Outcome {
+    fn of(output: &Output) -> Self {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let code = output.status.code().or_else(|| output.status.signal().map(|s| 128 + s));
+        Self { out: text(&output.stdout), err: text(&output.stderr), code }
+    }
+
+    /// The `[#]` lines, without their mark.
+    fn commands(&self) -> Vec<&str> {
+        self.err.lines().filter_map(|line| line.strip_prefix("[#] ")).collect()
+    }
+
+    #[track_caller]
+    fn assert_ok(&self) {
+        assert_eq!(self.code, Some(0), "out:\n{}\nerr:\n{}", self.out, self.err);
+    }
+}
+
+/// Keys that belong to nobody.
+const KEYS: (&str, &str) = (
+    "CFQPfVMVkLbrCr2yhnGOcFWRWWnDuUrXo1HQGl15cV0=",
+    "CFQPfVMVkLbrCr2yhnGOcFWRWWnDuUrXo1HQGl15cW0=",
+);
+
+/// A tunnel with addresses of both families; `extra` goes into its `[Interface]`.
+fn config(extra: &str) -> String {
+    let (private, public) = KEYS;
+    format!(
+        "[Interface]\nPrivateKey = {private}\nAddress = 10.10.0.1/24, fd00:10::1/64\n{extra}\n\
+         [Peer]\nPublicKey = {public}\nAllowedIPs = 10.10.0.2/32, 172.16.0.0/12\n\
+         AllowedIPs = 192.168.7.0/24, fd00:77::/48\nEndpoint = 127.0.0.1:9\n"
+    )
+}
+
+/// Prints what a tunnel could have left, one thing a line; nothing on a clean host.
+const LEFTOVERS: &str = "ip -o link | grep -v ': lo:'; ip route; ip -6 route | grep -v ' dev lo '; \
+                         ip rule | grep -v 'lookup \\(local\\|main\\|default\\)'; \
+                         ls /run/wireguard 2>/dev/null; pgrep -x hybridwg; true\n";
+
+#[test]
+fn up_takes_its_steps_in_the_order_of_wg_quick_and_down_leaves_nothing() {
+    if skips(PROGRAMS) {
+        return;
+    }
+    let host = Host::new(&config(
+        "MTU = 1360\nListenPort = 0\nPreUp = echo pre %i $(ls /run/wireguard)\n\
+         PostUp = echo post '#1' %i\nPreDown = echo down %i\nPostDown = echo gone %i; ! ip link show %i",
+    ));
+    let up = host.run(
+        "hybridwg up wg0.conf || exit 1; ip -o addr show wg0; ip -o link show wg0; ip route; \
+         ip -6 route",
+    );
+    up.assert_ok();
+    let file = host.folder.path().join("wg0.conf");
+    let addconf = format!("wg addconf wg0 <(wg-quick strip {})", file.display());
+    assert_eq!(
+        up.commands(),
+        [
+            "ip link add wg0 type tun",
+            "echo pre wg0 $(ls /run/wireguard)",
+            &addconf,
+            "ip -4 address add 10.10.0.1/24 dev wg0",
+            "ip -6 address add fd00:10::1/64 dev wg0",
+            "ip link set mtu 1360 up dev wg0",
+            // 10.10.0.2/32 is covered by the address.
+            "ip -6 route add fd00:77::/48 dev wg0",
+            "ip -4 route add 192.168.7.0/24 dev wg0",
+            "ip -4 route add 172.16.0.0/12 dev wg0",
+            "echo post '#1' wg0",
+        ]
+    );
+    for part in [
+        // The socket answers before PreUp runs.
+        "pre wg0 wg0.sock",
+        "post #1 wg0",
+        "inet 10.10.0.1/24",
+        "inet6 fd00:10::1/64",
+        "mtu 1360",
+        "172.16.0.0/12 dev wg0",
+        "192.168.7.0/24 dev wg0",
+        "fd00:77::/48 dev wg0",
+    ] {
+        assert!(up.out.contains(part), "no {part} in {}", up.out);
+    }
+
+    let down = host.run(&format!(
+        "{{ hybridwg up ./wg0.conf >/dev/null && hybridwg down ./wg0.conf; }} 2>&1 || exit 1; \
+         echo LEFT; {LEFTOVERS}"
+    ));
+    down.assert_ok();
+    let (said, left) = down.out.split_once("LEFT\n").unwrap();
+    assert_eq!(left, "");
+    let order = "[#] echo down wg0\ndown wg0\n[#] ip link delete dev wg0\n\
+                 [#] echo gone wg0; ! ip link show wg0\ngone wg0\n";
+    assert!(said.contains(order), "{said}");
+}
+
+#[test]
+fn a_step_that_fails_takes_everything_back_and_runs_no_down_hook() {
+    if skips(PROGRAMS) {
+        return;
+    }
+    let host = Host::new(&config("PostUp = exit 7\nPreDown = echo PRE\nPostDown = echo POST"));
+    let outcome = host.run(&format!("hybridwg up ./wg0.conf; echo code $?; {LEFTOVERS}"));
+    assert_eq!(outcome.out, "code 1\n");
+    assert_eq!(outcome.commands().last(), Some(&"ip link delete dev wg0"));
+    assert!(outcome.err.contains("PostUp failed (exit status: 7)"), "{}", outcome.err);
+}
+
+#[test]
+fn an_interrupt_during_a_hook_takes_everything_back() {
+    if skips(PROGRAMS) {
+        return;
+    }
+    let host = Host::new(&config("PostUp = kill -INT $PPID; sleep 0.2"));
+    let outcome = host.run(&format!("hybridwg up ./wg0.conf; echo code $?; {LEFTOVERS}"));
+    assert_eq!(outcome.out, "code 1\n", "{}", outcome.err);
+    assert!(outcome.err.ends_with("hybridwg: interrupted\n"), "{}", outcome.err);
+}
+
+#[test]
+fn an_interface_that_exists_is_left_alone() {
+    if skips(PROGRAMS) {
+        return;
+    }
+    let host = Host::new(&config(""));
+    let outcome = host.run(
+        "ip tuntap add wg0 mode tun; hybridwg up ./wg0.conf; echo code $?; \
+         hybridwg down ./wg0.conf; echo code $?; ip -o link show wg0 | grep -c wg0",
+    );
+    assert_eq!(outcome.out, "code 1\ncode 1\n1\n");
+    assert!(outcome.err.contains("`wg0' already exists"), "{}", outcome.err);
+    assert!(outcome.err.contains("`wg0' is not a WireGuard interface"), "{}", outcome.err);
+}
+
+#[test]
+fn without_hooks_up_and_down_need_no_other_program() {
+    if skips(PROGRAMS) {
+        return;
+    }
+    let host = Host::new(&config(""));
+    let outcome = host.run(&format!(
+        "{{ PATH=/nowhere ./hybridwg up ./wg0.conf && PATH=/nowhere ./hybridwg down ./wg0.conf; }} \
+         || exit 1; {LEFTOVERS}"
+    ));
+    outcome.assert_ok();
+    assert_eq!(outcome.out, "");
+}
+
+#[test]
+fn without_an_mtu_of_its_own_the_tunnel_gets_1360_or_80_less_than_its_path() {
+    if skips(PROGRAMS) {
+        return;
+    }
+    let host = Host::new(&config(""));
+    let outcome = host.run(
+        "mtu() { hybridwg up ./wg0.conf && cat /proc/sys/net/ipv6/conf/wg0/mtu && \
+         hybridwg down ./wg0.conf; }; mtu && ip link set lo mtu 1400 && mtu",
+    );
+    outcome.assert_ok();
+    assert_eq!(outcome.out, "1360\n1320\n");
+}
+
+#[test]
+fn on_a_host_without_ipv6_the_ipv4_part_comes_up_with_a_warning() {
+    if skips(PROGRAMS) {
+        return;
+    }
+    let host = Host::new(&config(""));
+    let outcome = host.run(
+        "echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6; \
+         echo 1 > /proc/sys/net/ipv6/conf/default/disable_ipv6; \
+         hybridwg up ./wg0.conf && ip -4 -o addr show wg0 | grep -c 10.10.0.1/24",
+    );
+    outcome.assert_ok();
+    assert_eq!(outcome.out, "1\n");
+    for part in ["leaving out Address fd00:10::1/64", "leaving out AllowedIPs fd00:77::/48"] {
+        assert!(outcome.err.contains(part), "{}", outcome.err);
+    }
+}
+
+#[test]
+fn what_a_killed_daemon_left_does_not_stop_the_next_up() {
+    if skips(PROGRAMS) {
+        return;
+    }
+    let host = Host::new(&config(""));
+    let outcome = host.run(&format!(
+        "hybridwg up ./wg0.conf && kill -9 $(pgrep -x hybridwg) || exit 1; \
+         while ip link show wg0 2>/dev/null; do sleep 0.02; done; ls /run/wireguard; \
+         hybridwg up ./wg0.conf && hybridwg down ./wg0.conf || exit 1; {LEFTOVERS}"
+    ));
+    outcome.assert_ok();
+    assert!(outcome.out.ends_with("wg0.sock\n"), "{}", outcome.out);
+}
+
+#[test]
+fn a_key_whose_action_is_missing_is_refused_before_anything_is_touched() {
+    if skips(PROGRAMS) {
+        return;
+    }
+    let host = Host::new(&config("DNS = 192.0.2.53\nSaveConfig = true\nPreUp = echo touched"));
+    let outcome = host.run(&format!("hybridwg up ./wg0.conf; echo code $?; {LEFTOVERS}"));
+    assert_eq!(outcome.out, "code 2\n");
+    for key in ["DNS", "SaveConfig"] {
+        assert!(outcome.err.contains(key), "{}", outcome.err);
+    }
+    assert!(outcome.commands().is_empty(), "{}", outcome.err);
+}
+
+#[test]
+fn the_demo_shows_handshake_ping_and_throughput_and_leaves_nothing() {
+    if skips(PROGRAMS) {
+        return;
+    }
+    let host = Host::new("");
+    let outcome = host.run(&format!("hybridwg demo && {{ {LEFTOVERS} }}"));
+    outcome.assert_ok();
+    for start in ["handshake ", "round trip ", "client → hub ", "hub → client "] {
+        assert!(outcome.out.lines().any(|line| line.starts_with(start)), "{}", outcome.out);
+    }
+    assert!(outcome.out.contains("5 of 5 answered"), "{}", outcome.out);
+    assert!(outcome.out.ends_with("sent\n"), "something is left: {}", outcome.out);
+    assert!(outcome.err.contains("left out"), "{}", outcome.err);
+}
+
+#[test]
+fn a_demo_that_is_interrupted_or_killed_leaves_nothing() {
+    if skips(PROGRAMS) {
+        return;
+    }
+    let host = Host::new("");
+    for signal in ["INT", "TERM", "KILL"] {
+        // Wait for both daemons: the demo, its inner process, and one daemon for each side.
+        let outcome = host.run(&format!(
+            "./hybridwg demo > log 2>&1 & demo=$!; \
+             until grep -q '^ping' log; do sleep 0.05; kill -0 $demo || exit 1; done; \
+             kill -{signal} $demo; [ {signal} = INT ] && kill -INT $(pgrep -P $demo); \
+             while pgrep -x hybridwg > /dev/null; do sleep 0.02; done; {LEFTOVERS}"
+        ));
+        outcome.assert_ok();
+        assert_eq!(outcome.out, "", "after SIG{signal}");
+    }
+}
+
+#[test]
+fn an_unprivileged_user_can_run_the_demo_in_a_user_namespace() {
+    if skips(&["unshare", "mount", "ip", "bash", "pgrep", "setpriv"]) {
+        return;
+    }
+    let nobody = "setpriv --reuid=65534 --regid=65534 --clear-groups";
+    let host = Host::new("");
+    let outcome = host.run(&format!(
+        "{nobody} unshare --user --map-root-user true 2>/dev/null || exit 77; \
+         {nobody} ./hybridwg demo"
+    ));
+    if outcome.code == Some(77) {
+        println!("skipped: no user namespaces for users on this machine");
+        return;
+    }
+    outcome.assert_ok();
+    assert!(outcome.out.contains("5 of 5 answered"), "{}", outcome.out);
+}
+
+#[test]
+fn without_the_rights_the_demo_names_them_and_how_to_give_them() {
+    if skips(&["unshare", "mount", "ip", "bash", "pgrep", "setpriv"]) {
+        return;
+    }
+    let host = Host::new("");
+    let outcome = host.run(
+        "unshare --user --map-root-user bash -c 'echo 0 > /proc/sys/user/max_user_namespaces; \
+         exec setpriv --bounding-set=-all --inh-caps=-all ./hybridwg demo'; echo code $?; \
+         mount -t tmpfs none /dev/net; ./hybridwg demo; echo code $?",
+    );
+    assert_eq!(outcome.out, "code 1\ncode 1\n", "{}", outcome.err);
+    for part in [
+        "missing: CAP_SYS_ADMIN, CAP_NET_ADMIN, CAP_NET_RAW",
+        "a user namespace was refused",
+        "--cap-add SYS_ADMIN",
+        "the demo needs /dev/net/tun",
+        "sudo modprobe tun",
+    ] {
+        assert!(outcome.err.contains(part), "no {part} in {}", outcome.err);
+    }
+}
