@@ -164,6 +164,21 @@ fn with_keys(text: &str) -> String {
 }
 
 #[test]
+fn every_link_of_a_document_leads_somewhere() {
+    let documents = texts().into_iter().filter(|(path, _)| path.ends_with(".md"));
+    assert_none(documents.flat_map(|(path, text)| {
+        let folder = root().join(&path).parent().expect("a file has a folder").to_path_buf();
+        rules::dead_links(&path, &text, |link| folder.join(link).exists())
+    }));
+}
+
+#[test]
+fn the_picture_stays_short() {
+    let text = fs::read_to_string(root().join("ARCHITECTURE.md")).expect("it is there");
+    assert!(text.lines().count() <= 200, "ARCHITECTURE.md has more than 200 lines");
+}
+
+#[test]
 fn no_file_is_large() {
     let large = files().into_iter().filter(|(_, content)| content.len() > rules::FILE_BYTES);
     assert_none(large.map(|(path, content)| format!("{path}: {} bytes", content.len())));

@@ -335,6 +335,20 @@ fn is_word_char(c: char) -> bool {
     c.is_alphanumeric() || c == '_'
 }
 
+/// Reports relative links of a Markdown file for which `exists` says no.
+pub fn dead_links(path: &str, text: &str, exists: impl Fn(&str) -> bool) -> Vec<String> {
+    let mut faults = Vec::new();
+    for (number, line) in text.lines().enumerate() {
+        for part in line.split("](").skip(1) {
+            let target = part.split([')', '#', ' ']).next().unwrap_or_default();
+            if !(target.is_empty() || target.contains("://") || exists(target)) {
+                faults.push(format!("{path}:{}: `{target}` is not there", number + 1));
+            }
+        }
+    }
+    faults
+}
+
 mod tests {
     use super::*;
 
@@ -496,6 +510,13 @@ mod tests {
         for text in ["[WG §5.4.2]", "[RFC 6040 §4]", "[LNX noise.c:keep_key_fresh]", "[UAPI]"] {
             assert!(labels("a.rs", text).is_empty(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_link_that_leads_nowhere_is_a_fault() {
+        let text = "[a](there.md) [b](gone.md#x) [c](#here) [d](https://example.org/gone)";
+        let faults = dead_links("a.md", text, |link| link == "there.md");
+        assert_eq!(faults, ["a.md:1: `gone.md` is not there"]);
     }
 
     #[test]
