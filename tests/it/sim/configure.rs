@@ -21,6 +21,7 @@ fn full_update(sim: &Sim) -> PeerUpdate {
     }
 }
 
+/// Trap: the session is lost on `set`.
 #[test]
 fn an_update_of_a_peer_keeps_his_session() {
     let mut sim = Sim::connected(1);
@@ -37,6 +38,7 @@ fn an_update_of_a_peer_keeps_his_session() {
     assert_eq!(sim.count(0, Kind::Initiation), 1);
 }
 
+/// Trap: a change of the preshared key is ignored, or ends the session.
 #[test]
 fn a_preshared_key_takes_effect_at_the_next_handshake_and_the_session_stays() {
     let mut sim = Sim::connected(2);
@@ -131,6 +133,7 @@ fn a_keepalive_for_a_peer_without_an_endpoint_starts_when_he_has_one() {
     assert_eq!(sim.count(1, Kind::Keepalive), 1);
 }
 
+/// Trap: the own key configured as a peer.
 #[test]
 fn we_are_never_our_own_peer() {
     let mut sim = Sim::strangers(9, 1);

@@ -26,6 +26,7 @@ fn without_load_nobody_is_asked_for_a_cookie() {
     assert_eq!(sim.count(1, Kind::CookieReply), 0);
 }
 
+/// Trap: a cookie reply roams the endpoint.
 #[test]
 fn a_cookie_reply_moves_no_endpoint_and_counts_as_nothing() {
     let mut sim = Sim::pair(3);
@@ -43,6 +44,7 @@ fn a_cookie_reply_moves_no_endpoint_and_counts_as_nothing() {
     assert_eq!(sim.nodes[0].drops(DropReason::UnexpectedCookie), 1, "but once");
 }
 
+/// Trap: a cookie without the port.
 #[test]
 fn a_cookie_is_good_for_one_address_and_one_port() {
     let mut sim = Sim::pair(4);
@@ -70,6 +72,7 @@ fn a_responder_can_be_asked_for_a_cookie_as_well() {
     assert_eq!(sim.delivered(1), [b"x"]);
 }
 
+/// Trap: one global handshake limiter.
 #[test]
 fn a_source_that_floods_takes_nothing_from_another() {
     const CROWD: usize = 30;

@@ -19,6 +19,7 @@ fn nothing_is_sent_until_there_is_a_packet() {
     assert_eq!(sim.nodes[0].device.next_deadline(), None);
 }
 
+/// Trap: the first packet waits for a timer.
 #[test]
 fn a_packet_starts_a_handshake_and_follows_it_without_a_stall() {
     let mut sim = Sim::pair(2);
@@ -42,6 +43,24 @@ fn packets_that_waited_for_a_session_arrive_in_order() {
     assert_eq!(sim.delivered(1), [b"1", b"2", b"3", b"4"]);
 }
 
+/// Trap: the first handshake is lost, and with it the packets that waited.
+#[test]
+fn a_lost_handshake_message_costs_one_retry_and_no_packet() {
+    for lost in [Kind::Initiation, Kind::Response] {
+        let mut sim = Sim::pair(30);
+        let mut first = true;
+        sim.filter = Box::new(move |_, kind| kind != lost || !std::mem::replace(&mut first, false));
+        sim.send(0, 1, b"1");
+        let asked = sim.mono();
+        sim.run(secs(2));
+        sim.send(0, 1, b"2");
+        sim.run(secs(4));
+        assert_eq!(sim.delivered(1), [b"1", b"2"], "{lost:?}");
+        let waited = sim.nodes[1].delivered[0].0.since(asked);
+        assert!((ms(5030)..=ms(5363)).contains(&waited), "{lost:?}: {waited:?}");
+    }
+}
+
 #[test]
 fn an_initiator_with_nothing_to_send_confirms_with_a_keepalive() {
     let mut sim = Sim::pair(4);
@@ -51,6 +70,7 @@ fn an_initiator_with_nothing_to_send_confirms_with_a_keepalive() {
     assert_eq!(kinds, [(0, Kind::Initiation), (1, Kind::Response), (0, Kind::Keepalive)]);
 }
 
+/// Trap: sending on an unconfirmed `next` keypair.
 #[test]
 fn a_responder_never_sends_on_a_session_that_is_not_confirmed() {
     let mut sim = Sim::pair(5);
@@ -82,6 +102,7 @@ fn a_responder_whose_session_is_not_confirmed_asks_again_by_itself() {
     assert!((ms(5000)..=ms(5333)).contains(&gap), "own initiations keep off a response: {gap:?}");
 }
 
+/// Trap: each answers the other and forgets its own handshake.
 #[test]
 fn both_ends_can_start_at_once_and_packets_flow_both_ways() {
     for seed in 0..20 {
@@ -101,6 +122,7 @@ fn both_ends_can_start_at_once_and_packets_flow_both_ways() {
     }
 }
 
+/// Trap: a response is thrown away by a tick or a short timeout.
 #[test]
 fn a_response_may_take_almost_five_seconds() {
     let mut sim = Sim::pair(7);
@@ -205,6 +227,7 @@ fn a_stranger_is_not_answered() {
     assert_eq!(sim.count(1, Kind::Response), 0);
 }
 
+/// Trap: a big or odd datagram ends the receiver.
 #[test]
 fn datagrams_that_are_no_messages_are_dropped_at_any_length() {
     let mut sim = Sim::connected(14);
@@ -222,6 +245,7 @@ fn datagrams_that_are_no_messages_are_dropped_at_any_length() {
     assert_eq!(sim.count(1, Kind::Response), 1);
 }
 
+/// Trap: the endpoint moves on initiations only, or on anything at all.
 #[test]
 fn the_endpoint_moves_on_an_authenticated_initiation_and_on_data_but_on_no_copy_of_them() {
     let mut sim = Sim::connected(15);
@@ -265,6 +289,7 @@ fn the_endpoint_moves_on_an_authenticated_response() {
     assert_eq!(sim.nodes[0].endpoint(&one), Some(elsewhere));
 }
 
+/// Trap: the clock goes backwards, and the peer sees replays until it has caught up.
 #[test]
 fn a_wall_clock_that_is_set_back_does_not_lock_us_out() {
     let mut sim = Sim::connected(17);
@@ -276,6 +301,7 @@ fn a_wall_clock_that_is_set_back_does_not_lock_us_out() {
     assert_eq!(sim.nodes[1].drops(DropReason::TimestampReplayed), 0);
 }
 
+/// Trap: low-order peer keys.
 #[test]
 fn a_peer_key_of_low_order_is_accepted_and_never_talked_to() {
     let mut sim = Sim::strangers(18, 1);
@@ -287,6 +313,7 @@ fn a_peer_key_of_low_order_is_accepted_and_never_talked_to() {
     assert!(sim.trace.is_empty());
 }
 
+/// Trap: `last_handshake` as elapsed time.
 #[test]
 fn the_last_handshake_is_a_time_on_the_wall_at_both_ends() {
     let sim = Sim::connected(19);
@@ -303,6 +330,7 @@ fn the_last_handshake_is_a_time_on_the_wall_at_both_ends() {
     }
 }
 
+/// Trap: predictable indices.
 #[test]
 fn what_an_eavesdropper_sees_of_indices_and_ephemerals_never_repeats() {
     let mut sim = Sim::connected(20);

@@ -12,6 +12,7 @@ fn gaps(times: &[Instant]) -> Vec<Duration> {
     times.windows(2).map(|pair| pair[1].since(pair[0])).collect()
 }
 
+/// Trap: too many rekeys.
 #[test]
 fn the_initiator_alone_renews_a_busy_session_every_120_seconds_and_no_packet_is_lost() {
     let mut sim = Sim::connected(1);
@@ -37,6 +38,7 @@ fn an_idle_session_is_not_renewed() {
     assert_eq!(sim.count(0, Kind::Initiation) + sim.count(1, Kind::Initiation), 1);
 }
 
+/// Trap: no last-minute rekey on receive-only traffic.
 #[test]
 fn an_initiator_that_only_receives_renews_the_session_at_165_seconds() {
     let mut sim = Sim::connected(3);
@@ -55,6 +57,7 @@ fn an_initiator_that_only_receives_renews_the_session_at_165_seconds() {
     assert_eq!(sim.count(1, Kind::Initiation), 0);
 }
 
+/// Trap: no jitter on retries.
 #[test]
 fn an_unanswered_initiation_is_repeated_with_jitter_and_given_up_after_20() {
     let mut sim = Sim::pair(4);
@@ -104,6 +107,7 @@ fn data_that_is_not_answered_is_acknowledged_by_one_keepalive_after_10_seconds()
     assert_eq!(keepalives[0].since(received), secs(10));
 }
 
+/// Trap: keepalive ping-pong.
 #[test]
 fn keepalives_are_not_answered_by_keepalives() {
     let mut sim = Sim::connected(7);
@@ -122,6 +126,7 @@ fn data_that_is_answered_in_time_needs_no_keepalive() {
     assert_eq!(sim.count(0, Kind::Keepalive) + sim.count(1, Kind::Keepalive), 0);
 }
 
+/// Trap: keepalives timed from what was last sent only.
 #[test]
 fn under_steady_data_keepalives_count_from_the_first_packet_that_is_unacknowledged() {
     let mut sim = Sim::connected(9);
@@ -134,6 +139,7 @@ fn under_steady_data_keepalives_count_from_the_first_packet_that_is_unacknowledg
     assert_eq!(sim.count(0, Kind::Initiation), 1);
 }
 
+/// Trap: no jitter on handshakes that silence triggers.
 #[test]
 fn data_unanswered_for_15_seconds_makes_for_a_new_handshake_with_jitter() {
     let mut seen = std::collections::HashSet::new();
@@ -166,6 +172,7 @@ fn a_persistent_keepalive_is_sent_when_nothing_else_was() {
     assert_eq!(after, [0, 25, 50, 75], "turned on, it is sent at once");
 }
 
+/// Trap: persistent keepalive during traffic.
 #[test]
 fn traffic_in_either_direction_puts_off_a_persistent_keepalive() {
     for sender in 0..2 {
@@ -252,6 +259,7 @@ fn a_session_older_than_180_seconds_is_used_neither_to_send_nor_to_receive() {
     assert_eq!(sim.nodes[1].delivered.len(), 1);
 }
 
+/// Trap: dropping `previous` too early.
 #[test]
 fn packets_under_the_previous_session_are_still_received_after_a_renewal() {
     let mut sim = Sim::connected(18);
