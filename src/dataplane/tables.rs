@@ -250,6 +250,12 @@ impl Tables {
                 write(&self.peers).remove(&peer);
                 inbox.post(ShardCommand::Forget(peer));
             }
+            Output::Heard { peer, from, bytes } => {
+                if let Some(path) = self.peer(peer) {
+                    path.roam(from);
+                    path.count_received(bytes);
+                }
+            }
             Output::Roamed(peer, endpoint) => {
                 if let Some(path) = self.peer(peer) {
                     path.roam(endpoint);

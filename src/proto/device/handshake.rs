@@ -110,7 +110,7 @@ impl Device {
 
         state.has_endpoint = true;
         state.timers.facts.any_authenticated_received(now.mono);
-        out.push(Output::Roamed(peer, from));
+        out.push(Output::Heard { peer, from, bytes: message.len() });
 
         let ephemeral = ephemeral(&mut *self.entropy);
         let index = self.indices.insert(&mut *self.entropy, peer);
@@ -164,7 +164,7 @@ impl Device {
         state.last_handshake = Some(now.wall);
         state.timers.response_received(now.mono);
         state.timers.facts.any_authenticated_received(now.mono);
-        out.push(Output::Roamed(peer, from));
+        out.push(Output::Heard { peer, from, bytes: message.len() });
 
         let session = install(peer, keypair, true, out);
         out.push(Output::Current { peer, sealer: Some(session.sealer.clone()) });

@@ -59,8 +59,15 @@ pub enum Output {
     PurgeStaged(PeerId),
     /// Forget the local address that the peer was reached from. [LNX socket.c:wg_socket_clear_peer_endpoint_src]
     ClearSource(PeerId),
-    /// The peer is to be reached here from now on.
+    /// The user says where the peer is to be reached.
     Roamed(PeerId, Endpoint),
+    /// A handshake message of this many bytes was authenticated: the peer is reached where it came
+    /// from, and it counts as received. [LNX receive.c:wg_receive_handshake_packet]
+    Heard {
+        peer: PeerId,
+        from: Endpoint,
+        bytes: usize,
+    },
     PeerAdded {
         peer: PeerId,
         public_key: PublicKey,
