@@ -469,7 +469,7 @@ mod tests {
         timers.responded(START);
         assert!(!timers.may_initiate(after(4999)));
         assert!(timers.may_initiate(after(5000)));
-        timers.defer(after(1000), &mut GREATEST);
+        timers.defer(after(1000), &mut { GREATEST });
         assert_eq!(timers.at(Deadline::RetransmitHandshake), Some(after(5333)));
         assert_eq!(timers.retransmit(after(5333)), Retransmission::First);
     }
@@ -478,12 +478,12 @@ mod tests {
     fn there_are_19_retransmissions_and_then_none() {
         let mut timers = Timers::default();
         let mut now = START;
-        timers.initiated(now, &mut LEAST);
+        timers.initiated(now, &mut { LEAST });
         for attempt in 2..=20 {
             now = now + Duration::from_secs(5);
             assert_eq!(timers.at(Deadline::RetransmitHandshake), Some(now));
             assert_eq!(timers.retransmit(now), Retransmission::Again { attempt });
-            timers.initiated(now, &mut LEAST);
+            timers.initiated(now, &mut { LEAST });
         }
         now = now + Duration::from_secs(5);
         assert_eq!(timers.retransmit(now), Retransmission::GiveUp);
@@ -495,7 +495,7 @@ mod tests {
     fn giving_up_does_not_prolong_the_life_of_older_keys() {
         let mut timers = Timers::default();
         timers.response_received(START);
-        timers.initiated(after(400_000), &mut LEAST);
+        timers.initiated(after(400_000), &mut { LEAST });
         timers.retries = 19;
         assert_eq!(timers.retransmit(after(500_000)), Retransmission::GiveUp);
         assert_eq!(timers.at(Deadline::ZeroKeyMaterial), Some(after(540_000)));
@@ -504,7 +504,7 @@ mod tests {
     #[test]
     fn a_completed_handshake_ends_the_retransmissions() {
         let mut timers = Timers::default();
-        timers.initiated(START, &mut LEAST);
+        timers.initiated(START, &mut { LEAST });
         timers.response_received(after(10));
         assert_eq!(timers.at(Deadline::RetransmitHandshake), None);
         assert_eq!(timers.at(Deadline::ZeroKeyMaterial), Some(after(540_010)));
@@ -528,12 +528,12 @@ mod tests {
     fn unanswered_data_keeps_its_jitter_and_newer_data_draws_another() {
         let mut timers = Timers::default();
         timers.facts.data_sent(START);
-        timers.observe(&mut GREATEST);
-        timers.observe(&mut LEAST);
+        timers.observe(&mut { GREATEST });
+        timers.observe(&mut { LEAST });
         assert_eq!(timers.at(Deadline::NewHandshake), Some(after(15_333)));
         timers.facts.any_authenticated_received(after(1));
         timers.facts.data_sent(after(2));
-        timers.observe(&mut LEAST);
+        timers.observe(&mut { LEAST });
         assert_eq!(timers.at(Deadline::NewHandshake), Some(after(15_002)));
     }
 
@@ -602,7 +602,7 @@ mod tests {
         let mut timers = Timers::default();
         timers.facts.data_sent(START);
         assert!(timers.facts.needs_nudge());
-        timers.observe(&mut GREATEST);
+        timers.observe(&mut { GREATEST });
         timers.facts.publish(timers.earliest().unwrap());
         assert!(!timers.facts.needs_nudge());
     }

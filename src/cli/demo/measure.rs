@@ -87,8 +87,8 @@ pub fn throughput(
         let closed = from.shutdown(Shutdown::Both);
         let sent = sender.join().map_err(|_| Failure::run(anyhow!("the sender panicked")))?;
         outcome?;
-        closed.or_else(|error| ignore_closed(error))?;
-        sent.or_else(|error| ignore_closed(error))?;
+        closed.or_else(ignore_closed)?;
+        sent.or_else(ignore_closed)?;
         Ok(())
     })
 }

@@ -183,8 +183,8 @@ fn no_fault_repeats_a_key_wherever_it_was_put() {
         format!("Address = {KEY}"),
         format!("DNS = 10.0.0.1, {KEY}"),
         format!("Table = {KEY}"),
-        format!("{KEY}"),
-        format!("{secret}"),
+        KEY.to_string(),
+        secret.to_string(),
         format!("[{KEY}]"),
         format!("{KEY} = PrivateKey"),
     ] {
