@@ -9,12 +9,13 @@ use std::fs::DirBuilder;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use super::engine::{self, EngineError};
 use super::uapi::client::{ClientError, UapiClient};
+use super::uapi::get::ReplyError;
 use super::uapi::{SOCKET_DIRECTORY, socket_path};
 use crate::sys::SysError;
 use crate::sys::process::{self, Detached, FIRST_INHERITED};
@@ -112,25 +113,41 @@ fn open_listener(interface: &str) -> Result<UnixListener, DaemonError> {
         return Ok(UnixListener::from(fd));
     }
     let path = socket_path(interface);
-    listen(&path).map_err(|source| match source.kind() {
+    listen(interface, &path).map_err(|source| match source.kind() {
         io::ErrorKind::AddrInUse => DaemonError::InUse { path },
         _ => DaemonError::Listen { path, source },
     })
 }
 
 /// Takes the place of a socket that nobody serves any more.
-fn listen(path: &Path) -> io::Result<UnixListener> {
+fn listen(interface: &str, path: &Path) -> io::Result<UnixListener> {
     DirBuilder::new().recursive(true).mode(0o755).create(SOCKET_DIRECTORY)?;
-    match process::with_private_umask(|| UnixListener::bind(path)) {
+    let bind = || process::with_private_umask(|| UnixListener::bind(path));
+    match bind() {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-            let refused = io::ErrorKind::ConnectionRefused;
-            if !UnixStream::connect(path).is_err_and(|e| e.kind() == refused) {
-                return Err(error);
+            match UapiClient::connect(interface).and_then(|mut client| client.get()) {
+                Err(failure) if is_abandoned(&failure) => {
+                    std::fs::remove_file(path)?;
+                    bind()
+                }
+                Ok(_) | Err(_) => Err(error),
             }
-            std::fs::remove_file(path)?;
-            process::with_private_umask(|| UnixListener::bind(path))
         }
         outcome => outcome,
+    }
+}
+
+/// Whether nobody is behind the socket, or whoever was has just ended: of a daemon that is killed,
+/// the interface goes a moment before the socket.
+fn is_abandoned(failure: &ClientError) -> bool {
+    match failure {
+        ClientError::Unreachable { source, .. } => {
+            source.kind() == io::ErrorKind::ConnectionRefused
+        }
+        ClientError::Lost { source, .. } => {
+            matches!(source.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
+        }
+        ClientError::Reply { source, .. } => matches!(source, ReplyError::Truncated),
     }
 }
 

@@ -10,7 +10,6 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -23,11 +22,11 @@ use super::uapi::server::{self, Command};
 use crate::dataplane::Stop;
 use crate::dataplane::inbox::{Inbox, ShardCommand};
 use crate::dataplane::lane::{Lane, Signal};
-use crate::dataplane::shard::Shard;
-use crate::dataplane::tables::Tables;
+use crate::dataplane::shard::{Shard, ShardThread};
+use crate::dataplane::tables::{Notice, Tables};
 use crate::dataplane::tun_port::TunPort;
 use crate::dataplane::udp_port::UdpPort;
-use crate::proto::device::{Change, Device, Event, Output, Outputs};
+use crate::proto::device::{Change, Device, Event, Outputs};
 use crate::sys::SysError;
 use crate::sys::clock;
 use crate::sys::entropy::OsEntropy;
@@ -151,8 +150,7 @@ async fn serve(tun: Tun, listener: UnixListener, socket: &Path) -> Result<(), En
             }
         }
     };
-    engine.inbox.post(ShardCommand::Shutdown);
-    drop(shard.join());
+    drop(shard);
     match outcome {
         Stop::Shutdown => Ok(()),
         // Deleting the interface is how wg-quick stops a device.
@@ -167,7 +165,7 @@ async fn serve(tun: Tun, listener: UnixListener, socket: &Path) -> Result<(), En
 }
 
 impl Engine {
-    fn start(tun: Tun) -> Result<(Self, JoinHandle<()>), EngineError> {
+    fn start(tun: Tun) -> Result<(Self, ShardThread), EngineError> {
         let interface = tun.name().to_owned();
         let sockets = Arc::new(UdpSockets::bind(0, 0).map_err(EngineError::Sockets)?);
         let (tables, lane) = (Arc::new(Tables::new()), Arc::new(Lane::new()));
@@ -179,15 +177,7 @@ impl Engine {
             Arc::clone(&lane),
             Arc::clone(&inbox),
         );
-        let reports = Arc::clone(&lane);
-        let thread = std::thread::Builder::new()
-            .name("shard-0".to_owned())
-            .spawn(move || {
-                let stop = shard.run();
-                // There is always room for this one.
-                let _ = reports.signal(Signal::Stopped(stop));
-            })
-            .map_err(EngineError::Start)?;
+        let thread = ShardThread::spawn(shard).map_err(EngineError::Start)?;
         let engine = Self {
             device: Device::new(Box::new(OsEntropy)),
             outputs: Outputs::new(),
@@ -249,11 +239,10 @@ impl Engine {
         for output in self.outputs.drain() {
             match self.tables.apply(output, &self.inbox) {
                 None => {}
-                Some(Output::RoutesChanged) => {
+                Some(Notice::RoutesChanged) => {
                     self.tables.set_routes(self.device.allowed_ips().routes());
                 }
-                Some(Output::Event(event)) => log(&self.device, event),
-                Some(other) => debug!(?other, "an output that nobody takes"),
+                Some(Notice::Event(event)) => log(&self.device, event),
             }
         }
     }
@@ -271,7 +260,8 @@ impl Engine {
         }
     }
 
-    /// Carries out a change. What can fail comes first, so that a refused request changes nothing.
+    /// Carries out a change. What can fail comes first, so that a refused request changes nothing;
+    /// only the limit of peers is met on the way. [UAPI]
     fn set(&mut self, request: SetRequest) -> Result<(), Errno> {
         let now = clock::now();
         let mark = request.fwmark.unwrap_or(self.fwmark);

@@ -19,7 +19,7 @@ use crate::dataplane::inbox::{Inbox, ShardCommand};
 use crate::dataplane::lane::{Lane, Signal};
 use crate::proto::allowed_ips::Routes;
 use crate::proto::constants::{DEFAULT_MTU, REKEY_TIMEOUT};
-use crate::proto::device::Output;
+use crate::proto::device::{Event, Output};
 use crate::proto::drop_reason::{DropReason, Drops};
 use crate::proto::endpoint::{Endpoint, LocalSource};
 use crate::proto::index::Index;
@@ -192,6 +192,14 @@ impl PeerPath {
     }
 }
 
+/// An output that is not for the data plane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// Answered by [`Tables::set_routes`].
+    RoutesChanged,
+    Event(Event),
+}
+
 type Stripe = RwLock<HashMap<Index, Arc<Session>>>;
 
 /// The tables of one device, shared by its engine and all its shards.
@@ -224,9 +232,8 @@ impl Tables {
 
     /// Does what `output` asks of the tables, or passes it on to the shard behind `inbox`.
     ///
-    /// Returns outputs that are for the engine itself: `RoutesChanged`, which it answers by
-    /// [`Self::set_routes`], and events.
-    pub fn apply(&self, output: Output, inbox: &Inbox) -> Option<Output> {
+    /// Returns what is for the engine itself.
+    pub fn apply(&self, output: Output, inbox: &Inbox) -> Option<Notice> {
         match output {
             Output::Install { peer, index, opener, sealer, confirmed } => {
                 if let Some(path) = self.peer(peer) {
@@ -288,7 +295,8 @@ impl Tables {
                 }
                 inbox.post(ShardCommand::Purge(peer));
             }
-            output @ (Output::RoutesChanged | Output::Event(_)) => return Some(output),
+            Output::RoutesChanged => return Some(Notice::RoutesChanged),
+            Output::Event(event) => return Some(Notice::Event(event)),
         }
         None
     }

@@ -28,7 +28,7 @@ use hybridwg::dataplane::inbox::Inbox;
 use hybridwg::dataplane::lane::{Lane, Signal};
 use hybridwg::dataplane::memory_port::{MemoryDatagramPort, MemoryIpPort};
 use hybridwg::dataplane::shard::{Shard, Turn};
-use hybridwg::dataplane::tables::Tables;
+use hybridwg::dataplane::tables::{Notice, Tables};
 use hybridwg::proto::device::{
     AllowedIpChange, Change, Device, Event, Load, Output, Outputs, PeerUpdate,
 };
@@ -236,12 +236,11 @@ impl Node {
                 _ => {}
             }
             match self.tables.apply(output, &self.inbox) {
-                Some(Output::RoutesChanged) => {
+                Some(Notice::RoutesChanged) => {
                     self.routes_changed += 1;
                     self.tables.set_routes(self.device.allowed_ips().routes());
                 }
-                Some(Output::Event(event)) => self.events.push((now.mono, event)),
-                Some(other) => panic!("{other:?} is nobody's"),
+                Some(Notice::Event(event)) => self.events.push((now.mono, event)),
                 None => {}
             }
         }

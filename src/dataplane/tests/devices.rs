@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::crypto::entropy::SeededEntropy;
+use crate::dataplane::tables::Notice;
 use crate::proto::device::{AllowedIpChange, Change, Device, Outputs, PeerUpdate};
 
 struct Host {
@@ -43,7 +44,7 @@ impl Host {
     fn apply(&mut self) {
         for output in self.outputs.drain() {
             let own = self.node.tables.apply(output, &self.node.inbox);
-            if matches!(own, Some(Output::RoutesChanged)) {
+            if matches!(own, Some(Notice::RoutesChanged)) {
                 self.node.tables.set_routes(self.device.allowed_ips().routes());
             }
         }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::dataplane::Stop;
+use crate::dataplane::tables::Notice;
 use crate::proto::device::{Destination, SmallDatagram};
 
 #[test]
@@ -222,7 +223,7 @@ fn clearing_the_source_keeps_the_remote_address() {
 fn the_engines_own_outputs_are_handed_back() {
     let [a, _] = strangers();
     let output = a.tables.apply(Output::RoutesChanged, &a.inbox);
-    assert!(matches!(output, Some(Output::RoutesChanged)));
+    assert!(matches!(output, Some(Notice::RoutesChanged)));
 }
 
 #[test]
