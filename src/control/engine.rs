@@ -10,6 +10,7 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -21,12 +22,12 @@ use super::uapi::Errno;
 use super::uapi::server::{self, Command};
 use crate::dataplane::Stop;
 use crate::dataplane::inbox::{Inbox, ShardCommand};
-use crate::dataplane::lane::{Lane, Signal};
+use crate::dataplane::lane::{Incoming, Lane, Signal};
 use crate::dataplane::shard::{Shard, ShardThread};
 use crate::dataplane::tables::{Notice, Tables};
 use crate::dataplane::tun_port::TunPort;
 use crate::dataplane::udp_port::UdpPort;
-use crate::proto::device::{Change, Device, Event, Outputs};
+use crate::proto::device::{Change, Device, Event, Load, Outputs};
 use crate::sys::SysError;
 use crate::sys::clock;
 use crate::sys::entropy::OsEntropy;
@@ -36,10 +37,16 @@ use crate::sys::poll::Waker;
 use crate::sys::reactor::Readable;
 use crate::sys::tun::Tun;
 use crate::sys::udp::UdpSockets;
-use crate::time::Instant;
+use crate::time::{Instant, Now};
 
 /// Handshake messages dealt with before deadlines and requests are looked at again.
 const HANDSHAKES_A_TURN: usize = 32;
+
+/// Signals dealt with before handshake messages are.
+const SIGNALS_A_TURN: usize = 256;
+
+/// How long a shard is given to empty its inbox.
+const CATCH_UP: Duration = Duration::from_millis(1);
 
 /// Requests that may wait; a client whose request does not fit waits with its connection.
 const REQUESTS: usize = 16;
@@ -70,7 +77,19 @@ struct Engine {
     interface: String,
 }
 
-/// What else can happen than a lane that fills: one per turn of the loop.
+/// When the engine takes its next turn.
+enum Next {
+    /// When something happens.
+    Wait,
+    /// At once, but after requests and signals had their chance.
+    Again,
+    /// When the shard has caught up with what it was given.
+    AfterShard,
+    /// Never.
+    Stopped(Stop),
+}
+
+/// What can happen between two turns.
 enum Happening {
     LaneFilled,
     Deadline,
@@ -115,13 +134,17 @@ async fn serve(tun: Tun, listener: UnixListener, socket: &Path) -> Result<(), En
     info!(interface = engine.interface, port = engine.sockets.local_port(), "device started");
 
     let outcome = loop {
-        let (idle, stopped) = engine.turn();
-        if let Some(stop) = stopped {
-            break stop;
-        }
+        let pause = match engine.turn() {
+            Next::Wait => None,
+            Next::Again => Some(Duration::ZERO),
+            Next::AfterShard => Some(CATCH_UP),
+            Next::Stopped(stop) => break stop,
+        };
         let deadline = engine.device.next_deadline();
         let happening = tokio::select! {
-            () = std::future::ready(()), if !idle => Happening::LaneFilled,
+            () = tokio::time::sleep(pause.unwrap_or_default()), if pause.is_some() => {
+                Happening::LaneFilled
+            }
             () = lane_ready.ready() => Happening::LaneFilled,
             () = until(deadline), if deadline.is_some() => Happening::Deadline,
             Some(command) = requests.recv() => Happening::Request(command),
@@ -166,72 +189,78 @@ async fn serve(tun: Tun, listener: UnixListener, socket: &Path) -> Result<(), En
 
 impl Engine {
     fn start(tun: Tun) -> Result<(Self, ShardThread), EngineError> {
-        let interface = tun.name().to_owned();
-        let sockets = Arc::new(UdpSockets::bind(0, 0).map_err(EngineError::Sockets)?);
-        let (tables, lane) = (Arc::new(Tables::new()), Arc::new(Lane::new()));
-        let inbox = Arc::new(Inbox::new());
+        let engine = Self::new(tun.name().to_owned())?;
         let shard = Shard::new(
             Box::new(TunPort::new(tun)),
-            Box::new(UdpPort::new(Arc::clone(&sockets))),
-            Arc::clone(&tables),
-            Arc::clone(&lane),
-            Arc::clone(&inbox),
+            Box::new(UdpPort::new(Arc::clone(&engine.sockets))),
+            Arc::clone(&engine.tables),
+            Arc::clone(&engine.lane),
+            Arc::clone(&engine.inbox),
         );
         let thread = ShardThread::spawn(shard).map_err(EngineError::Start)?;
-        let engine = Self {
-            device: Device::new(Box::new(OsEntropy)),
-            outputs: Outputs::new(),
-            tables,
-            lane,
-            inbox,
-            sockets,
-            fwmark: 0,
-            interface,
-        };
         Ok((engine, thread))
     }
 
-    /// Deals with what the shards report and with what is due. Returns whether nothing is left for
-    /// now, and how a shard has stopped if one has.
-    fn turn(&mut self) -> (bool, Option<Stop>) {
-        let now = clock::now();
-        while let Some(signal) = self.lane.next_signal() {
+    /// An engine whose shard is still to be started.
+    fn new(interface: String) -> Result<Self, EngineError> {
+        let sockets = Arc::new(UdpSockets::bind(0, 0).map_err(EngineError::Sockets)?);
+        let tables = Arc::new(Tables::new());
+        tables.set_listen_port(sockets.local_port());
+        Ok(Self {
+            device: Device::new(Box::new(OsEntropy)),
+            outputs: Outputs::new(),
+            tables,
+            lane: Arc::new(Lane::new()),
+            inbox: Arc::new(Inbox::new()),
+            sockets,
+            fwmark: 0,
+            interface,
+        })
+    }
+
+    /// Deals with what the shards report and with what is due.
+    fn turn(&mut self) -> Next {
+        for _ in 0..SIGNALS_A_TURN {
+            let Some(signal) = self.lane.next_signal() else { break };
+            // Read after the signal was taken, so that what it reports lies in the past.
+            let now = clock::now();
             match signal {
                 Signal::WantSession(peer) => self.device.want_session(now, peer, &mut self.outputs),
                 Signal::Confirmed(index) => {
                     self.device.handle_confirmed(now, index, &mut self.outputs);
                 }
                 Signal::Nudge(peer) => self.device.handle_nudge(now, peer, &mut self.outputs),
-                Signal::Stopped(stop) => return (true, Some(stop)),
+                Signal::Stopped(stop) => return Next::Stopped(stop),
             }
             self.carry_out();
         }
-        let mut idle = true;
-        for handled in 0.. {
-            if handled == HANDSHAKES_A_TURN || self.inbox.is_crowded() {
-                idle = false;
-                break;
+        for _ in 0..HANDSHAKES_A_TURN {
+            if self.inbox.is_crowded() {
+                return Next::AfterShard;
             }
+            let now = clock::now();
             let load = self.lane.load(now.mono);
             let Some(incoming) = self.lane.next_handshake() else { break };
-            let outcome = self.device.handle_handshake(
-                now,
-                incoming.from,
-                load,
-                &incoming.datagram,
-                &mut self.outputs,
-            );
-            if let Err(reason) = outcome {
-                debug!(from = %incoming.from.remote, reason = reason.name(), "handshake message dropped");
-                self.tables.drops.count(reason);
-            }
-            self.carry_out();
+            self.shake_hands(now, load, &incoming);
         }
+        let now = clock::now();
         if self.device.next_deadline().is_some_and(|deadline| deadline <= now.mono) {
             self.device.handle_timeout(now, &mut self.outputs);
             self.carry_out();
         }
-        (idle, None)
+        // The lane rings only when it stops being empty: what came meanwhile must not be left.
+        if self.lane.is_empty() { Next::Wait } else { Next::Again }
+    }
+
+    fn shake_hands(&mut self, now: Now, load: Load, incoming: &Incoming) {
+        let from = incoming.from;
+        let outcome =
+            self.device.handle_handshake(now, from, load, &incoming.datagram, &mut self.outputs);
+        if let Err(reason) = outcome {
+            debug!(from = %from.remote, reason = reason.name(), "handshake message dropped");
+            self.tables.drops.count(reason);
+        }
+        self.carry_out();
     }
 
     /// Hands the outputs of the protocol core to the data plane, in order.
@@ -297,6 +326,7 @@ impl Engine {
     fn rebind(&mut self, port: u16, mark: u32) -> Result<(), Errno> {
         let sockets = UdpSockets::bind(port, mark).map_err(|error| refused(&error))?;
         self.sockets = Arc::new(sockets);
+        self.tables.set_listen_port(self.sockets.local_port());
         let port = UdpPort::new(Arc::clone(&self.sockets));
         self.inbox.post(ShardCommand::Rebind(Box::new(port)));
         self.forget_sources();
@@ -379,4 +409,49 @@ async fn until(deadline: Option<Instant>) {
 
 fn readable(source: impl AsFd) -> Result<Readable, EngineError> {
     Readable::new(source).map_err(EngineError::Start)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::device::SmallDatagram;
+    use crate::proto::endpoint::Endpoint;
+    use crate::proto::peer::PeerId;
+    use crate::sys::poll::{Interest, Poller};
+
+    /// Handshakes and signals arrive at every moment of a turn. An engine that goes to sleep with
+    /// one of them left behind is never woken again.
+    #[test]
+    fn nothing_is_left_in_the_lane_when_the_engine_waits() {
+        const ROUNDS: u32 = 20_000;
+        let mut engine = Engine::new("hwgtest0".to_owned()).unwrap();
+        let waker = Arc::new(Waker::new().unwrap());
+        let ring = Arc::clone(&waker);
+        engine.lane.set_waker(move || ring.wake());
+        let mut poller = Poller::new().unwrap();
+        poller.add(waker.as_fd(), 0, Interest::Readable).unwrap();
+        let lane = Arc::clone(&engine.lane);
+        let shard = std::thread::spawn(move || {
+            let from = Endpoint::new("192.0.2.1:51820".parse().unwrap());
+            for round in 0..ROUNDS {
+                let incoming = Incoming { from, datagram: SmallDatagram::from(&[1; 148]) };
+                // A full lane is part of the game.
+                let _ = lane.push_handshake(incoming);
+                lane.signal(Signal::Nudge(PeerId(round)));
+            }
+            lane.signal(Signal::Stopped(Stop::Shutdown));
+        });
+        loop {
+            match engine.turn() {
+                Next::Again | Next::AfterShard => {}
+                Next::Stopped(_) => break,
+                Next::Wait => {
+                    let woken = poller.wait(Some(Duration::from_secs(10))).unwrap().count();
+                    assert_eq!(woken, 1, "deaf, with {} handshakes left", engine.lane.depth());
+                    waker.drain();
+                }
+            }
+        }
+        shard.join().unwrap();
+    }
 }

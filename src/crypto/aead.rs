@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn a_buffer_that_does_not_authenticate_is_wiped() {
+    fn trap_24_a_buffer_that_does_not_authenticate_is_wiped() {
         let key = AeadKey::new(&SymmetricKey::from_bytes([7; 32]));
         for length in [0, 1, 5, 16, 600] {
             let mut bad = sealed(&key, &vec![0x55; length], 0);

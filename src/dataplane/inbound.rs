@@ -14,7 +14,11 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
+use tracing::debug;
+
+use crate::crypto::key::PublicKey;
 use crate::dataplane::lane::Incoming;
 use crate::dataplane::port::{DatagramPort, IpPort};
 use crate::dataplane::tables::Session;
@@ -28,14 +32,20 @@ use crate::proto::drop_reason::DropReason;
 use crate::proto::endpoint::Endpoint;
 use crate::proto::index::Index;
 use crate::proto::peer::PeerId;
+use crate::time::Instant;
 use crate::wire::ip::{self, Ecn, IpHeader};
 use crate::wire::message::{Message, classify};
+
+/// How often a shard says that peers send what they may not.
+const LOG_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The inbound half of a shard.
 #[derive(Debug)]
 pub struct Inbound {
     batch: DatagramBatch,
     ranges: Vec<PlainRange>,
+    /// When a packet that its peer may not send was last logged.
+    logged: Option<Instant>,
 }
 
 impl Default for Inbound {
@@ -49,6 +59,7 @@ impl Inbound {
         Self {
             batch: DatagramBatch::with_capacity(DATAGRAM_BATCH),
             ranges: Vec::with_capacity(DATAGRAM_BATCH * TRAIN_DATAGRAMS),
+            logged: None,
         }
     }
 
@@ -67,7 +78,8 @@ impl Inbound {
             return Ok(false);
         }
         self.ranges.clear();
-        open_batch(context, &mut self.batch, &mut self.ranges);
+        let forbidden = open_batch(context, &mut self.batch, &mut self.ranges);
+        self.log_forbidden(context.now.mono, forbidden);
         if !self.ranges.is_empty() {
             let (slabs, _) = self.batch.parts();
             let mut packets = PlainBatch::new(slabs, &self.ranges);
@@ -78,8 +90,27 @@ impl Inbound {
     }
 }
 
-/// Opens every datagram of `batch` in place, and appends to `ranges` what is to be delivered.
-fn open_batch(context: &Context<'_>, batch: &mut DatagramBatch, ranges: &mut Vec<PlainRange>) {
+impl Inbound {
+    /// Says that a peer uses a source that is not its own, at most once a [`LOG_INTERVAL`].
+    /// [LNX receive.c:wg_packet_consume_data_done]
+    fn log_forbidden(&mut self, now: Instant, peer: Option<PublicKey>) {
+        if let Some(peer) = peer
+            && self.logged.is_none_or(|last| now.since(last) >= LOG_INTERVAL)
+        {
+            self.logged = Some(now);
+            debug!(%peer, "packet with a source outside the peer's allowed IPs dropped");
+        }
+    }
+}
+
+/// Opens every datagram of `batch` in place, and appends to `ranges` what is to be delivered. Yields
+/// a peer that sent what it may not, if one did.
+fn open_batch(
+    context: &Context<'_>,
+    batch: &mut DatagramBatch,
+    ranges: &mut Vec<PlainRange>,
+) -> Option<PublicKey> {
+    let mut forbidden = None;
     let routes = context.tables.routes();
     // Datagrams in a row are most often of one session.
     let mut run: Option<Arc<Session>> = None;
@@ -97,11 +128,17 @@ fn open_batch(context: &Context<'_>, batch: &mut DatagramBatch, ranges: &mut Vec
                     len: plain.len(),
                 }),
                 Ok(None) => {}
-                Err(reason) => context.tables.drops.count(reason),
+                Err(reason) => {
+                    context.tables.drops.count(reason);
+                    if reason == DropReason::SourceNotAllowed {
+                        forbidden = run.as_ref().map(|session| session.path.public_key);
+                    }
+                }
             }
         }
     }
     end_run(context, run.as_deref());
+    forbidden
 }
 
 /// Deals with one datagram; yields where in it the packet to deliver is, if there is one.

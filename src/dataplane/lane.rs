@@ -23,10 +23,6 @@ use crate::time::Instant;
 /// Above this depth a shard does not wait for the lock either.
 const CROWDED_HANDSHAKES: usize = MAX_QUEUED_INCOMING_HANDSHAKES / 2;
 
-/// Most signals that wait for the engine. A signal that finds no room is made again by a later
-/// packet, so nothing is lost but time.
-const MAX_SIGNALS: usize = 1 << 16;
-
 /// A handshake message with its sender.
 #[derive(Debug)]
 pub struct Incoming {
@@ -109,20 +105,15 @@ impl Lane {
         Ok(())
     }
 
-    /// Tells the engine something; false if there was no room, and it should be told again.
-    ///
-    /// There is always room for [`Signal::Stopped`].
-    #[must_use]
-    pub fn signal(&self, signal: Signal) -> bool {
+    /// Tells the engine something. Never refused, because a packet that made the signal may be the
+    /// last: whoever signals does so once for each peer and kind until the engine has answered, and
+    /// that bounds the queue.
+    pub fn signal(&self, signal: Signal) {
         let mut queues = self.lock();
-        if queues.signals.len() >= MAX_SIGNALS && !matches!(signal, Signal::Stopped(_)) {
-            return false;
-        }
         let was_empty = queues.is_empty();
         queues.signals.push_back(signal);
         drop(queues);
         self.wake_if(was_empty);
-        true
     }
 
     /// Takes the oldest signal. The engine takes all signals before any handshake.
@@ -139,6 +130,11 @@ impl Lane {
         let incoming = queues.handshakes.pop_front();
         self.depth.store(queues.handshakes.len(), Ordering::Relaxed);
         incoming
+    }
+
+    /// Whether nothing waits, of either kind: only then does the next arrival ring the waker.
+    pub fn is_empty(&self) -> bool {
+        self.lock().is_empty()
     }
 
     /// Handshake messages that wait.
@@ -233,16 +229,16 @@ mod tests {
     }
 
     #[test]
-    fn signals_pass_a_queue_of_handshakes_and_are_bounded() {
+    fn signals_pass_a_queue_of_handshakes_and_none_is_lost() {
         let lane = Lane::new();
         for _ in 0..4096 {
             lane.push_handshake(incoming()).unwrap();
         }
-        assert!(lane.signal(Signal::Confirmed(Index(7))));
+        lane.signal(Signal::Confirmed(Index(7)));
         assert!(matches!(lane.next_signal(), Some(Signal::Confirmed(Index(7)))));
-        assert!((0..65_536).all(|n| lane.signal(Signal::Nudge(PeerId(n)))));
-        assert!(!lane.signal(Signal::Nudge(PeerId(0))));
-        assert!(lane.signal(Signal::Stopped(Stop::Shutdown)));
+        (0..100_000).for_each(|n| lane.signal(Signal::Nudge(PeerId(n))));
+        let told = std::iter::from_fn(|| lane.next_signal()).count();
+        assert_eq!(told, 100_000, "of as many peers as there may be");
     }
 
     #[test]
@@ -254,12 +250,17 @@ mod tests {
         });
         lane.push_handshake(incoming()).unwrap();
         lane.push_handshake(incoming()).unwrap();
-        assert!(lane.signal(Signal::Nudge(PeerId(1))));
+        lane.signal(Signal::Nudge(PeerId(1)));
         assert_eq!(rings.load(Ordering::Relaxed), 1);
+        lane.next_handshake();
+        lane.next_handshake();
+        lane.signal(Signal::Nudge(PeerId(2)));
+        assert_eq!(rings.load(Ordering::Relaxed), 1, "an engine must not leave a lane that is");
+        assert!(!lane.is_empty(), "not empty");
         lane.next_signal();
-        lane.next_handshake();
-        lane.next_handshake();
-        assert!(lane.signal(Signal::Nudge(PeerId(1))));
+        lane.next_signal();
+        assert!(lane.is_empty());
+        lane.signal(Signal::Nudge(PeerId(1)));
         assert_eq!(rings.load(Ordering::Relaxed), 2);
     }
 }

@@ -24,11 +24,12 @@ use crate::packet::slab::{SLAB_BYTES, Slab};
 use crate::proto::allowed_ips::Routes;
 use crate::proto::device::{Destination, SmallDatagram};
 use crate::proto::drop_reason::DropReason;
+use crate::proto::endpoint::Endpoint;
 use crate::proto::keypair::Sealer;
 use crate::proto::peer::PeerId;
 use crate::time::Instant;
 use crate::wire::icmp;
-use crate::wire::ip::{Ecn, IpHeader};
+use crate::wire::ip::{Ecn, IpHeader, udp_ports};
 
 /// Trains of a shard: a batch of packets for as many peers fits.
 const TRAINS: usize = IP_BATCH;
@@ -214,6 +215,9 @@ impl Outbound {
             self.replies.unreachable(context.now.mono, packet);
             return Err(DropReason::NoEndpoint);
         };
+        if is_own_datagram(context, to, &header, packet) {
+            return Err(DropReason::RoutingLoop);
+        }
         let sealer = usable(context.now.mono, path);
         let others_wait = self.staged.has(path.peer);
         if let Some(sealer) = &sealer
@@ -271,6 +275,14 @@ impl Outbound {
         }
         Ok(())
     }
+}
+
+/// Whether `packet` is a datagram that we have sent to `to` before. Sealed again, it would come
+/// back again, larger each time. Later fragments pass: what is made of them is caught when it
+/// returns.
+fn is_own_datagram(context: &Context<'_>, to: Endpoint, header: &IpHeader, packet: &[u8]) -> bool {
+    header.destination == to.remote.ip()
+        && udp_ports(packet) == Some((context.tables.listen_port(), to.remote.port()))
 }
 
 /// Why a staged packet does not go.

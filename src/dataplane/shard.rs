@@ -199,8 +199,7 @@ impl ShardThread {
         let (inbox, lane) = (Arc::clone(&shard.inbox), Arc::clone(&shard.lane));
         let thread = thread::Builder::new().name("shard".into()).spawn(move || {
             let stop = shard.run();
-            // There is always room for this signal.
-            let _ = lane.signal(Signal::Stopped(stop));
+            lane.signal(Signal::Stopped(stop));
         })?;
         Ok(Self { inbox, thread: Some(thread) })
     }

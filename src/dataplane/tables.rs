@@ -9,7 +9,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use arc_swap::{ArcSwap, ArcSwapOption, Guard};
@@ -57,9 +57,7 @@ impl Session {
         if self.confirmed.load(Ordering::Relaxed) || self.confirmed.swap(true, Ordering::Relaxed) {
             return;
         }
-        if !lane.signal(Signal::Confirmed(self.index)) {
-            self.confirmed.store(false, Ordering::Relaxed);
-        }
+        lane.signal(Signal::Confirmed(self.index));
     }
 
     /// Asks once for a new session if this is the current one and about to end. [WG §6.2]
@@ -67,9 +65,8 @@ impl Session {
         if self.opener.wants_rekey_on_receive(now)
             && self.path.sealer().as_ref().is_some_and(|current| Arc::ptr_eq(current, &self.sealer))
             && !self.asked_for_successor.swap(true, Ordering::Relaxed)
-            && !self.path.want_session(now, lane)
         {
-            self.asked_for_successor.store(false, Ordering::Relaxed);
+            self.path.want_session(now, lane);
         }
     }
 }
@@ -156,23 +153,17 @@ impl PeerPath {
         self.rx_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
-    /// Asks the engine for a session, unless it was asked within [`REKEY_TIMEOUT`]; false if the
-    /// engine could not be told. Costs one load when it has been asked.
-    pub fn want_session(&self, now: Instant, lane: &Lane) -> bool {
+    /// Asks the engine for a session, unless it was asked within [`REKEY_TIMEOUT`]. Costs one load
+    /// when it has been asked.
+    pub fn want_session(&self, now: Instant, lane: &Lane) {
         let due = self.ask_again_after.load(Ordering::Relaxed);
-        if now.as_nanos() < due {
-            return true;
-        }
         let next = (now + REKEY_TIMEOUT).as_nanos();
         let order = Ordering::Relaxed;
-        if self.ask_again_after.compare_exchange(due, next, order, order).is_err() {
-            return true;
+        if now.as_nanos() >= due
+            && self.ask_again_after.compare_exchange(due, next, order, order).is_ok()
+        {
+            lane.signal(Signal::WantSession(self.peer));
         }
-        let told = lane.signal(Signal::WantSession(self.peer));
-        if !told {
-            self.ask_again_after.store(due, Ordering::Relaxed);
-        }
-        told
     }
 
     /// The next packet without a session asks for one at once.
@@ -182,8 +173,8 @@ impl PeerPath {
 
     /// Tells the engine if the facts have made something due before it will look.
     pub fn nudge(&self, lane: &Lane) {
-        if self.facts.needs_nudge() && !lane.signal(Signal::Nudge(self.peer)) {
-            self.facts.nudge_was_lost();
+        if self.facts.needs_nudge() {
+            lane.signal(Signal::Nudge(self.peer));
         }
     }
 
@@ -209,6 +200,9 @@ pub struct Tables {
     sessions: [Stripe; SESSION_STRIPES],
     peers: RwLock<HashMap<PeerId, Arc<PeerPath>>>,
     mtu: AtomicU32,
+    /// The UDP port of our datagrams; 0 before there is one. Ordering: relaxed, as for the MTU: it
+    /// is right from some batch on.
+    listen_port: AtomicU16,
     /// Packets that ended here, by reason.
     pub drops: Drops,
 }
@@ -226,6 +220,7 @@ impl Tables {
             sessions: std::array::from_fn(|_| RwLock::default()),
             peers: RwLock::default(),
             mtu: AtomicU32::new(u32::from(DEFAULT_MTU)),
+            listen_port: AtomicU16::new(0),
             drops: Drops::new(),
         }
     }
@@ -333,6 +328,15 @@ impl Tables {
 
     pub fn mtu(&self) -> u32 {
         self.mtu.load(Ordering::Relaxed)
+    }
+
+    /// Sets the UDP port that our datagrams come from.
+    pub fn set_listen_port(&self, port: u16) {
+        self.listen_port.store(port, Ordering::Relaxed);
+    }
+
+    pub fn listen_port(&self) -> u16 {
+        self.listen_port.load(Ordering::Relaxed)
     }
 
     /// The routes of one batch.

@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn successive_indices_do_not_follow_from_each_other() {
+    fn trap_13_successive_indices_do_not_follow_from_each_other() {
         let mut table = IndexTable::new();
         let mut entropy = SeededEntropy::new(1);
         let drawn: Vec<u32> = (0..1000).map(|_| table.insert(&mut entropy, ()).0).collect();

@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn no_counter_at_or_after_the_limit_is_ever_handed_out() {
+    fn trap_10_no_counter_at_or_after_the_limit_is_ever_handed_out() {
         let sealer = pair_at(REJECT_AFTER_MESSAGES - 3).sealer;
         assert_eq!(sealer.reserve(4), None, "all or nothing");
         let range = sealer.reserve(2).unwrap();
@@ -338,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_at_or_after_the_counter_limit_are_not_opened() {
+    fn trap_10_messages_at_or_after_the_counter_limit_are_not_opened() {
         let to = pair(Role::Responder);
         for (counter, expected) in [
             (REJECT_AFTER_MESSAGES - 1, None),

@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn one_source_that_floods_takes_nothing_from_another() {
+    fn trap_11_one_source_that_floods_takes_nothing_from_another() {
         let mut limiter = RateLimiter::new();
         let mut allowed = 0;
         for millis in 0..10_000 {

@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn packets_8128_places_out_of_order_are_not_lost() {
+    fn trap_9_packets_8128_places_out_of_order_are_not_lost() {
         let mut window = ReplayWindow::new();
         for base in [0, 63, 64, 1 << 40] {
             assert_eq!(accept(&mut window, base + COUNTER_WINDOW_SIZE), Ok(()));
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn counters_are_64_bits_wide() {
+    fn trap_14_counters_are_64_bits_wide() {
         let mut window = ReplayWindow::new();
         for counter in [0, 1 << 32, (1 << 32) + 1, u64::MAX - 1, u64::MAX] {
             assert_eq!(accept(&mut window, counter), Ok(()));

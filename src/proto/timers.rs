@@ -86,11 +86,6 @@ impl Facts {
         earliest < wake_up && self.wake_up.fetch_min(earliest, Ordering::Relaxed) > earliest
     }
 
-    /// The core could not be told: the next fact that arms this deadline asks for it again.
-    pub fn nudge_was_lost(&self) {
-        self.wake_up.store(u64::MAX, Ordering::Relaxed);
-    }
-
     /// When anything authenticated last went either way.
     pub fn last_traversal(&self) -> Option<Instant> {
         read(&self.last_traversal)
@@ -586,15 +581,6 @@ mod tests {
         assert!(!facts.needs_nudge(), "the core looks before it is due");
         facts.publish(after(60_000));
         assert!(facts.needs_nudge(), "now it would not");
-    }
-
-    #[test]
-    fn a_nudge_that_was_lost_is_asked_for_again() {
-        let facts = Facts::new();
-        facts.data_sent(START);
-        assert!(facts.needs_nudge());
-        facts.nudge_was_lost();
-        assert!(facts.needs_nudge());
     }
 
     #[test]

@@ -12,6 +12,9 @@ pub const IPV6_HEADER_BYTES: usize = 40;
 
 pub const PROTOCOL_ICMP: u8 = 1;
 pub const PROTOCOL_ICMPV6: u8 = 58;
+const PROTOCOL_UDP: u8 = 17;
+const IPV6_FRAGMENT_HEADER: u8 = 44;
+const IPV6_FRAGMENT_HEADER_BYTES: usize = 8;
 
 /// The explicit congestion notification field. [RFC 3168 §5]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,6 +111,38 @@ impl IpHeader {
     }
 }
 
+/// The source and destination ports of a UDP packet, or of its first fragment.
+///
+/// `None` for anything else. Of the IPv6 extension headers only the fragment header is known: it is
+/// the one that a host puts in front of its own datagrams.
+pub fn udp_ports(packet: &[u8]) -> Option<(u16, u16)> {
+    let (protocol, fragment_offset, header_bytes) = match packet.first()? >> 4 {
+        4 => {
+            let header: &[u8; IPV4_HEADER_BYTES] = packet.first_chunk()?;
+            let offset = u16::from_be_bytes([header[6], header[7]]) & 0x1fff;
+            (header[9], offset, usize::from(header[0] & 0xf) * 4)
+        }
+        6 => {
+            let header: &[u8; IPV6_HEADER_BYTES] = packet.first_chunk()?;
+            if header[6] == IPV6_FRAGMENT_HEADER {
+                let (_, rest) = packet.split_at_checked(IPV6_HEADER_BYTES)?;
+                let fragment: &[u8; IPV6_FRAGMENT_HEADER_BYTES] = rest.first_chunk()?;
+                let offset = u16::from_be_bytes([fragment[2], fragment[3]]) >> 3;
+                (fragment[0], offset, IPV6_HEADER_BYTES + IPV6_FRAGMENT_HEADER_BYTES)
+            } else {
+                (header[6], 0, IPV6_HEADER_BYTES)
+            }
+        }
+        _ => return None,
+    };
+    if protocol != PROTOCOL_UDP || fragment_offset != 0 {
+        return None;
+    }
+    let (_, payload) = packet.split_at_checked(header_bytes)?;
+    let ports: &[u8; 4] = payload.first_chunk()?;
+    Some((u16::from_be_bytes([ports[0], ports[1]]), u16::from_be_bytes([ports[2], ports[3]])))
+}
+
 /// Writes `ecn` into the header at the start of `packet`, and mends an IPv4 header checksum.
 ///
 /// Does nothing to what [`IpHeader::parse`] refuses.
@@ -130,6 +165,31 @@ pub fn set_ecn(packet: &mut [u8], ecn: Ecn) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ports_are_those_of_udp_and_of_first_fragments_only() {
+        let mut v4 = [0; 28];
+        v4[0] = 0x46;
+        v4[9] = PROTOCOL_UDP;
+        v4[24..28].copy_from_slice(&[1, 2, 3, 4]);
+        assert_eq!(udp_ports(&v4), Some((0x0102, 0x0304)), "behind options");
+        assert_eq!(udp_ports(&v4[..27]), None);
+        v4[7] = 1;
+        assert_eq!(udp_ports(&v4), None, "a later fragment");
+        let mut v6 = [0; 52];
+        v6[0] = 0x60;
+        v6[6] = PROTOCOL_UDP;
+        v6[40..44].copy_from_slice(&[5, 6, 7, 8]);
+        assert_eq!(udp_ports(&v6), Some((0x0506, 0x0708)));
+        v6[6] = IPV6_FRAGMENT_HEADER;
+        v6[40..48].copy_from_slice(&[PROTOCOL_UDP, 0, 0, 1, 0, 0, 0, 0]);
+        v6[48..52].copy_from_slice(&[1, 2, 3, 4]);
+        assert_eq!(udp_ports(&v6), Some((0x0102, 0x0304)), "more fragments follow");
+        v6[43] = 9;
+        assert_eq!(udp_ports(&v6), None, "a later fragment");
+        v6[6] = 6;
+        assert_eq!(udp_ports(&v6), None, "TCP");
+    }
 
     fn v4(tos: u8) -> [u8; 28] {
         let mut packet = [0; 28];

@@ -228,3 +228,20 @@ fn trap_22_a_port_that_is_gone_stops_the_shard() {
     b.udp.vanish();
     assert!(matches!(b.shard.turn(at(1)), Turn::Stopped(Stop::DatagramPortGone(_))));
 }
+
+#[test]
+fn trap_a_routing_loop_through_our_own_tunnel_ends_at_its_first_turn() {
+    let [mut a, _] = connected(at(0));
+    // An endpoint that the host's routes lead into the tunnel.
+    a.reach("10.0.2.9:1002".parse().unwrap());
+    a.tables.set_listen_port(1001);
+    let ports = |from: u16, to: u16| {
+        let mut packet = packet("10.0.1.1", "10.0.2.9", 0, 100, 1);
+        packet[20..22].copy_from_slice(&from.to_be_bytes());
+        packet[22..24].copy_from_slice(&to.to_be_bytes());
+        packet
+    };
+    assert!(a.send(at(1), &[ports(1001, 1002)]).is_empty());
+    assert_eq!(a.dropped(DropReason::RoutingLoop), 1);
+    assert_eq!(a.send(at(1), &[ports(1001, 53), ports(1003, 1002)]).len(), 2, "others pass");
+}

@@ -95,7 +95,7 @@ fn a_cookie_makes_the_next_message_valid_in_both_macs() {
 }
 
 #[test]
-fn a_cookie_is_bound_to_the_address_and_to_the_port() {
+fn trap_12_a_cookie_is_bound_to_the_address_and_to_the_port() {
     let mut pair = Pair::new();
     pair.exchange(at(0), address("192.0.2.1:51820"));
     let message = pair.stamped(at(1));

@@ -98,9 +98,11 @@ impl Device {
             state.timers.observe(&mut *self.entropy);
             let first = state.timers.earliest();
             state.timers.facts.publish(first.unwrap_or(Instant::MAX));
-            // What was recorded up to here the data plane has not nudged us for.
+            // What was recorded up to here the data plane has not nudged us for. Only what it has
+            // made due earlier matters: of what is due later we take note when we look.
             state.timers.observe(&mut *self.entropy);
-            if state.timers.earliest() == first {
+            let earliest = state.timers.earliest().unwrap_or(Instant::MAX);
+            if earliest >= first.unwrap_or(Instant::MAX) {
                 break first;
             }
         };

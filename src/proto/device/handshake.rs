@@ -108,10 +108,7 @@ impl Device {
         let received = opened.verify(&state.remote)?;
         state.accept_timestamp(now.mono, received.timestamp)?;
 
-        state.has_endpoint = true;
-        state.timers.facts.any_authenticated_received(now.mono);
-        out.push(Output::Heard { peer, from, bytes: message.len() });
-
+        let received_bytes = message.len();
         let ephemeral = ephemeral(&mut *self.entropy);
         let index = self.indices.insert(&mut *self.entropy, peer);
         let (mut message, keypair) =
@@ -122,6 +119,10 @@ impl Device {
                     return Err(reason);
                 }
             };
+        state.has_endpoint = true;
+        state.timers.facts.any_authenticated_received(now.mono);
+        out.push(Output::Heard { peer, from, bytes: received_bytes });
+
         state.jar.stamp(now.mono, &mut message);
         state.timers.responded(now.mono);
         let displaced = state.keypairs.accept_as_responder(install(peer, keypair, false, out));

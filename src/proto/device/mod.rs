@@ -97,6 +97,11 @@ impl Device {
         if !confirmed {
             return;
         }
+        // Whatever we asked for ourselves is answered by this session: a response that comes later
+        // must not put an older one in its place.
+        if let Some(handshake) = state.handshake.take() {
+            self.indices.remove(handshake.local_index());
+        }
         state.timers.handshake_complete();
         state.session_wanted = false;
         state.last_handshake = Some(now.wall);

@@ -117,3 +117,50 @@ fn a_nudge_brings_a_deadline_forward() {
     device.handle_timeout(Now { mono: due, ..at(26) }, &mut out);
     assert_eq!(transmissions(&mut out), 1);
 }
+
+/// The datagrams among the outputs, and the indices installed.
+fn sent_and_installed(out: &mut Outputs) -> (Vec<SmallDatagram>, Vec<Index>) {
+    let (mut sent, mut installed) = (Vec::new(), Vec::new());
+    for output in out.drain() {
+        match output {
+            Output::Transmit { datagram, .. } => sent.push(datagram),
+            Output::Install { index, .. } => installed.push(index),
+            _ => {}
+        }
+    }
+    (sent, installed)
+}
+
+#[test]
+fn a_response_that_was_held_back_replaces_no_session_made_since() {
+    let mut out = Outputs::new();
+    let [mut ours, mut theirs] = [(1, 2), (2, 1)].map(|(own, other)| {
+        let mut device = Device::new(Box::new(SeededEntropy::new(own.into())));
+        let key = PrivateKey::from_bytes([own; 32]);
+        device.configure(at(0), Change::PrivateKey(Some(key)), &mut out).unwrap();
+        let remote = StaticIdentity::new(PrivateKey::from_bytes([other; 32])).public;
+        let mut update = PeerUpdate::new(remote);
+        update.endpoint = Some(endpoint(other.into()).remote);
+        device.configure(at(0), Change::Peer(update), &mut out).unwrap();
+        device
+    });
+    sent_and_installed(&mut out);
+    let peer = PeerId(0);
+    ours.want_session(at(1), peer, &mut out);
+    let initiation = sent_and_installed(&mut out).0.remove(0);
+    theirs.handle_handshake(at(1), endpoint(1), Load::Normal, &initiation, &mut out).unwrap();
+    let held_back = sent_and_installed(&mut out).0.remove(0);
+
+    theirs.want_session(at(10), peer, &mut out);
+    theirs.handle_timeout(at(10), &mut out);
+    let initiation = sent_and_installed(&mut out).0.remove(0);
+    ours.handle_handshake(at(10), endpoint(2), Load::Normal, &initiation, &mut out).unwrap();
+    let index = sent_and_installed(&mut out).1.remove(0);
+    ours.handle_confirmed(at(10), index, &mut out);
+    sent_and_installed(&mut out);
+
+    let attacker = endpoint(66);
+    let outcome = ours.handle_handshake(at(11), attacker, Load::Normal, &held_back, &mut out);
+    assert_eq!(outcome, Err(DropReason::UnknownHandshakeIndex));
+    assert!(out.is_empty(), "neither session nor endpoint has changed");
+}

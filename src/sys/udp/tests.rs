@@ -188,7 +188,7 @@ fn an_empty_datagram_is_received_as_such() {
 
 /// Trap 19.
 #[test]
-fn a_sendmmsg_that_stops_halfway_is_resumed_after_the_refused_datagram() {
+fn trap_19_a_sendmmsg_that_stops_halfway_is_resumed_after_the_refused_datagram() {
     let mut inbox = Inbox::new(64, 64);
     let outbox = UdpSockets::bind(0, 0).unwrap();
     let too_big = vec![0; 65_508];
@@ -211,7 +211,7 @@ fn a_sendmmsg_that_stops_halfway_is_resumed_after_the_refused_datagram() {
 
 /// Trap 20.
 #[test]
-fn each_datagram_of_a_batch_keeps_its_own_ipv6_sender() {
+fn trap_20_each_datagram_of_a_batch_keeps_its_own_ipv6_sender() {
     in_own_namespace(|| {
         for host in 1..=8 {
             ip(&format!("-6 address add fd00::{host}/128 dev lo nodad"));
@@ -242,7 +242,7 @@ fn each_datagram_of_a_batch_keeps_its_own_ipv6_sender() {
 
 /// Trap 21.
 #[test]
-fn a_host_without_ipv6_gets_ipv4_alone() {
+fn trap_21_a_host_without_ipv6_gets_ipv4_alone() {
     let sockets = std::thread::spawn(|| {
         refuse_ipv6_sockets();
         assert!(UdpSocket::bind("[::1]:0").is_err(), "the filter is in place");
@@ -316,7 +316,7 @@ fn refuse_ipv6_sockets() {
 
 /// Trap 28.
 #[test]
-fn the_receive_loop_goes_on_after_the_errors_that_a_network_causes() {
+fn trap_28_the_receive_loop_goes_on_after_the_errors_that_a_network_causes() {
     let mut inbox = Inbox::new(4, 64);
     let nobody = {
         let closed = UdpSocket::bind("127.0.0.1:0").unwrap();

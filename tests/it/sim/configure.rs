@@ -23,7 +23,7 @@ fn full_update(sim: &Sim) -> PeerUpdate {
 
 /// Trap: the session is lost on `set`.
 #[test]
-fn an_update_of_a_peer_keeps_his_session() {
+fn trap_26_an_update_of_a_peer_keeps_his_session() {
     let mut sim = Sim::connected(1);
     let indices = sim.nodes[0].session_indices();
     let update = full_update(&sim);
@@ -40,7 +40,7 @@ fn an_update_of_a_peer_keeps_his_session() {
 
 /// Trap: a change of the preshared key is ignored, or ends the session.
 #[test]
-fn a_preshared_key_takes_effect_at_the_next_handshake_and_the_session_stays() {
+fn trap_8_a_preshared_key_takes_effect_at_the_next_handshake_and_the_session_stays() {
     let mut sim = Sim::connected(2);
     for node in 0..2 {
         sim.update(node, 1 - node, |peer| peer.preshared_key = Some(preshared_key(7)));

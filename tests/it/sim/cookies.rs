@@ -28,7 +28,7 @@ fn without_load_nobody_is_asked_for_a_cookie() {
 
 /// Trap: a cookie reply roams the endpoint.
 #[test]
-fn a_cookie_reply_moves_no_endpoint_and_counts_as_nothing() {
+fn trap_17_a_cookie_reply_moves_no_endpoint_and_counts_as_nothing() {
     let mut sim = Sim::pair(3);
     sim.nodes[1].load = Load::High;
     sim.filter = Box::new(|by, _| by == 0);
@@ -46,7 +46,7 @@ fn a_cookie_reply_moves_no_endpoint_and_counts_as_nothing() {
 
 /// Trap: a cookie without the port.
 #[test]
-fn a_cookie_is_good_for_one_address_and_one_port() {
+fn trap_12_a_cookie_is_good_for_one_address_and_one_port() {
     let mut sim = Sim::pair(4);
     sim.nodes[1].load = Load::High;
     sim.send(0, 1, b"x");
@@ -74,7 +74,7 @@ fn a_responder_can_be_asked_for_a_cookie_as_well() {
 
 /// Trap: one global handshake limiter.
 #[test]
-fn a_source_that_floods_takes_nothing_from_another() {
+fn trap_11_a_source_that_floods_takes_nothing_from_another() {
     const CROWD: usize = 30;
     // Node 0 is the hub, node 1 an honest client; the rest share one address.
     let mut sim = Sim::strangers(6, 2 + CROWD);

@@ -45,7 +45,7 @@ fn packets_that_waited_for_a_session_arrive_in_order() {
 
 /// Trap: the first handshake is lost, and with it the packets that waited.
 #[test]
-fn a_lost_handshake_message_costs_one_retry_and_no_packet() {
+fn trap_27_a_lost_handshake_message_costs_one_retry_and_no_packet() {
     for lost in [Kind::Initiation, Kind::Response] {
         let mut sim = Sim::pair(30);
         let mut first = true;
@@ -124,7 +124,7 @@ fn both_ends_can_start_at_once_and_packets_flow_both_ways() {
 
 /// Trap: a response is thrown away by a tick or a short timeout.
 #[test]
-fn a_response_may_take_almost_five_seconds() {
+fn trap_18_a_response_may_take_almost_five_seconds() {
     let mut sim = Sim::pair(7);
     sim.link.latency = ms(2450);
     sim.send(0, 1, b"far away");
@@ -315,7 +315,7 @@ fn a_peer_key_of_low_order_is_accepted_and_never_talked_to() {
 
 /// Trap: `last_handshake` as elapsed time.
 #[test]
-fn the_last_handshake_is_a_time_on_the_wall_at_both_ends() {
+fn trap_23_the_last_handshake_is_a_time_on_the_wall_at_both_ends() {
     let sim = Sim::connected(19);
     for node in 0..2 {
         let peer = sim.peer_id(node, 1 - node);

@@ -14,7 +14,7 @@ fn gaps(times: &[Instant]) -> Vec<Duration> {
 
 /// Trap: too many rekeys.
 #[test]
-fn the_initiator_alone_renews_a_busy_session_every_120_seconds_and_no_packet_is_lost() {
+fn trap_4_the_initiator_alone_renews_a_busy_session_every_120_seconds_and_no_packet_is_lost() {
     let mut sim = Sim::connected(1);
     let mut sent = 0;
     sim.run_with(secs(3600), secs(1), |sim| {
@@ -59,7 +59,7 @@ fn an_initiator_that_only_receives_renews_the_session_at_165_seconds() {
 
 /// Trap: no jitter on retries.
 #[test]
-fn an_unanswered_initiation_is_repeated_with_jitter_and_given_up_after_20() {
+fn trap_3_an_unanswered_initiation_is_repeated_with_jitter_and_given_up_after_20() {
     let mut sim = Sim::pair(4);
     sim.filter = Box::new(|_, _| false);
     sim.send(0, 1, b"nobody home");
@@ -109,7 +109,7 @@ fn data_that_is_not_answered_is_acknowledged_by_one_keepalive_after_10_seconds()
 
 /// Trap: keepalive ping-pong.
 #[test]
-fn keepalives_are_not_answered_by_keepalives() {
+fn trap_5_keepalives_are_not_answered_by_keepalives() {
     let mut sim = Sim::connected(7);
     sim.run(secs(170));
     assert_eq!(sim.count(0, Kind::Keepalive), 0);
@@ -128,7 +128,7 @@ fn data_that_is_answered_in_time_needs_no_keepalive() {
 
 /// Trap: keepalives timed from what was last sent only.
 #[test]
-fn under_steady_data_keepalives_count_from_the_first_packet_that_is_unacknowledged() {
+fn trap_6_under_steady_data_keepalives_count_from_the_first_packet_that_is_unacknowledged() {
     let mut sim = Sim::connected(9);
     sim.run_with(secs(100), secs(3), |sim| sim.send(0, 1, b"stream"));
     let keepalives = gaps(&sim.times(1, Kind::Keepalive));
@@ -174,7 +174,7 @@ fn a_persistent_keepalive_is_sent_when_nothing_else_was() {
 
 /// Trap: persistent keepalive during traffic.
 #[test]
-fn traffic_in_either_direction_puts_off_a_persistent_keepalive() {
+fn trap_7_traffic_in_either_direction_puts_off_a_persistent_keepalive() {
     for sender in 0..2 {
         let mut sim = Sim::connected(12);
         sim.update(0, 1, |peer| peer.persistent_keepalive = Some(5));
