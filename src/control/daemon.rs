@@ -64,7 +64,7 @@ pub fn spawn_daemon(interface: &str) -> Result<(), DaemonError> {
     let listener = open_listener(&name)?;
     let stderr =
         if std::env::var_os(LOG_LEVEL).is_some() { Stdio::inherit() } else { Stdio::null() };
-    let spawned = Detached::new(["-f".into(), name.clone().into()])
+    let spawned = Detached::new(["-f".into(), "--".into(), name.clone().into()])
         .map(|child| {
             child
                 .env(FOREGROUND, "1")
