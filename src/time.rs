@@ -66,9 +66,52 @@ pub struct Now {
     pub wall: Wall,
 }
 
+/// Lets through a burst, and then one each interval: for replies and log lines.
+///
+/// Time that goes backwards earns nothing.
+#[derive(Clone, Copy, Debug)]
+pub struct TokenBucket {
+    burst: u32,
+    interval: Duration,
+    left: u32,
+    refilled: Instant,
+}
+
+impl TokenBucket {
+    /// A full bucket of `burst` tokens that earns one each `interval`, which is not zero.
+    pub const fn new(burst: u32, interval: Duration) -> Self {
+        Self { burst, interval, left: burst, refilled: Instant::ZERO }
+    }
+
+    /// Takes a token, if there is one.
+    pub fn take(&mut self, now: Instant) -> bool {
+        let earned = now.since(self.refilled).as_nanos() / self.interval.as_nanos().max(1);
+        if earned > 0 {
+            let earned = u32::try_from(earned).unwrap_or(u32::MAX);
+            self.left = self.left.saturating_add(earned).min(self.burst);
+            self.refilled = now;
+        }
+        let taken = self.left > 0;
+        self.left = self.left.saturating_sub(1);
+        taken
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_bucket_lets_a_burst_through_and_then_one_each_interval() {
+        let mut bucket = TokenBucket::new(3, Duration::from_millis(10));
+        let at = |millis| Instant::ZERO + Duration::from_millis(millis);
+        let taken = |bucket: &mut TokenBucket, now| (0..10).filter(|_| bucket.take(now)).count();
+        assert_eq!(taken(&mut bucket, at(1000)), 3);
+        assert_eq!(taken(&mut bucket, at(1009)), 0);
+        assert_eq!(taken(&mut bucket, at(1020)), 2);
+        assert_eq!(taken(&mut bucket, at(500)), 0, "the clock went backwards");
+        assert_eq!(taken(&mut bucket, at(9000)), 3, "never more than a burst");
+    }
 
     #[test]
     fn instants_saturate_when_the_clock_goes_backwards() {

@@ -16,7 +16,7 @@ use std::process::Stdio;
 use super::engine::{self, EngineError};
 use super::uapi::client::{ClientError, UapiClient};
 use super::uapi::get::ReplyError;
-use super::uapi::{SOCKET_DIRECTORY, socket_path};
+use super::uapi::{SOCKET_DIRECTORY, is_interface_name, socket_path};
 use crate::sys::SysError;
 use crate::sys::process::{self, Detached, FIRST_INHERITED};
 use crate::sys::tun::{Tun, TunError};
@@ -37,7 +37,11 @@ pub enum DaemonError {
     InUse { path: PathBuf },
     #[error("cannot create the configuration socket {path}")]
     Listen { path: PathBuf, source: io::Error },
-    #[error("{variable} is not the number of a descriptor that this process was given")]
+    #[error(
+        "interface name {interface:?} is not 1 to 15 letters, digits and characters of `_=+.-`"
+    )]
+    Name { interface: String },
+    #[error("{variable} is not the number of a fitting descriptor that this process was given")]
     Inherited { variable: &'static str },
     #[error("cannot start the background process of {interface}")]
     Spawn { interface: String, source: SysError },
@@ -45,6 +49,8 @@ pub enum DaemonError {
         "the background process of {interface} ended at once (run `hybridwg -f {interface}` to see why)"
     )]
     Silent { interface: String, source: ClientError },
+    #[error("cannot keep the keys out of core dumps")]
+    Memory(#[source] SysError),
     #[error(transparent)]
     Engine(#[from] EngineError),
 }
@@ -94,14 +100,16 @@ pub fn spawn_daemon(interface: &str) -> Result<(), DaemonError> {
 pub fn run_foreground(interface: &str) -> Result<(), DaemonError> {
     let tun = open_tun(interface)?;
     let listener = open_listener(tun.name())?;
+    process::hide_memory().map_err(DaemonError::Memory)?;
     let path = socket_path(tun.name());
-    let outcome = engine::run(tun, listener, &path);
-    // Ours only if nobody has put another in its place, which nobody can while we listen.
-    drop(std::fs::remove_file(&path));
-    Ok(outcome?)
+    Ok(engine::run(tun, listener, &path)?)
 }
 
+/// The kernel takes more names than the socket's clients do.
 fn open_tun(interface: &str) -> Result<Tun, DaemonError> {
+    if !is_interface_name(interface.strip_suffix("%d").unwrap_or(interface)) {
+        return Err(DaemonError::Name { interface: interface.to_owned() });
+    }
     Ok(match inherited(TUN_FD)? {
         Some(fd) => Tun::attach(fd)?,
         None => Tun::create(interface)?,
@@ -109,10 +117,16 @@ fn open_tun(interface: &str) -> Result<Tun, DaemonError> {
 }
 
 fn open_listener(interface: &str) -> Result<UnixListener, DaemonError> {
-    if let Some(fd) = inherited(UAPI_FD)? {
-        return Ok(UnixListener::from(fd));
-    }
     let path = socket_path(interface);
+    if let Some(fd) = inherited(UAPI_FD)? {
+        let listener = UnixListener::from(fd);
+        let address = listener.local_addr().ok();
+        return if address.is_some_and(|address| address.as_pathname() == Some(&path)) {
+            Ok(listener)
+        } else {
+            Err(DaemonError::Inherited { variable: UAPI_FD })
+        };
+    }
     listen(interface, &path).map_err(|source| match source.kind() {
         io::ErrorKind::AddrInUse => DaemonError::InUse { path },
         _ => DaemonError::Listen { path, source },
@@ -127,8 +141,11 @@ fn listen(interface: &str, path: &Path) -> io::Result<UnixListener> {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
             match UapiClient::connect(interface).and_then(|mut client| client.get()) {
                 Err(failure) if is_abandoned(&failure) => {
-                    std::fs::remove_file(path)?;
-                    bind()
+                    match std::fs::remove_file(path) {
+                        // Whoever was ending has removed it himself.
+                        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                        Ok(()) | Err(_) => bind(),
+                    }
                 }
                 Ok(_) | Err(_) => Err(error),
             }

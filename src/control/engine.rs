@@ -37,13 +37,17 @@ use crate::sys::poll::Waker;
 use crate::sys::reactor::Readable;
 use crate::sys::tun::Tun;
 use crate::sys::udp::UdpSockets;
-use crate::time::{Instant, Now};
+use crate::time::{Instant, Now, TokenBucket};
 
 /// Handshake messages dealt with before deadlines and requests are looked at again.
 const HANDSHAKES_A_TURN: usize = 32;
 
 /// Signals dealt with before handshake messages are.
 const SIGNALS_A_TURN: usize = 256;
+
+/// Lines about refused handshake messages: so many at once, and then one each interval.
+const LOG_BURST: u32 = 10;
+const LOG_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How long a shard is given to empty its inbox.
 const CATCH_UP: Duration = Duration::from_millis(1);
@@ -75,6 +79,8 @@ struct Engine {
     sockets: Arc<UdpSockets>,
     fwmark: u32,
     interface: String,
+    /// For lines that anybody can provoke.
+    log: TokenBucket,
 }
 
 /// When the engine takes its next turn.
@@ -113,14 +119,29 @@ pub fn run(tun: Tun, listener: UnixListener, socket: &Path) -> Result<(), Engine
 }
 
 async fn serve(tun: Tun, listener: UnixListener, socket: &Path) -> Result<(), EngineError> {
+    let deletion = DeletionWatch::new(socket).map_err(EngineError::Watch)?;
+    let outcome = serve_until_stopped(tun, listener, &deletion).await;
+    // While the runtime still listens: nobody can take the socket for abandoned and put his own in
+    // its place before ours is gone.
+    if deletion.is_still_there().unwrap_or(false) {
+        drop(std::fs::remove_file(socket));
+    }
+    outcome
+}
+
+async fn serve_until_stopped(
+    tun: Tun,
+    listener: UnixListener,
+    deletion: &DeletionWatch,
+) -> Result<(), EngineError> {
     // Watched first, so that a change while we start is not missed.
     let links = LinkWatch::open().map_err(EngineError::Watch)?;
     let links_ready = readable(&links)?;
-    let deletion = DeletionWatch::new(socket).map_err(EngineError::Watch)?;
-    let deletion_ready = readable(&deletion)?;
+    let deletion_ready = readable(deletion)?;
     let waker = Arc::new(Waker::new().map_err(EngineError::Watch)?);
     let mut interrupt = signal(SignalKind::interrupt()).map_err(EngineError::Start)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(EngineError::Start)?;
+    let mut hangup = signal(SignalKind::hangup()).map_err(EngineError::Start)?;
 
     let control = tun.try_clone().map_err(EngineError::Watch)?;
     let (mut engine, shard) = Engine::start(tun)?;
@@ -134,17 +155,13 @@ async fn serve(tun: Tun, listener: UnixListener, socket: &Path) -> Result<(), En
     info!(interface = engine.interface, port = engine.sockets.local_port(), "device started");
 
     let outcome = loop {
-        let pause = match engine.turn() {
-            Next::Wait => None,
-            Next::Again => Some(Duration::ZERO),
-            Next::AfterShard => Some(CATCH_UP),
+        let next = match engine.turn() {
             Next::Stopped(stop) => break stop,
+            next => next,
         };
         let deadline = engine.device.next_deadline();
         let happening = tokio::select! {
-            () = tokio::time::sleep(pause.unwrap_or_default()), if pause.is_some() => {
-                Happening::LaneFilled
-            }
+            () = next_turn(&next) => Happening::LaneFilled,
             () = lane_ready.ready() => Happening::LaneFilled,
             () = until(deadline), if deadline.is_some() => Happening::Deadline,
             Some(command) = requests.recv() => Happening::Request(command),
@@ -152,6 +169,7 @@ async fn serve(tun: Tun, listener: UnixListener, socket: &Path) -> Result<(), En
             () = deletion_ready.ready() => Happening::SocketTouched,
             _ = interrupt.recv() => Happening::Stopped("interrupted"),
             _ = terminate.recv() => Happening::Stopped("terminated"),
+            _ = hangup.recv() => Happening::Stopped("hung up"),
         };
         match happening {
             Happening::LaneFilled => drop(waker.drain()),
@@ -215,6 +233,7 @@ impl Engine {
             sockets,
             fwmark: 0,
             interface,
+            log: TokenBucket::new(LOG_BURST, LOG_INTERVAL),
         })
     }
 
@@ -256,8 +275,12 @@ impl Engine {
         let from = incoming.from;
         let outcome =
             self.device.handle_handshake(now, from, load, &incoming.datagram, &mut self.outputs);
-        if let Err(reason) = outcome {
+        if let Err(reason) = outcome
+            && self.log.take(now.mono)
+        {
             debug!(from = %from.remote, reason = reason.name(), "handshake message dropped");
+        }
+        if let Err(reason) = outcome {
             self.tables.drops.count(reason);
         }
         self.carry_out();
@@ -396,6 +419,16 @@ fn log(device: &Device, event: Event) {
         }
         Event::KeysErased(peer) => debug!(peer = ?name(peer), "keys erased"),
         Event::SelfRemoved(key) => warn!(peer = %key, "removed: its key is our own"),
+    }
+}
+
+/// Waits as `next` says. Even a turn at once is a round of the runtime later: without it, a lane
+/// that never empties would keep clients and signals out.
+async fn next_turn(next: &Next) {
+    match next {
+        Next::Again => tokio::task::yield_now().await,
+        Next::AfterShard => tokio::time::sleep(CATCH_UP).await,
+        Next::Wait | Next::Stopped(_) => std::future::pending().await,
     }
 }
 

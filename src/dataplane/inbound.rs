@@ -32,7 +32,7 @@ use crate::proto::drop_reason::DropReason;
 use crate::proto::endpoint::Endpoint;
 use crate::proto::index::Index;
 use crate::proto::peer::PeerId;
-use crate::time::Instant;
+use crate::time::{Instant, TokenBucket};
 use crate::wire::ip::{self, Ecn, IpHeader};
 use crate::wire::message::{Message, classify};
 
@@ -44,8 +44,8 @@ const LOG_INTERVAL: Duration = Duration::from_secs(1);
 pub struct Inbound {
     batch: DatagramBatch,
     ranges: Vec<PlainRange>,
-    /// When a packet that its peer may not send was last logged.
-    logged: Option<Instant>,
+    /// For lines about packets that their peer may not send.
+    log: TokenBucket,
 }
 
 impl Default for Inbound {
@@ -59,7 +59,7 @@ impl Inbound {
         Self {
             batch: DatagramBatch::with_capacity(DATAGRAM_BATCH),
             ranges: Vec::with_capacity(DATAGRAM_BATCH * TRAIN_DATAGRAMS),
-            logged: None,
+            log: TokenBucket::new(1, LOG_INTERVAL),
         }
     }
 
@@ -95,9 +95,8 @@ impl Inbound {
     /// [LNX receive.c:wg_packet_consume_data_done]
     fn log_forbidden(&mut self, now: Instant, peer: Option<PublicKey>) {
         if let Some(peer) = peer
-            && self.logged.is_none_or(|last| now.since(last) >= LOG_INTERVAL)
+            && self.log.take(now)
         {
-            self.logged = Some(now);
             debug!(%peer, "packet with a source outside the peer's allowed IPs dropped");
         }
     }

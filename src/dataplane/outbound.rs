@@ -27,9 +27,15 @@ use crate::proto::drop_reason::DropReason;
 use crate::proto::endpoint::Endpoint;
 use crate::proto::keypair::Sealer;
 use crate::proto::peer::PeerId;
-use crate::time::Instant;
+use crate::time::{Instant, TokenBucket};
 use crate::wire::icmp;
 use crate::wire::ip::{Ecn, IpHeader, udp_ports};
+
+/// Replies in a burst, after a time without any. [RFC 4443 §2.4] [LNX icmp.rst:icmp_msgs_burst]
+const REPLY_BURST: u32 = 50;
+
+/// One reply more may be sent each time this has passed: 100 a second. [RFC 1812 §4.3.2.8]
+const REPLY_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Trains of a shard: a batch of packets for as many peers fits.
 const TRAINS: usize = IP_BATCH;
@@ -329,7 +335,7 @@ fn keep_fresh_on_send(context: &Context<'_>, path: &PeerPath, sealer: &Sealer) {
 struct Replies {
     slab: [Slab; 1],
     ranges: Vec<PlainRange>,
-    tokens: Tokens,
+    tokens: TokenBucket,
 }
 
 impl Replies {
@@ -340,7 +346,7 @@ impl Replies {
         Self {
             slab: [Slab::new()],
             ranges: Vec::with_capacity(SLAB_BYTES / Self::STRIDE),
-            tokens: Tokens::default(),
+            tokens: TokenBucket::new(REPLY_BURST, REPLY_INTERVAL),
         }
     }
 
@@ -363,40 +369,5 @@ impl Replies {
             self.ranges.clear();
         }
         Ok(())
-    }
-}
-
-/// A bucket of tokens, one a reply. [RFC 1812 §4.3.2.8] [RFC 4443 §2.4 (f)]
-#[derive(Debug)]
-struct Tokens {
-    left: u32,
-    refilled: Instant,
-}
-
-impl Default for Tokens {
-    fn default() -> Self {
-        Self { left: Self::BURST, refilled: Instant::ZERO }
-    }
-}
-
-impl Tokens {
-    /// Replies in a burst, after a time without any. [LNX icmp.rst:icmp_msgs_burst]
-    const BURST: u32 = 50;
-
-    /// One reply more may be sent each time this has passed: 100 a second.
-    const INTERVAL: Duration = Duration::from_millis(10);
-
-    fn take(&mut self, now: Instant) -> bool {
-        let earned = now.since(self.refilled).as_nanos() / Self::INTERVAL.as_nanos();
-        if earned > 0 {
-            self.left = u32::try_from(earned)
-                .map_or(Self::BURST, |earned| self.left.saturating_add(earned).min(Self::BURST));
-            self.refilled = now;
-        }
-        if self.left == 0 {
-            return false;
-        }
-        self.left -= 1;
-        true
     }
 }

@@ -1,11 +1,12 @@
 //! Names and numbers of network interfaces.
 
 use rustix::net::netdevice::index_to_name;
-use rustix::net::{AddressFamily, SocketType, socket};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
 /// The name of the interface with that index in the current network namespace, if there is one.
 pub fn name_of(index: u32) -> Option<String> {
-    let socket = socket(AddressFamily::UNIX, SocketType::DGRAM, None).ok()?;
+    let socket =
+        socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None).ok()?;
     index_to_name(socket, index).ok()
 }
 

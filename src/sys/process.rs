@@ -10,6 +10,7 @@ use std::process::{Child, Command, Stdio};
 
 use rustix::fs::Mode;
 use rustix::io::FdFlags;
+use rustix::process::DumpableBehavior;
 
 use super::SysError;
 
@@ -144,6 +145,15 @@ pub fn pipe() -> Result<(File, File), SysError> {
     Ok((read.into(), write.into()))
 }
 
+/// Keeps the memory of this process out of core dumps and from other processes of the same user.
+///
+/// # Errors
+/// The kernel refuses, which no known one does.
+pub fn hide_memory() -> Result<(), SysError> {
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
+        .map_err(|e| SysError::new("prctl PR_SET_DUMPABLE", e))
+}
+
 /// True if `fd` is a terminal.
 pub fn is_terminal(fd: impl AsFd) -> bool {
     rustix::termios::isatty(fd)
@@ -184,7 +194,7 @@ mod tests {
         let (mut answer, reply) = pipe().unwrap();
         // Closed in the child: nobody may hold a descriptor that was not given.
         let stray = File::open("/proc/self/status").unwrap();
-        rustix::io::fcntl_setfd(&stray, rustix::io::FdFlags::empty()).unwrap();
+        rustix::io::fcntl_setfd(&stray, FdFlags::empty()).unwrap();
         let this = concat!(
             "sys::process::tests::",
             "a_detached_child_has_its_descriptors_by_number_its_own_session_and_no_terminal"

@@ -48,7 +48,7 @@ pub enum TunError {
     NoDevice(SysError),
     /// CAP_NET_ADMIN is missing, or the device node may not be opened.
     #[error(
-        "{0} (creating interface {1} needs root or CAP_NET_ADMIN, e.g. `setcap cap_net_admin+ep` on the binary)"
+        "{0} (creating interface {1} needs root or CAP_NET_ADMIN: use sudo, or `AmbientCapabilities=CAP_NET_ADMIN` in a systemd service)"
     )]
     NotPermitted(SysError, String),
     /// Another process holds the interface of that name.

@@ -32,7 +32,9 @@ const INSIDE: &str = "HYBRIDWG_DEMO_INSIDE";
 /// A right that is missing, with how to give it; a configuration that cannot be used; whatever
 /// stood in the way of a tunnel.
 pub fn run(arguments: &Demo) -> Result<(), Failure> {
-    if env::var_os(INSIDE).is_some() { inside(arguments) } else { outside() }
+    // The variable alone could come from anywhere; the first process of a PID namespace is ours.
+    let is_inside = env::var_os(INSIDE).is_some() && std::process::id() == 1;
+    if is_inside { inside(arguments) } else { outside() }
 }
 
 fn outside() -> Result<(), Failure> {

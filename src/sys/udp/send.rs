@@ -89,6 +89,10 @@ impl UdpSockets {
         sender: &mut Sender,
         items: impl IntoIterator<Item = SendItem<'b>>,
     ) -> SendReport {
+        // Left over only if the items of an earlier call have panicked.
+        for lane in &mut sender.lanes {
+            lane.filled = 0;
+        }
         let mut report = SendReport::default();
         let mut patience = Patience(None);
         for (position, item) in items.into_iter().enumerate() {
