@@ -143,7 +143,7 @@ fn listen(interface: &str, path: &Path) -> io::Result<UnixListener> {
                 Err(failure) if is_abandoned(&failure) => {
                     match std::fs::remove_file(path) {
                         // Whoever was ending has removed it himself.
-                        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
                         Ok(()) | Err(_) => bind(),
                     }
                 }
