@@ -73,14 +73,6 @@ impl Step for RunHook {
             }),
         }
     }
-
-    fn describe_undo(&self) -> Option<String> {
-        None
-    }
-
-    fn undo(&mut self, _: &mut Netlink) -> Result<(), LifecycleError> {
-        Ok(())
-    }
 }
 
 fn is_on_path(program: &str) -> bool {

@@ -63,15 +63,20 @@ pub trait Step {
     /// Whatever stands in the way.
     fn apply(&mut self, netlink: &mut Netlink) -> Result<(), LifecycleError>;
 
-    /// The command that takes the change back; `None` if there is nothing to take back, or if it
-    /// goes away with an earlier step (an address with its interface).
-    fn describe_undo(&self) -> Option<String>;
+    /// The command that takes the change back; `None`, unless a step says otherwise, because most
+    /// changes go away with an earlier one (an address with its interface).
+    fn describe_undo(&self) -> Option<String> {
+        None
+    }
 
-    /// Takes the change back. Called only after a successful [`Self::apply`].
+    /// Takes the change back. Called only after a successful [`Self::apply`], and only if
+    /// [`Self::describe_undo`] names a command.
     ///
     /// # Errors
     /// Whatever stands in the way.
-    fn undo(&mut self, netlink: &mut Netlink) -> Result<(), LifecycleError>;
+    fn undo(&mut self, _netlink: &mut Netlink) -> Result<(), LifecycleError> {
+        Ok(())
+    }
 }
 
 /// Steps that are done together or not at all.

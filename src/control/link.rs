@@ -101,7 +101,7 @@ fn is_socket_gone(socket: &Path) -> bool {
 const DAEMON_ENDS_WITHIN: Duration = Duration::from_secs(5);
 const SOCKET_POLL: Duration = Duration::from_millis(5);
 
-/// Gives the device keys, port and peers.
+/// Gives the device keys, port and peers, which go away with the interface.
 #[derive(Debug)]
 pub struct Configure {
     pub interface: String,
@@ -117,15 +117,6 @@ impl Step for Configure {
 
     fn apply(&mut self, _: &mut Netlink) -> Result<(), LifecycleError> {
         Ok(UapiClient::connect(&self.interface)?.set(&self.request)?)
-    }
-
-    /// The device goes away with the interface.
-    fn describe_undo(&self) -> Option<String> {
-        None
-    }
-
-    fn undo(&mut self, _: &mut Netlink) -> Result<(), LifecycleError> {
-        Ok(())
     }
 }
 
@@ -146,15 +137,6 @@ impl Step for AddAddress {
     fn apply(&mut self, netlink: &mut Netlink) -> Result<(), LifecycleError> {
         Ok(netlink.add_address(&self.link, self.address)?)
     }
-
-    /// Addresses go away with the interface.
-    fn describe_undo(&self) -> Option<String> {
-        None
-    }
-
-    fn undo(&mut self, _: &mut Netlink) -> Result<(), LifecycleError> {
-        Ok(())
-    }
 }
 
 /// Sets the MTU and brings the interface up.
@@ -172,14 +154,5 @@ impl Step for SetMtuUp {
 
     fn apply(&mut self, netlink: &mut Netlink) -> Result<(), LifecycleError> {
         Ok(netlink.set_mtu_up(&self.link, self.mtu)?)
-    }
-
-    /// The interface goes away as a whole.
-    fn describe_undo(&self) -> Option<String> {
-        None
-    }
-
-    fn undo(&mut self, _: &mut Netlink) -> Result<(), LifecycleError> {
-        Ok(())
     }
 }

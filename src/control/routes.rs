@@ -62,15 +62,6 @@ impl Step for AddRoute {
     fn apply(&mut self, netlink: &mut Netlink) -> Result<(), LifecycleError> {
         Ok(netlink.add_route(&self.link, self.network)?)
     }
-
-    /// Routes go away with the interface.
-    fn describe_undo(&self) -> Option<String> {
-        None
-    }
-
-    fn undo(&mut self, _: &mut Netlink) -> Result<(), LifecycleError> {
-        Ok(())
-    }
 }
 
 #[cfg(test)]

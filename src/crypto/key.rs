@@ -21,12 +21,10 @@ pub enum KeyError {
     NotHex,
 }
 
-macro_rules! secret_key {
-    ($(#[$doc:meta])* $name:ident) => {
-        $(#[$doc])*
-        #[derive(Clone, Zeroize, ZeroizeOnDrop)]
-        pub struct $name([u8; KEY_BYTES]);
-
+/// What all keys have in common. A key that may be copied is turned into text by value, a secret by
+/// reference: `$this` is `self`, and `$receiver` how the methods take it.
+macro_rules! key_forms {
+    ($name:ident, $this:ident, $receiver:ty) => {
         impl $name {
             pub const fn from_bytes(bytes: [u8; KEY_BYTES]) -> Self {
                 Self(bytes)
@@ -48,16 +46,28 @@ macro_rules! secret_key {
                 parse_hex(text).map(Self)
             }
 
-            /// The key in base64: a secret; print it only where a key was asked for.
-            pub fn to_base64(&self) -> String {
-                Base64::encode_string(&self.0)
+            /// The key in base64. Of a secret: print it only where a key was asked for.
+            pub fn to_base64($this: $receiver) -> String {
+                Base64::encode_string(&$this.0)
             }
 
-            /// The key in lower-case hex: a secret; print it only where a key was asked for.
-            pub fn to_hex(&self) -> String {
-                hex_text(&self.0)
+            /// The key in lower-case hex. Of a secret: print it only where a key was asked for.
+            pub fn to_hex($this: $receiver) -> String {
+                hex_text(&$this.0)
             }
+        }
+    };
+}
 
+macro_rules! secret_key {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Zeroize, ZeroizeOnDrop)]
+        pub struct $name([u8; KEY_BYTES]);
+
+        key_forms!($name, self, &Self);
+
+        impl $name {
             /// Whether all bytes are zero, which UAPI reads as "no key".
             pub fn is_zero(&self) -> bool {
                 bool::from(self.0.ct_eq(&[0; KEY_BYTES]))
@@ -102,35 +112,7 @@ impl PresharedKey {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PublicKey([u8; KEY_BYTES]);
 
-impl PublicKey {
-    pub const fn from_bytes(bytes: [u8; KEY_BYTES]) -> Self {
-        Self(bytes)
-    }
-
-    pub const fn as_bytes(&self) -> &[u8; KEY_BYTES] {
-        &self.0
-    }
-
-    /// # Errors
-    /// [`KeyError::NotBase64`] unless `text` is exactly one key in base64.
-    pub fn from_base64(text: &str) -> Result<Self, KeyError> {
-        parse_base64(text).map(Self)
-    }
-
-    /// # Errors
-    /// [`KeyError::NotHex`] unless `text` is exactly one key in hexadecimal.
-    pub fn from_hex(text: &str) -> Result<Self, KeyError> {
-        parse_hex(text).map(Self)
-    }
-
-    pub fn to_base64(self) -> String {
-        Base64::encode_string(&self.0)
-    }
-
-    pub fn to_hex(self) -> String {
-        hex_text(&self.0)
-    }
-}
+key_forms!(PublicKey, self, Self);
 
 impl fmt::Display for PublicKey {
     /// The first characters, enough to tell peers apart in a log, as the kernel prints them.

@@ -167,12 +167,6 @@ impl<'a> PlainBatch<'a> {
         let PlainRange { slab, start, len } = self.ranges[position];
         &self.slabs[slab][start..start + len]
     }
-
-    /// The packet at `position` with [`PLAIN_HEADROOM`] bytes in front.
-    pub fn packet_with_headroom(&mut self, position: usize) -> &mut [u8] {
-        let PlainRange { slab, start, len } = self.ranges[position];
-        &mut self.slabs[slab][start - PLAIN_HEADROOM..start + len]
-    }
 }
 
 #[cfg(test)]

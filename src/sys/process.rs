@@ -18,8 +18,8 @@ use super::SysError;
 /// the next 4, and so on.
 pub const FIRST_INHERITED: RawFd = 3;
 
-/// A child of our own executable that outlives its parent and its terminal: own session, standard
-/// input and output on `/dev/null`.
+/// A child of our own executable that outlives its parent and its terminal: own session, working
+/// folder `/`, so that it keeps no file system busy, standard input and output on `/dev/null`.
 #[derive(Debug)]
 pub struct Detached<'fd> {
     command: Command,
@@ -35,7 +35,8 @@ impl<'fd> Detached<'fd> {
         let executable =
             env::current_exe().map_err(|e| SysError::new("readlink /proc/self/exe", e))?;
         let mut command = Command::new(executable);
-        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command.args(arguments).current_dir("/");
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         Ok(Self { command, inherited: Vec::new() })
     }
 
@@ -211,7 +212,10 @@ mod tests {
         answer.read_to_string(&mut told).unwrap();
         assert!(child.wait().unwrap().success());
         let id = child.id();
-        assert_eq!(told, format!("ping session {id} stdin /dev/null stdout /dev/null stray false"));
+        assert_eq!(
+            told,
+            format!("ping session {id} in / stdin /dev/null stdout /dev/null stray false")
+        );
         drop(stray);
     }
 
@@ -230,8 +234,13 @@ mod tests {
             .filter_map(|entry| fs::read_link(entry.unwrap().path()).ok());
         let stray = open.into_iter().any(|target| target.ends_with("status"));
         let (stdin, stdout) = (stdin.display(), stdout.display());
-        write!(reply, "{asked} session {session} stdin {stdin} stdout {stdout} stray {stray}")
-            .unwrap();
+        let folder = env::current_dir().unwrap();
+        let folder = folder.display();
+        write!(
+            reply,
+            "{asked} session {session} in {folder} stdin {stdin} stdout {stdout} stray {stray}"
+        )
+        .unwrap();
     }
 
     #[test]

@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::process::{Command, Output, id};
@@ -221,6 +222,36 @@ fn wg_07_an_interface_that_cannot_be_read_is_exit_status_1() {
         let told = String::from_utf8(output.stderr).unwrap();
         assert!(told.starts_with("Unable to access interface"), "{program}: {told}");
         assert!(output.stdout.is_empty());
+    }
+}
+
+#[test]
+fn wg_07_an_interface_of_another_user_is_named_and_exit_status_1() {
+    if host::skips(&["wg", "setpriv"]) {
+        return;
+    }
+    let device = Device::start('y', &state(), Ok(()));
+    // Where another user can reach it.
+    let folder = tempfile::tempdir().unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let copy = folder.path().join("hybridwg");
+    fs::copy(env!("CARGO_BIN_EXE_hybridwg"), &copy).unwrap();
+    // `wg` leaves out the name of an interface that was named.
+    let named = format!("Unable to access interface {}: Permission denied", device.interface);
+    let unnamed = "Unable to access interface: Permission denied";
+    for program in ["wg", copy.to_str().unwrap()] {
+        for target in [&device.interface, "all"] {
+            let denied = if program == "wg" && target != "all" { unnamed } else { &named };
+            let nobody = ["--reuid=65534", "--regid=65534", "--clear-groups"];
+            let output = run("setpriv", &[&nobody[..], &[program, "show", target]].concat(), &[]);
+            let told = String::from_utf8(output.stderr).unwrap();
+            assert!(told.lines().any(|line| line == denied), "{program} {target}: {told}");
+            assert_eq!(output.status.code(), Some(1), "{program} {target}");
+        }
+        let nobody = ["--reuid=65534", "--regid=65534", "--clear-groups"];
+        let output = run("setpriv", &[&nobody[..], &[program, "show", "interfaces"]].concat(), &[]);
+        let names = String::from_utf8(output.stdout).unwrap();
+        assert!(names.split_whitespace().any(|name| name == device.interface), "{program}");
     }
 }
 

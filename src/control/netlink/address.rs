@@ -22,38 +22,7 @@ impl Netlink {
             attributes = attributes.push_flags(libc::IFA_F_NODAD);
         }
         attributes.end_nested();
-        self.change(&request, || command("add", link, address))
-    }
-
-    /// Takes an address from the interface.
-    ///
-    /// # Errors
-    /// An address that it does not have ([`NetlinkError::is_absent`]), no right.
-    pub fn delete_address(&mut self, link: &Link, address: IpNet) -> Result<(), NetlinkError> {
-        let mut request = Request::new().op_deladdr_do(&header(link, address));
-        request.encode().push_local(address.addr()).end_nested();
-        self.change(&request, || command("delete", link, address))
-    }
-
-    /// The addresses of the interface, link-local ones included, in the kernel's order.
-    ///
-    /// # Errors
-    /// What the kernel refused.
-    pub fn addresses(&mut self, link: &Link) -> Result<Vec<IpNet>, NetlinkError> {
-        let mut found = Vec::new();
-        let request = Request::new().op_getaddr_dump(&Ifaddrmsg::new());
-        let action = || format!("ip address show dev {}", link.name);
-        self.query(&request, action, |(header, attributes)| {
-            // IPv4 has both attributes and means IFA_LOCAL; IPv6 has IFA_ADDRESS alone.
-            let address = attributes.get_local().or_else(|_| attributes.get_address());
-            if header.ifa_index == link.index
-                && let Ok(address) = address
-                && let Ok(network) = IpNet::new(address, header.ifa_prefixlen)
-            {
-                found.push(network);
-            }
-        })?;
-        Ok(found)
+        self.change(&request, || command(link, address))
     }
 }
 
@@ -66,6 +35,6 @@ fn header(link: &Link, address: IpNet) -> Ifaddrmsg {
     }
 }
 
-fn command(verb: &str, link: &Link, address: IpNet) -> String {
-    format!("ip {} address {verb} {address} dev {}", family_flag(address.addr()), link.name)
+fn command(link: &Link, address: IpNet) -> String {
+    format!("ip {} address add {address} dev {}", family_flag(address.addr()), link.name)
 }

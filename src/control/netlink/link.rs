@@ -15,15 +15,6 @@ pub struct Link {
     pub name: String,
     /// Bytes.
     pub mtu: u32,
-    /// `IFF_*` of netdevice(7).
-    pub flags: u32,
-}
-
-impl Link {
-    /// Whether it is administratively up.
-    pub fn is_up(&self) -> bool {
-        self.flags & IFF_UP != 0
-    }
 }
 
 impl Netlink {
@@ -144,7 +135,6 @@ fn read(header: &Ifinfomsg, attributes: &IterableLinkAttrs<'_>) -> Option<Link> 
         index: u32::try_from(header.ifi_index).ok()?,
         name: attributes.get_ifname().ok()?.to_str().ok()?.to_owned(),
         mtu: attributes.get_mtu().ok()?,
-        flags: header.ifi_flags,
     })
 }
 

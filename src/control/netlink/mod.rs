@@ -115,11 +115,6 @@ impl NetlinkError {
         self.errno == Some(libc::EEXIST)
     }
 
-    /// Whether the right to do it was missing (CAP_NET_ADMIN in the namespace).
-    pub fn is_denied(&self) -> bool {
-        matches!(self.errno, Some(libc::EPERM | libc::EACCES))
-    }
-
     /// Whether no route leads to the address that was asked about.
     pub fn is_unreachable(&self) -> bool {
         matches!(

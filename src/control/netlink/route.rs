@@ -37,17 +37,7 @@ impl Netlink {
         let mut request =
             Request::new().set_create().set_excl().op_newroute_do(&header(network.trunc()));
         request.encode().push_dst(network.network()).push_oif(link.index).end_nested();
-        self.change(&request, || command("add", link, network))
-    }
-
-    /// Takes back what [`Self::add_route`] did.
-    ///
-    /// # Errors
-    /// A route that does not exist ([`NetlinkError::is_absent`]), no right.
-    pub fn delete_route(&mut self, link: &Link, network: IpNet) -> Result<(), NetlinkError> {
-        let mut request = Request::new().op_delroute_do(&header(network.trunc()));
-        request.encode().push_dst(network.network()).push_oif(link.index).end_nested();
-        self.change(&request, || command("delete", link, network))
+        self.change(&request, || command(link, network))
     }
 
     /// The unicast routes of the main table, of both families.
@@ -132,6 +122,6 @@ fn header(network: IpNet) -> Rtmsg {
     }
 }
 
-fn command(verb: &str, link: &Link, network: IpNet) -> String {
-    format!("ip {} route {verb} {network} dev {}", family_flag(network.addr()), link.name)
+fn command(link: &Link, network: IpNet) -> String {
+    format!("ip {} route add {network} dev {}", family_flag(network.addr()), link.name)
 }

@@ -74,7 +74,7 @@ impl UapiClient {
     pub fn get(&mut self) -> Result<DeviceSnapshot, ClientError> {
         self.send("get=1\n\n")?;
         let mut parser = GetParser::default();
-        self.receive(|line| parser.line(line))
+        self.receive(|_, line| parser.line(line))
     }
 
     /// Asks for a change, which is done as a whole or not at all by our own device.
@@ -84,8 +84,8 @@ impl UapiClient {
     pub fn set(&mut self, request: &SetRequest) -> Result<(), ClientError> {
         self.send(&set::render(request))?;
         let mut errno: Option<i64> = None;
-        self.receive(|line| {
-            let malformed = ReplyError::Malformed { line: 1 };
+        self.receive(|number, line| {
+            let malformed = ReplyError::Malformed { line: number };
             match (line.strip_prefix("errno="), errno) {
                 (Some(number), None) => errno = Some(number.parse().map_err(|_| malformed)?),
                 (None, Some(0)) if line.is_empty() => return Ok(Some(())),
@@ -104,10 +104,10 @@ impl UapiClient {
         stream.write_all(text.as_bytes()).map_err(|source| self.lost(source))
     }
 
-    /// Reads lines until `take` has its result.
+    /// Reads lines until `take`, which is given their numbers from 1, has its result.
     fn receive<T>(
         &mut self,
-        mut take: impl FnMut(&str) -> Result<Option<T>, ReplyError>,
+        mut take: impl FnMut(usize, &str) -> Result<Option<T>, ReplyError>,
     ) -> Result<T, ClientError> {
         let mut line = Zeroizing::new(Vec::with_capacity(MAX_LINE_BYTES + 1));
         let mut number = 0;
@@ -117,7 +117,7 @@ impl UapiClient {
             let mut bounded = (&mut self.stream).take(MAX_LINE_BYTES as u64 + 1);
             bounded.read_until(b'\n', &mut line).map_err(|source| self.lost(source))?;
             let outcome = match line.strip_suffix(b"\n").map(std::str::from_utf8) {
-                Some(Ok(text)) => take(text),
+                Some(Ok(text)) => take(number, text),
                 Some(Err(_)) => Err(malformed),
                 None if line.len() > MAX_LINE_BYTES => Err(malformed),
                 None => Err(ReplyError::Truncated),
@@ -139,7 +139,14 @@ impl UapiClient {
     }
 }
 
-/// The interfaces whose device answers, in alphabetical order.
+/// Whether a failed connection means that no device is there, rather than one that we may not
+/// speak to.
+pub fn is_nobody(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
+}
+
+/// The interfaces that have a device, in alphabetical order: also one that this user may not speak
+/// to, as `wg` counts them.
 ///
 /// # Errors
 /// If the folder exists and cannot be read.
@@ -162,7 +169,8 @@ pub fn interfaces_in(directory: &Path) -> io::Result<Vec<String>> {
         let Some(name) = file.to_str().and_then(|file| file.strip_suffix(".sock")) else {
             continue;
         };
-        if is_interface_name(name) && UnixStream::connect(directory.join(&file)).is_ok() {
+        let connected = UnixStream::connect(directory.join(&file));
+        if is_interface_name(name) && !connected.is_err_and(|error| is_nobody(&error)) {
             names.push(name.to_owned());
         }
     }

@@ -433,6 +433,7 @@ fn the_client_asks_for_a_change_and_reports_a_refusal() {
         ("errno=-98\n\n", Some(ReplyError::Refused(Errno::ADDRESS_IN_USE))),
         ("errno=0\n", Some(ReplyError::Truncated)),
         ("nonsense\n\n", Some(ReplyError::Malformed { line: 1 })),
+        ("later=1\nerrno=x\n\n", Some(ReplyError::Malformed { line: 2 })),
     ] {
         let path = folder.path().join("wg0.sock");
         let server = serve(UnixListener::bind(&path).unwrap(), answer);

@@ -105,11 +105,6 @@ impl UdpSockets {
         [self.socket(Family::V4), self.socket(Family::V6)]
     }
 
-    /// True if the host has this socket's family at all.
-    pub fn has_ipv6(&self) -> bool {
-        self.v6.is_some()
-    }
-
     fn socket(&self, family: Family) -> Option<BorrowedFd<'_>> {
         match family {
             Family::V4 => self.v4.as_ref(),

@@ -100,7 +100,7 @@ fn a_port_taken_in_ipv6_alone_refuses_a_fixed_port_and_is_avoided_by_a_free_one(
         assert!(UdpSockets::bind(40_000, 0).unwrap_err().is_address_in_use());
         let sockets = UdpSockets::bind(0, 0).unwrap();
         assert!(sockets.local_port() >= 40_006);
-        assert!(sockets.has_ipv6());
+        assert!(sockets.v6.is_some());
         drop(taken);
     });
 }
@@ -249,7 +249,7 @@ fn trap_21_a_host_without_ipv6_gets_ipv4_alone() {
         UdpSockets::bind(0, 0).unwrap()
     });
     let mut inbox = Inbox::over(sockets.join().unwrap(), 4, 64);
-    assert!(!inbox.sockets.has_ipv6());
+    assert!(inbox.sockets.v6.is_none());
     assert!(inbox.sockets.fds()[1].is_none());
     inbox
         .sockets
