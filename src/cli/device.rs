@@ -20,7 +20,7 @@ pub fn run(arguments: &Daemon) -> Result<(), Failure> {
     if arguments.foreground || daemon::is_foreground_requested() {
         daemon::run_foreground(interface)?;
     } else {
-        daemon::spawn_daemon(interface)?;
+        daemon::spawn_daemon(interface)?.release()?;
     }
     Ok(())
 }

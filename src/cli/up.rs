@@ -2,7 +2,6 @@
 
 use crate::cli::file;
 use crate::cli::message::{Failure, Terminal};
-use crate::control::daemon;
 use crate::control::interrupt::Interrupt;
 use crate::control::resolve::{Retries, resolve};
 use crate::control::up::{self, Up};
@@ -19,13 +18,7 @@ pub fn run(argument: &str) -> Result<(), Failure> {
     let retries = Retries::from_environment()?;
     let request =
         config.to_request(|host, port| resolve(host, port, retries, &mut Terminal, &interrupt))?;
-    let plan = Up {
-        interface: &located.interface,
-        file: located.path,
-        config: &config,
-        request,
-        start: |interface| daemon::spawn_daemon(interface).map_err(Into::into),
-    };
+    let plan = Up { interface: &located.interface, file: located.path, config: &config, request };
     up::up(plan, &mut Terminal, &interrupt)?;
     Ok(())
 }

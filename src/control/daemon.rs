@@ -3,10 +3,11 @@
 //! The process that is asked for a device creates what can fail for a reason the user can mend
 //! (the TUN, the configuration socket) and hands both to the child as descriptors, so that every
 //! such error reaches a terminal. It returns when the child answers. The variables that carry the
-//! descriptors are those of `wireguard-go`: `WG_TUN_FD` and `WG_UAPI_FD`.
+//! descriptors are those of `wireguard-go`: `WG_TUN_FD` and `WG_UAPI_FD`. The child stays on a
+//! [`Leash`] until its starter has done all that it wants to do.
 
-use std::fs::DirBuilder;
-use std::io;
+use std::fs::{DirBuilder, File};
+use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixListener;
@@ -23,6 +24,7 @@ use crate::sys::tun::{Tun, TunError};
 
 const TUN_FD: &str = "WG_TUN_FD";
 const UAPI_FD: &str = "WG_UAPI_FD";
+const LEASH_FD: &str = "HYBRIDWG_LEASH_FD";
 /// Set in the child, as `wireguard-go` does.
 const FOREGROUND: &str = "WG_PROCESS_FOREGROUND";
 /// Whoever asks for a log gets the child's on the terminal.
@@ -45,6 +47,8 @@ pub enum DaemonError {
     Inherited { variable: &'static str },
     #[error("cannot start the background process of {interface}")]
     Spawn { interface: String, source: SysError },
+    #[error("the background process has ended")]
+    Ended(#[source] io::Error),
     #[error(
         "the background process of {interface} ended at once (run `hybridwg -f {interface}` to see why)"
     )]
@@ -60,14 +64,37 @@ pub fn is_foreground_requested() -> bool {
     std::env::var_os(FOREGROUND).is_some_and(|value| value == "1")
 }
 
+/// What a background process ends with, unless it is released: a starter that fails, or is killed
+/// half-way, leaves no device behind.
+///
+/// It is the writing end of a pipe.
+#[must_use = "the background process ends with it"]
+#[derive(Debug)]
+pub struct Leash(File);
+
+impl Leash {
+    /// Lets the background process live on its own.
+    ///
+    /// # Errors
+    /// [`DaemonError::Ended`] if it does not live any more.
+    pub fn release(mut self) -> Result<(), DaemonError> {
+        self.0.write_all(&[1]).map_err(DaemonError::Ended)
+    }
+}
+
 /// Starts the device of `interface` in a process of its own, and returns when it answers.
 ///
 /// # Errors
 /// The TUN or the socket cannot be had, or the child ends early.
-pub fn spawn_daemon(interface: &str) -> Result<(), DaemonError> {
+pub fn spawn_daemon(interface: &str) -> Result<Leash, DaemonError> {
     let tun = open_tun(interface)?;
     let name = tun.name().to_owned();
     let listener = open_listener(&name)?;
+    let failed = |source| {
+        remove_socket(&name);
+        DaemonError::Spawn { interface: name.clone(), source }
+    };
+    let (held, leash) = process::pipe().map_err(failed)?;
     let stderr =
         if std::env::var_os(LOG_LEVEL).is_some() { Stdio::inherit() } else { Stdio::null() };
     let spawned = Detached::new(["-f".into(), "--".into(), name.clone().into()])
@@ -76,21 +103,23 @@ pub fn spawn_daemon(interface: &str) -> Result<(), DaemonError> {
                 .env(FOREGROUND, "1")
                 .env(TUN_FD, &FIRST_INHERITED.to_string())
                 .env(UAPI_FD, &(FIRST_INHERITED + 1).to_string())
+                .env(LEASH_FD, &(FIRST_INHERITED + 2).to_string())
                 .stderr(stderr)
                 .inherit(tun.as_fd())
                 .inherit(listener.as_fd())
+                .inherit(held.as_fd())
         })
         .and_then(Detached::spawn);
-    if let Err(source) = spawned {
-        remove_socket(&name);
-        return Err(DaemonError::Spawn { interface: name, source });
-    }
+    spawned.map_err(failed)?;
     // From here on only the child listens, so that its end is noticed.
-    drop(listener);
-    UapiClient::connect(&name).and_then(|mut client| client.get()).map(drop).map_err(|source| {
-        remove_socket(&name);
-        DaemonError::Silent { interface: name, source }
-    })
+    drop((listener, held));
+    match UapiClient::connect(&name).and_then(|mut client| client.get()) {
+        Ok(_) => Ok(Leash(leash)),
+        Err(source) => {
+            remove_socket(&name);
+            Err(DaemonError::Silent { interface: name, source })
+        }
+    }
 }
 
 /// Runs the device of `interface` until it is told to stop, or its TUN or socket goes.
@@ -100,9 +129,10 @@ pub fn spawn_daemon(interface: &str) -> Result<(), DaemonError> {
 pub fn run_foreground(interface: &str) -> Result<(), DaemonError> {
     let tun = open_tun(interface)?;
     let listener = open_listener(tun.name())?;
+    let leash = inherited(LEASH_FD)?;
     process::hide_memory().map_err(DaemonError::Memory)?;
     let path = socket_path(tun.name());
-    Ok(engine::run(tun, listener, &path)?)
+    Ok(engine::run(tun, listener, &path, leash)?)
 }
 
 /// The kernel takes more names than the socket's clients do.

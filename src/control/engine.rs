@@ -6,12 +6,16 @@
 //! goes through [`Engine::set`]. Must not touch a data packet.
 
 use std::collections::BTreeSet;
-use std::os::fd::AsFd;
+use std::future::pending;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::io::AsyncReadExt;
+use tokio::net::unix::pipe::Receiver;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tracing::{debug, info, warn};
@@ -105,22 +109,36 @@ enum Happening {
     Stopped(&'static str),
 }
 
-/// Runs the device on `tun` until a signal, or until its TUN or `socket` goes.
+/// Runs the device on `tun` until a signal, or until its TUN or `socket` goes, or until the other
+/// end of the pipe `leash` is closed before a byte has come.
 ///
 /// # Errors
 /// Nothing could be started, or the data plane failed.
-pub fn run(tun: Tun, listener: UnixListener, socket: &Path) -> Result<(), EngineError> {
+pub fn run(
+    tun: Tun,
+    listener: UnixListener,
+    socket: &Path,
+    leash: Option<OwnedFd>,
+) -> Result<(), EngineError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()
         .build()
         .map_err(EngineError::Start)?;
-    runtime.block_on(serve(tun, listener, socket))
+    runtime.block_on(async {
+        let leash = leash.map(Receiver::from_owned_fd).transpose().map_err(EngineError::Start)?;
+        serve(tun, listener, socket, leash).await
+    })
 }
 
-async fn serve(tun: Tun, listener: UnixListener, socket: &Path) -> Result<(), EngineError> {
+async fn serve(
+    tun: Tun,
+    listener: UnixListener,
+    socket: &Path,
+    leash: Option<Receiver>,
+) -> Result<(), EngineError> {
     let deletion = DeletionWatch::new(socket).map_err(EngineError::Watch)?;
-    let outcome = serve_until_stopped(tun, listener, &deletion).await;
+    let outcome = serve_until_stopped(tun, listener, &deletion, leash).await;
     // While the runtime still listens: nobody can take the socket for abandoned and put his own in
     // its place before ours is gone.
     if deletion.is_still_there().unwrap_or(false) {
@@ -133,6 +151,7 @@ async fn serve_until_stopped(
     tun: Tun,
     listener: UnixListener,
     deletion: &DeletionWatch,
+    leash: Option<Receiver>,
 ) -> Result<(), EngineError> {
     // Watched first, so that a change while we start is not missed.
     let links = LinkWatch::open().map_err(EngineError::Watch)?;
@@ -142,6 +161,7 @@ async fn serve_until_stopped(
     let mut interrupt = signal(SignalKind::interrupt()).map_err(EngineError::Start)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(EngineError::Start)?;
     let mut hangup = signal(SignalKind::hangup()).map_err(EngineError::Start)?;
+    let mut abandoned = pin!(abandoned(leash));
 
     let control = tun.try_clone().map_err(EngineError::Watch)?;
     let (mut engine, shard) = Engine::start(tun)?;
@@ -170,6 +190,7 @@ async fn serve_until_stopped(
             _ = interrupt.recv() => Happening::Stopped("interrupted"),
             _ = terminate.recv() => Happening::Stopped("terminated"),
             _ = hangup.recv() => Happening::Stopped("hung up"),
+            () = &mut abandoned => Happening::Stopped("whoever started this has ended half-way"),
         };
         match happening {
             Happening::LaneFilled => drop(waker.drain()),
@@ -428,15 +449,26 @@ async fn next_turn(next: &Next) {
     match next {
         Next::Again => tokio::task::yield_now().await,
         Next::AfterShard => tokio::time::sleep(CATCH_UP).await,
-        Next::Wait | Next::Stopped(_) => std::future::pending().await,
+        Next::Wait | Next::Stopped(_) => pending().await,
     }
+}
+
+/// Waits until the other end of `leash` is closed without a word; for ever if there is a word, or
+/// no leash.
+async fn abandoned(leash: Option<Receiver>) {
+    if let Some(mut leash) = leash
+        && leash.read_u8().await.is_err()
+    {
+        return;
+    }
+    pending().await
 }
 
 /// Waits until `deadline` of the boot-time clock; for ever if there is none.
 async fn until(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => tokio::time::sleep(deadline.since(clock::now().mono)).await,
-        None => std::future::pending().await,
+        None => pending().await,
     }
 }
 
@@ -451,6 +483,17 @@ mod tests {
     use crate::proto::endpoint::Endpoint;
     use crate::proto::peer::PeerId;
     use crate::sys::poll::{Interest, Poller};
+
+    #[test]
+    fn a_turn_at_once_leaves_a_round_to_clients_and_signals() {
+        for next in [Next::Again, Next::Wait] {
+            let mut turn = pin!(next_turn(&next));
+            let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+            assert!(turn.as_mut().poll(&mut context).is_pending());
+            let is_due = turn.as_mut().poll(&mut context).is_ready();
+            assert_eq!(is_due, matches!(next, Next::Again));
+        }
+    }
 
     /// Handshakes and signals arrive at every moment of a turn. An engine that goes to sleep with
     /// one of them left behind is never woken again.

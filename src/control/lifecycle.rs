@@ -6,10 +6,10 @@
 //!
 //! Must not print by itself: words go to the [`Console`] that the caller brings.
 
-use std::error::Error;
 use std::io;
 use std::process::ExitStatus;
 
+use crate::control::daemon::DaemonError;
 use crate::control::interrupt::Interrupt;
 use crate::control::netlink::{Netlink, NetlinkError};
 use crate::control::uapi::client::ClientError;
@@ -37,7 +37,7 @@ pub enum LifecycleError {
     #[error(transparent)]
     Uapi(#[from] ClientError),
     #[error("cannot start the daemon of {interface}")]
-    Daemon { interface: String, source: Box<dyn Error + Send + Sync> },
+    Daemon { interface: String, source: DaemonError },
     #[error("{key} failed ({status}): {command}")]
     Hook { key: &'static str, status: ExitStatus, command: String },
     #[error("cannot run {key}: {command}")]
@@ -62,6 +62,14 @@ pub trait Step {
     /// # Errors
     /// Whatever stands in the way.
     fn apply(&mut self, netlink: &mut Netlink) -> Result<(), LifecycleError>;
+
+    /// Makes the change outlive this process, if it does not by itself.
+    ///
+    /// # Errors
+    /// The change is already gone.
+    fn commit(&mut self) -> Result<(), LifecycleError> {
+        Ok(())
+    }
 
     /// The command that takes the change back; `None`, unless a step says otherwise, because most
     /// changes go away with an earlier one (an address with its interface).
@@ -126,9 +134,11 @@ impl<'a> Transaction<'a> {
     /// Keeps all that was done, unless somebody has interrupted.
     ///
     /// # Errors
-    /// [`LifecycleError::Interrupted`]; everything has then been taken back.
+    /// [`LifecycleError::Interrupted`], or what a step's commit says; everything has then been
+    /// taken back.
     pub fn commit(mut self) -> Result<(), LifecycleError> {
         self.check_interrupt()?;
+        self.done.iter_mut().try_for_each(|step| step.commit())?;
         self.done.clear();
         Ok(())
     }

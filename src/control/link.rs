@@ -1,6 +1,5 @@
 //! Steps on the tunnel interface itself: its daemon, its addresses, MTU and up.
 
-use std::error::Error;
 use std::fs;
 use std::io::{self, Read};
 use std::os::unix::net::UnixStream;
@@ -10,6 +9,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::control::command::SetRequest;
+use crate::control::daemon::{DaemonError, Leash, spawn_daemon};
 use crate::control::interrupt::Interrupt;
 use crate::control::lifecycle::{LifecycleError, Step};
 use crate::control::netlink::{Link, Netlink, family_flag};
@@ -17,15 +17,21 @@ use crate::control::uapi::client::UapiClient;
 use crate::control::uapi::socket_path;
 use crate::sys::clock;
 
-/// Starts a device that creates the interface of this name and ends with it, and returns when its
-/// UAPI socket answers.
-pub type StartDaemon = fn(&str) -> Result<(), Box<dyn Error + Send + Sync>>;
-
-/// Creates the interface by starting its daemon.
+/// Creates the interface by starting its daemon, which ends if this process does before the commit.
 #[derive(Debug)]
 pub struct AddInterface {
-    pub interface: String,
-    pub start: StartDaemon,
+    interface: String,
+    leash: Option<Leash>,
+}
+
+impl AddInterface {
+    pub fn new(interface: &str) -> Self {
+        Self { interface: interface.to_owned(), leash: None }
+    }
+
+    fn failed(&self, source: DaemonError) -> LifecycleError {
+        LifecycleError::Daemon { interface: self.interface.clone(), source }
+    }
 }
 
 impl Step for AddInterface {
@@ -34,8 +40,13 @@ impl Step for AddInterface {
     }
 
     fn apply(&mut self, _: &mut Netlink) -> Result<(), LifecycleError> {
-        (self.start)(&self.interface)
-            .map_err(|source| LifecycleError::Daemon { interface: self.interface.clone(), source })
+        let leash = spawn_daemon(&self.interface).map_err(|source| self.failed(source))?;
+        self.leash = Some(leash);
+        Ok(())
+    }
+
+    fn commit(&mut self) -> Result<(), LifecycleError> {
+        self.leash.take().map_or(Ok(()), Leash::release).map_err(|source| self.failed(source))
     }
 
     fn describe_undo(&self) -> Option<String> {

@@ -17,9 +17,7 @@ use crate::control::config::{Config, Table};
 use crate::control::hooks::{RunHook, Shell};
 use crate::control::interrupt::Interrupt;
 use crate::control::lifecycle::{Console, LifecycleError, Step, Transaction};
-use crate::control::link::{
-    self, AddAddress, AddInterface, Configure, SetMtuUp, StartDaemon, delete_command,
-};
+use crate::control::link::{self, AddAddress, AddInterface, Configure, SetMtuUp, delete_command};
 use crate::control::mtu;
 use crate::control::netlink::{Link, Netlink};
 use crate::control::routes::{self, AddRoute};
@@ -35,7 +33,6 @@ pub struct Up<'a> {
     pub config: &'a Config,
     /// Keys, port and peers of `config`, their endpoints resolved.
     pub request: SetRequest,
-    pub start: StartDaemon,
 }
 
 /// Brings the interface up, or leaves the host as it was.
@@ -47,7 +44,7 @@ pub fn up(
     console: &mut dyn Console,
     interrupt: &Interrupt,
 ) -> Result<(), LifecycleError> {
-    let Up { interface, file, config, request, start } = plan;
+    let Up { interface, file, config, request } = plan;
     let settings = &config.interface;
     let mut netlink = Netlink::new();
     if netlink.link(interface)?.is_some() {
@@ -59,7 +56,7 @@ pub fn up(
     let endpoints: Vec<_> = request.peers.iter().filter_map(|peer| peer.endpoint).collect();
 
     let mut steps = Transaction::new(&mut netlink, console, interrupt);
-    steps.apply(AddInterface { interface: interface.to_owned(), start })?;
+    steps.apply(AddInterface::new(interface))?;
     for hook in &settings.pre_up {
         steps.apply(RunHook::new("PreUp", hook, interface, shell))?;
     }

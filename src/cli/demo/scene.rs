@@ -21,7 +21,6 @@ use crate::cli::demo::reference::{self, Pair, Texts};
 use crate::cli::message::{self, Failure};
 use crate::cli::show;
 use crate::control::config::Config;
-use crate::control::daemon;
 use crate::control::interrupt::Interrupt;
 use crate::control::lifecycle::{Console, LifecycleError};
 use crate::control::netlink::{Netlink, NetlinkError};
@@ -99,7 +98,6 @@ impl Side {
             file: PathBuf::from(format!("{}.conf", self.name)),
             config: &self.config,
             request: request.map_err(Failure::usage)?,
-            start: |interface| daemon::spawn_daemon(interface).map_err(Into::into),
         };
         let outcome = self.namespace.run(|| up::up(plan, &mut Prefixed(self.name), interrupt))?;
         outcome.map_err(|error| explained(self.name, error))

@@ -184,6 +184,20 @@ fn an_interrupt_during_a_hook_takes_everything_back() {
 }
 
 #[test]
+fn an_up_that_is_killed_half_way_leaves_no_device() {
+    if skips(PROGRAMS) {
+        return;
+    }
+    let host = Host::new(&config("PostUp = kill -9 $PPID; sleep 0.2"));
+    let outcome = host.run(&format!(
+        "./hybridwg up ./wg0.conf; echo code $?; \
+         for i in $(seq 250); do pgrep -x hybridwg > /dev/null || break; sleep 0.02; done; \
+         {LEFTOVERS}"
+    ));
+    assert_eq!(outcome.out, "code 137\n", "{}", outcome.err);
+}
+
+#[test]
 fn an_interface_that_exists_is_left_alone() {
     if skips(PROGRAMS) {
         return;
