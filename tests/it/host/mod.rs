@@ -29,10 +29,19 @@ use std::path::Path;
 #[track_caller]
 pub fn skips(programs: &[&str]) -> bool {
     let Some(what) = lacking(programs) else { return false };
-    let required = env::var_os("HYBRIDWG_REQUIRE_HOST").is_some_and(|value| value == "1");
-    assert!(!required, "HYBRIDWG_REQUIRE_HOST=1, but here is no {what}");
-    println!("skipped: no {what}");
+    skip(&format!("no {what}"));
     true
+}
+
+/// Says that the calling test is skipped, and why.
+///
+/// # Panics
+/// If `HYBRIDWG_REQUIRE_HOST=1`.
+#[track_caller]
+pub fn skip(why: &str) {
+    let required = env::var_os("HYBRIDWG_REQUIRE_HOST").is_some_and(|value| value == "1");
+    assert!(!required, "HYBRIDWG_REQUIRE_HOST=1, but this test is skipped: {why}");
+    println!("skipped: {why}");
 }
 
 /// The first thing that this machine lacks for tests with namespaces, TUN devices and `programs`.
