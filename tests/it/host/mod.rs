@@ -8,6 +8,7 @@ mod interop;
 mod lifetime;
 mod net;
 mod scenarios;
+mod stock;
 mod thousand;
 mod traffic;
 mod tunnel;
