@@ -24,7 +24,7 @@ fn socket_of(interface: &str) -> PathBuf {
 /// Whether this very binary serves the interface: a TUN and a socket, with the process behind both.
 /// The kernel's own WireGuard would have neither.
 #[track_caller]
-fn assert_served_by_us(host: &Host, interface: &str) {
+pub fn assert_served_by_us(host: &Host, interface: &str) {
     let link = host.sh(&format!("ip -d -o link show {interface}"));
     assert!(link.contains(" tun type tun "), "no TUN: {link}");
     assert!(socket_of(interface).exists(), "{interface} has no socket");
@@ -46,7 +46,7 @@ fn processes_with(word: &str) -> Vec<String> {
     lines.filter(|line| line.contains(word)).collect()
 }
 
-fn assert_gone(host: &Host, interface: &str) {
+pub fn assert_gone(host: &Host, interface: &str) {
     eventually("interface, socket and process are gone", Duration::from_secs(10), || {
         !has_link(host, interface)
             && !socket_of(interface).exists()
@@ -148,12 +148,12 @@ fn deployment(host: &Host) -> Deployment {
     Deployment { _folder: folder, hub, client }
 }
 
-fn interface_of(config: &Path) -> String {
+pub fn interface_of(config: &Path) -> String {
     config.file_stem().unwrap().to_string_lossy().into_owned()
 }
 
 /// Everything of the host that `up` may touch, as text.
-fn state(host: &Host) -> String {
+pub fn state(host: &Host) -> String {
     let commands = [
         "ip -o link",
         "ip -o address",
@@ -203,7 +203,7 @@ fn ours(verb: &str) -> impl Fn(&Host, &Path) {
 }
 
 /// wg-quick with our binary as its userspace implementation.
-fn quick(verb: &'static str) -> impl Fn(&Host, &Path) {
+pub fn quick(verb: &'static str) -> impl Fn(&Host, &Path) {
     move |host, config| {
         let mut command = Command::new("wg-quick");
         command.arg(verb).arg(config).env("WG_QUICK_USERSPACE_IMPLEMENTATION", BINARY);
@@ -221,7 +221,7 @@ fn the_reference_deployment_comes_up_carries_streams_both_ways_and_goes_without_
 }
 
 /// Where the kernel has WireGuard, wg-quick takes that and never asks for a program.
-fn kernel_has_wireguard() -> bool {
+pub fn kernel_has_wireguard() -> bool {
     let host = Host::new();
     let has_it = host.try_sh("ip link add probe type wireguard").status.success();
     if has_it {

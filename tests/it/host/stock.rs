@@ -1,7 +1,7 @@
 //! Debian's `wg` with real files: what it writes into our daemon is what it reads out of it.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::net::{Host, eventually, pause};
@@ -27,7 +27,7 @@ impl Files {
 }
 
 /// `wg VERB INTERFACE FILE`.
-fn wg(end: &End<'_>, verb: &str, file: &PathBuf) {
+fn wg(end: &End<'_>, verb: &str, file: &Path) {
     end.host.sh(&format!("wg {verb} {} {}", end.interface, file.display()));
 }
 
