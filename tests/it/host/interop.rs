@@ -54,9 +54,13 @@ macro_rules! pairs {
 pairs! {
     two_of_ours_over_ipv4: Hybridwg, Hybridwg, "192.168.7.2", false;
     two_of_ours_over_ipv6_with_a_preshared_key: Hybridwg, Hybridwg, "[fd07::2]", true;
-    ours_calls_wireguard_go: Hybridwg, WireguardGo, "192.168.7.2", false;
+    ours_calls_wireguard_go_over_ipv4: Hybridwg, WireguardGo, "192.168.7.2", false;
+    ours_calls_wireguard_go_over_ipv4_with_a_preshared_key: Hybridwg, WireguardGo, "192.168.7.2", true;
+    ours_calls_wireguard_go_over_ipv6: Hybridwg, WireguardGo, "[fd07::2]", false;
     ours_calls_wireguard_go_over_ipv6_with_a_preshared_key: Hybridwg, WireguardGo, "[fd07::2]", true;
-    wireguard_go_calls_ours: WireguardGo, Hybridwg, "192.168.7.2", false;
+    wireguard_go_calls_ours_over_ipv4: WireguardGo, Hybridwg, "192.168.7.2", false;
+    wireguard_go_calls_ours_over_ipv4_with_a_preshared_key: WireguardGo, Hybridwg, "192.168.7.2", true;
+    wireguard_go_calls_ours_over_ipv6: WireguardGo, Hybridwg, "[fd07::2]", false;
     wireguard_go_calls_ours_over_ipv6_with_a_preshared_key: WireguardGo, Hybridwg, "[fd07::2]", true;
 }
 

@@ -273,6 +273,24 @@ fn what_a_killed_daemon_left_does_not_stop_the_next_up() {
     assert!(outcome.out.ends_with("wg0.sock\n"), "{}", outcome.out);
 }
 
+/// The old daemon still ends while the new one starts: neither may take the other's socket.
+#[test]
+fn a_daemon_whose_interface_was_just_deleted_is_not_in_the_way_of_the_next() {
+    if skips(PROGRAMS) {
+        return;
+    }
+    let host = Host::new("");
+    let outcome = host.run(&format!(
+        "for i in $(seq 20); do hybridwg wgr || {{ echo start $i failed; exit 1; }}; \
+         [ -S /run/wireguard/wgr.sock ] || {{ echo no socket at $i; exit 1; }}; \
+         ip link del wgr || exit 1; done; \
+         for i in $(seq 500); do pgrep -x hybridwg > /dev/null || break; sleep 0.02; done; \
+         {LEFTOVERS}"
+    ));
+    outcome.assert_ok();
+    assert_eq!(outcome.out, "", "{}", outcome.err);
+}
+
 #[test]
 fn a_key_whose_action_is_missing_is_refused_before_anything_is_touched() {
     if skips(PROGRAMS) {
