@@ -16,7 +16,6 @@ use std::process::Stdio;
 
 use super::engine::{self, EngineError};
 use super::uapi::client::{ClientError, UapiClient};
-use super::uapi::get::ReplyError;
 use super::uapi::{SOCKET_DIRECTORY, is_interface_name, socket_path};
 use crate::sys::SysError;
 use crate::sys::process::{self, Detached, FIRST_INHERITED};
@@ -170,7 +169,7 @@ fn listen(interface: &str, path: &Path) -> io::Result<UnixListener> {
     match bind() {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
             match UapiClient::connect(interface).and_then(|mut client| client.get()) {
-                Err(failure) if is_abandoned(&failure) => {
+                Err(failure) if failure.is_abandoned() => {
                     match std::fs::remove_file(path) {
                         // Whoever was ending has removed it himself.
                         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -181,20 +180,6 @@ fn listen(interface: &str, path: &Path) -> io::Result<UnixListener> {
             }
         }
         outcome => outcome,
-    }
-}
-
-/// Whether nobody is behind the socket, or whoever was has just ended: of a daemon that is killed,
-/// the interface goes a moment before the socket.
-fn is_abandoned(failure: &ClientError) -> bool {
-    match failure {
-        ClientError::Unreachable { source, .. } => {
-            source.kind() == io::ErrorKind::ConnectionRefused
-        }
-        ClientError::Lost { source, .. } => {
-            matches!(source.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
-        }
-        ClientError::Reply { source, .. } => matches!(source, ReplyError::Truncated),
     }
 }
 

@@ -22,12 +22,17 @@ pub enum Shell {
 
 impl Shell {
     /// What is on `PATH`, with a warning if it is not bash.
-    pub fn find(console: &mut dyn Console) -> Self {
+    fn find(console: &mut dyn Console) -> Self {
         if is_on_path("bash") {
             return Self::Bash;
         }
         console.warn("bash is not installed: hooks run in sh, which does not know <( ) and [[ ]]");
         Self::Sh
+    }
+
+    /// As [`Self::find`], but without a hook no shell is needed, nor worth a word.
+    pub fn for_hooks(hooks: &[&[String]], console: &mut dyn Console) -> Self {
+        if hooks.iter().all(|hooks| hooks.is_empty()) { Self::Sh } else { Self::find(console) }
     }
 
     const fn program(self) -> &'static str {

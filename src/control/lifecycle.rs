@@ -7,6 +7,7 @@
 //! Must not print by itself: words go to the [`Console`] that the caller brings.
 
 use std::io;
+use std::path::PathBuf;
 use std::process::ExitStatus;
 
 use crate::control::daemon::DaemonError;
@@ -28,6 +29,10 @@ pub trait Console {
 pub enum LifecycleError {
     #[error("`{interface}' already exists")]
     Exists { interface: String },
+    #[error("`{interface}' already exists: `hybridwg down {argument}` takes it down")]
+    Running { interface: String, argument: String },
+    #[error("cannot remove {} of a daemon that has ended", .socket.display())]
+    LeftBehind { socket: PathBuf, source: io::Error },
     #[error("`{interface}' is not a WireGuard interface")]
     NotWireGuard { interface: String },
     #[error("`{interface}' is not in this network namespace, though its daemon answers here")]

@@ -62,6 +62,39 @@ impl Step for AddInterface {
     }
 }
 
+/// Whether the daemon of the interface has ended without cleaning up, as by a crash: its socket is
+/// there, and the interface is not. A daemon that is only starting has its interface first.
+///
+/// # Errors
+/// What the kernel refused.
+pub fn is_left_behind(netlink: &mut Netlink, interface: &str) -> Result<bool, LifecycleError> {
+    if netlink.link(interface)?.is_some() {
+        return Ok(false);
+    }
+    let answer = UapiClient::connect(interface).and_then(|mut client| client.get());
+    Ok(answer.is_err_and(|error| error.is_abandoned()))
+}
+
+/// Removes the socket of a daemon that has ended.
+///
+/// # Errors
+/// No right.
+pub fn remove_socket(interface: &str) -> Result<(), LifecycleError> {
+    let socket = socket_path(interface);
+    match fs::remove_file(&socket) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(LifecycleError::LeftBehind { socket, source })
+        }
+        // It was ending just then, and has removed it itself.
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// How an operator removes the socket.
+pub fn remove_socket_command(interface: &str) -> String {
+    format!("rm {}", socket_path(interface).display())
+}
+
 /// How an operator deletes the interface.
 pub fn delete_command(interface: &str) -> String {
     format!("ip link delete dev {interface}")

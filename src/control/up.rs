@@ -2,7 +2,8 @@
 //!
 //! `up`: interface, PreUp, keys and peers, addresses, MTU and up, routes, PostUp. If a step fails,
 //! the interface is deleted, and everything on it with it; PreDown and PostDown are not run, and
-//! what hooks did is not undone. `down`: PreDown, delete the interface, PostDown.
+//! what hooks did is not undone. `down`: PreDown, delete the interface, PostDown. Where the last daemon
+//! has crashed, its socket is removed and PostDown run, by `down` or by the next `up`.
 //!
 //! Must not read files or resolve names: it is given a configuration that was understood and the
 //! request that was made of it.
@@ -13,7 +14,7 @@ use std::path::{Path, PathBuf};
 use ipnet::IpNet;
 
 use crate::control::command::SetRequest;
-use crate::control::config::{Config, Table};
+use crate::control::config::{Config, DIRECTORY, Table};
 use crate::control::hooks::{RunHook, Shell};
 use crate::control::interrupt::Interrupt;
 use crate::control::lifecycle::{Console, LifecycleError, Step, Transaction};
@@ -48,11 +49,12 @@ pub fn up(
     let settings = &config.interface;
     let mut netlink = Netlink::new();
     if netlink.link(interface)?.is_some() {
-        return Err(LifecycleError::Exists { interface: interface.to_owned() });
+        return Err(present(interface, &file));
     }
-    let has_hooks = !(settings.pre_up.is_empty() && settings.post_up.is_empty());
-    // Without a hook no shell is needed, nor worth a word.
-    let shell = if has_hooks { Shell::find(console) } else { Shell::Sh };
+    let shell = Shell::for_hooks(&[&settings.pre_up, &settings.post_up], console);
+    if link::is_left_behind(&mut netlink, interface)? {
+        clean_up(interface, &settings.post_down, console, &mut netlink)?;
+    }
     let endpoints: Vec<_> = request.peers.iter().filter_map(|peer| peer.endpoint).collect();
 
     let mut steps = Transaction::new(&mut netlink, console, interrupt);
@@ -98,25 +100,73 @@ pub fn down(
     console: &mut dyn Console,
 ) -> Result<(), LifecycleError> {
     let settings = &config.interface;
+    let mut netlink = Netlink::new();
+    let is_left_behind = link::is_left_behind(&mut netlink, interface)?;
     let running = interfaces()
         .map_err(|source| LifecycleError::Sockets { folder: SOCKET_DIRECTORY, source })?;
-    if !running.iter().any(|name| name == interface) {
+    if !is_left_behind && !running.iter().any(|name| name == interface) {
         return Err(LifecycleError::NotWireGuard { interface: interface.to_owned() });
     }
-    let has_hooks = !(settings.pre_down.is_empty() && settings.post_down.is_empty());
-    let shell = if has_hooks { Shell::find(console) } else { Shell::Sh };
-    let mut netlink = Netlink::new();
+    let shell = Shell::for_hooks(&[&settings.pre_down, &settings.post_down], console);
     let run = |key, hooks: &[String], console: &mut dyn Console, netlink: &mut Netlink| {
         hooks.iter().try_for_each(|hook| {
-            let mut step = RunHook::new(key, hook, interface, shell);
-            console.command(&step.describe());
-            step.apply(netlink)
+            run_hook(RunHook::new(key, hook, interface, shell), console, netlink)
         })
     };
-    run("PreDown", &settings.pre_down, console, &mut netlink)?;
-    console.command(&delete_command(interface));
-    link::delete(&mut netlink, interface)?;
+    if is_left_behind {
+        remove_socket(interface, console)?;
+    } else {
+        run("PreDown", &settings.pre_down, console, &mut netlink)?;
+        console.command(&delete_command(interface));
+        link::delete(&mut netlink, interface)?;
+    }
     run("PostDown", &settings.post_down, console, &mut netlink)
+}
+
+/// Why the interface cannot be brought up: it is there.
+fn present(interface: &str, file: &Path) -> LifecycleError {
+    let interface = interface.to_owned();
+    let is_ours = interfaces().is_ok_and(|names| names.contains(&interface));
+    if !is_ours {
+        return LifecycleError::Exists { interface };
+    }
+    let usual = Path::new(DIRECTORY).join(format!("{interface}.conf"));
+    let argument = if file == usual { interface.clone() } else { file.display().to_string() };
+    LifecycleError::Running { interface, argument }
+}
+
+/// Does what `down` would have done after a daemon that has crashed: without this, what its PostUp
+/// hooks made would be made twice. A hook that fails is reported, as it may have run before.
+fn clean_up(
+    interface: &str,
+    post_down: &[String],
+    console: &mut dyn Console,
+    netlink: &mut Netlink,
+) -> Result<(), LifecycleError> {
+    console.warn(&format!("the last daemon of {interface} ended without `hybridwg down`"));
+    remove_socket(interface, console)?;
+    let shell = Shell::for_hooks(&[post_down], console);
+    for hook in post_down {
+        let hook = RunHook::new("PostDown", hook, interface, shell);
+        if let Err(error) = run_hook(hook, console, netlink) {
+            console.warn(&error.to_string());
+        }
+    }
+    Ok(())
+}
+
+fn remove_socket(interface: &str, console: &mut dyn Console) -> Result<(), LifecycleError> {
+    console.command(&link::remove_socket_command(interface));
+    link::remove_socket(interface)
+}
+
+fn run_hook(
+    mut hook: RunHook,
+    console: &mut dyn Console,
+    netlink: &mut Netlink,
+) -> Result<(), LifecycleError> {
+    console.command(&hook.describe());
+    hook.apply(netlink)
 }
 
 /// One route for each network of the device's peers, as the device reports them: in canonical form,

@@ -44,7 +44,8 @@ pub enum LocateError {
 /// If the file does not exist or its name is not that of an interface.
 pub fn locate(argument: &str, current: &Path, directory: &Path) -> Result<Located, LocateError> {
     let is_path = argument.contains('/');
-    let here = current.join(argument);
+    // Through its components, which drops a `./` that would only lengthen messages.
+    let here: PathBuf = current.join(argument).components().collect();
     let is_conf = argument.ends_with(".conf");
     if is_path || (is_conf && here.is_file()) {
         let stem = here.file_name().and_then(|name| name.to_str()?.strip_suffix(".conf"));

@@ -496,7 +496,10 @@ fn wq_03_a_word_is_a_file_here_if_it_is_one_and_else_an_interface_name() {
     let locate = |argument: &str| locate(argument, here.path(), etc.path());
     let found = |interface: &str, path| Ok(Located { interface: interface.to_owned(), path });
     assert_eq!(locate("wg0.conf"), found("wg0", here.path().join("wg0.conf")));
-    assert_eq!(locate("./wg0.conf"), found("wg0", here.path().join("./wg0.conf")));
+    let dotted = locate("./wg0.conf");
+    assert_eq!(dotted, found("wg0", here.path().join("wg0.conf")));
+    let told = dotted.unwrap().path.display().to_string();
+    assert_eq!(told, format!("{}/wg0.conf", here.path().display()), "no dot in between");
     assert_eq!(locate("wg0"), found("wg0", etc.path().join("wg0.conf")));
     assert_eq!(locate("wg1"), found("wg1", etc.path().join("wg1.conf")));
     assert_eq!(locate("wg2.conf"), found("wg2.conf", etc.path().join("wg2.conf.conf")));

@@ -30,6 +30,20 @@ pub enum ClientError {
     Reply { interface: String, source: ReplyError },
 }
 
+impl ClientError {
+    /// Whether nobody is behind the socket, or whoever was has just ended: of a daemon that is
+    /// killed, the interface goes a moment before the socket.
+    pub fn is_abandoned(&self) -> bool {
+        match self {
+            Self::Unreachable { source, .. } => source.kind() == io::ErrorKind::ConnectionRefused,
+            Self::Lost { source, .. } => {
+                matches!(source.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
+            }
+            Self::Reply { source, .. } => matches!(source, ReplyError::Truncated),
+        }
+    }
+}
+
 /// A connection to one device, good for any number of requests.
 #[derive(Debug)]
 pub struct UapiClient {

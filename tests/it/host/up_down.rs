@@ -292,6 +292,52 @@ fn a_daemon_whose_interface_was_just_deleted_is_not_in_the_way_of_the_next() {
 }
 
 #[test]
+fn after_a_crash_up_and_down_clean_up_first() {
+    if skips(PROGRAMS) {
+        return;
+    }
+    let host = Host::new(&config(
+        "PostUp = ! test -e made-%i && touch made-%i\nPreDown = echo PRE\n\
+         PostDown = rm made-%i; exit 3",
+    ));
+    let crash = "hybridwg up ./wg0.conf && kill -9 $(pgrep -x hybridwg) || exit 1; \
+                 while pgrep -x hybridwg > /dev/null; do sleep 0.02; done; ";
+    // A hook that fails stops `down` and not `up`.
+    let outcome = host.run(&format!(
+        "{crash} hybridwg up ./wg0.conf; echo up $?; hybridwg show interfaces; \
+         kill -9 $(pgrep -x hybridwg); while pgrep -x hybridwg > /dev/null; do sleep 0.02; done; \
+         sed -i 's/; exit 3//' wg0.conf; hybridwg down ./wg0.conf; echo down $?; \
+         hybridwg down ./wg0.conf; echo again $?; ls made-* 2>/dev/null; {LEFTOVERS}"
+    ));
+    assert_eq!(outcome.out, "up 0\nwg0\ndown 0\nagain 1\n", "{}", outcome.err);
+    let said = "the last daemon of wg0 ended without `hybridwg down`\n\
+                [#] rm /var/run/wireguard/wg0.sock\n[#] rm made-wg0; exit 3\n\
+                Warning: PostDown failed (exit status: 3): rm made-wg0; exit 3\n\
+                [#] ip link add wg0 type tun\n";
+    assert!(outcome.err.contains(said), "{}", outcome.err);
+    assert!(!outcome.err.contains("PRE"), "{}", outcome.err);
+}
+
+#[test]
+fn what_is_up_already_is_left_alone_and_how_to_take_it_down_is_told() {
+    if skips(PROGRAMS) {
+        return;
+    }
+    let host = Host::new(&config(""));
+    let outcome = host.run(
+        "hybridwg up ./wg0.conf || exit 1; hybridwg up ./wg0.conf; echo code $?; \
+         mount -t tmpfs none /etc; \
+         mkdir /etc/wireguard; cp wg0.conf /etc/wireguard; hybridwg up wg0; echo code $?; pgrep -x hybridwg | wc -l",
+    );
+    assert_eq!(outcome.out, "code 1\ncode 1\n1\n", "{}", outcome.err);
+    let told = "`wg0' already exists: `hybridwg down wg0` takes it down";
+    assert!(outcome.err.contains(told), "{}", outcome.err);
+    let file = host.folder.path().join("wg0.conf");
+    let told = format!("`hybridwg down {}` takes it down", file.display());
+    assert!(outcome.err.contains(&told), "{}", outcome.err);
+}
+
+#[test]
 fn a_key_whose_action_is_missing_is_refused_before_anything_is_touched() {
     if skips(PROGRAMS) {
         return;
