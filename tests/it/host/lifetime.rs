@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::panic;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -118,6 +119,28 @@ fn without_f_it_goes_to_the_background_once_its_socket_answers() {
     assert_eq!(processes_with(&interface).len(), 1);
     host.sh(&format!("ip link delete {interface}"));
     assert_gone(&host, &interface);
+}
+
+/// The harness itself: what a failing test has started ends with it.
+#[test]
+fn a_test_that_panics_leaves_no_daemon_behind() {
+    if skips(&["ip", "wg"]) {
+        return;
+    }
+    let (background, front) = (unique("h"), unique("h"));
+    let outcome = panic::catch_unwind(|| {
+        let host = Host::new();
+        host.sh(&format!("{BINARY} {background}"));
+        let mut command = Command::new(BINARY);
+        command.args(["-f", &front]);
+        let _front = host.spawn(command);
+        eventually("both answer", Duration::from_secs(10), || socket_of(&front).exists());
+        assert!(!socket_of(&background).exists(), "this test fails");
+    });
+    assert!(outcome.is_err(), "it did fail");
+    for interface in [&background, &front] {
+        assert_gone(&Host::new(), interface);
+    }
 }
 
 /// The hub and the client of `configs/`, with keys and the hub's address put in.

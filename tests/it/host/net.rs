@@ -1,11 +1,12 @@
 //! Hosts made of network namespaces, wired by veth pairs, and the programs that run on them.
 //!
-//! The namespaces have no names: they go with the last process, socket and descriptor inside, so a
-//! test that dies leaves nothing behind but what its processes hold, and those end on drop.
+//! The namespaces have no names: they go with the last process, socket and descriptor inside. What
+//! runs inside ends when its [`Process`] or its [`Host`] is dropped, so also when a test panics.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::MetadataExt;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
@@ -13,6 +14,7 @@ use std::time::Duration;
 
 use hybridwg::sys::clock;
 use hybridwg::sys::netns::NetNamespace;
+use rustix::process::{Pid, Signal, kill_process};
 
 /// How often a condition is looked at.
 const POLL_EVERY: Duration = Duration::from_millis(10);
@@ -152,12 +154,40 @@ impl Host {
 
     /// Sets a kernel parameter below `/proc/sys`.
     pub fn set(&self, parameter: &str, value: &str) {
-        self.run(|| std::fs::write(format!("/proc/sys/{parameter}"), value)).expect(parameter);
+        self.run(|| fs::write(format!("/proc/sys/{parameter}"), value)).expect(parameter);
     }
 
     /// Whether one echo request to `address` is answered within a second.
     pub fn pings(&self, address: &str) -> bool {
         self.try_sh(&format!("ping -n -q -c 1 -W 1 {address}")).status.success()
+    }
+
+    /// The processes inside, but for this one.
+    fn processes(&self) -> Vec<Pid> {
+        let inside = rustix::fs::fstat(&self.namespace).expect("a descriptor that is open").st_ino;
+        let entries = fs::read_dir("/proc").expect("it is mounted").filter_map(Result::ok);
+        let processes = entries.filter_map(|entry| {
+            let number: u32 = entry.file_name().to_str()?.parse().ok()?;
+            // Fails if it has just ended.
+            let namespace = fs::metadata(entry.path().join("ns/net")).ok()?;
+            (namespace.ino() == inside && number != std::process::id()).then_some(number)
+        });
+        processes.filter_map(|number| Pid::from_raw(i32::try_from(number).ok()?)).collect()
+    }
+}
+
+impl Drop for Host {
+    /// Daemons in the background are nobody's children, and would keep the namespace.
+    fn drop(&mut self) {
+        let all = |signal| {
+            for process in self.processes() {
+                let _ = kill_process(process, signal);
+            }
+        };
+        all(Signal::TERM);
+        if !holds_within(Duration::from_secs(3), || self.processes().is_empty()) {
+            all(Signal::KILL);
+        }
     }
 }
 
@@ -189,9 +219,8 @@ impl Process {
 
     /// Asks it to end, as `kill` does.
     pub fn terminate(&self) {
-        let pid = rustix::process::Pid::from_child(&self.child);
         // It may have ended already, and is ours until waited for: the number is not another's.
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
     }
 
     /// Ends it at once and waits.
