@@ -10,13 +10,32 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 /// WireGuard tunnels in userspace.
 #[derive(Debug, Parser)]
 #[command(name = "hybridwg", version, args_conflicts_with_subcommands = true)]
-#[command(arg_required_else_help = true, disable_help_subcommand = true)]
+#[command(arg_required_else_help = true)]
 pub struct Arguments {
     #[command(subcommand)]
     pub command: Option<Command>,
 
     #[command(flatten)]
     pub daemon: Daemon,
+}
+
+/// What to type in place of a first word that is a command of wg(8), wg-quick(8) or of other
+/// programs, and not of this one. As an interface name it would start a daemon that nobody meant.
+pub fn meant_by(word: &str) -> Option<&'static str> {
+    Some(match word {
+        "set" => "`wg set`",
+        "setconf" => "`wg setconf`",
+        "addconf" => "`wg addconf`",
+        "syncconf" => "`wg syncconf`",
+        "showconf" => "`wg showconf`",
+        "save" => "`wg-quick save`",
+        "strip" => "`wg-quick strip`",
+        "version" => "`hybridwg --version`",
+        "status" => "`hybridwg show`",
+        "all" => "`hybridwg show all`",
+        "interfaces" => "`hybridwg show interfaces`",
+        _ => return None,
+    })
 }
 
 /// What `wireguard-go` takes.
@@ -124,12 +143,33 @@ mod tests {
 
     #[test]
     fn a_command_is_no_interface() {
+        assert_eq!(read(&["help"]).unwrap_err(), ErrorKind::DisplayHelp);
         for (name, command) in [("genkey", Command::Genkey), ("pubkey", Command::Pubkey)] {
             let read = read(&[name]).unwrap();
             assert_eq!(read.daemon.interface, None);
             let found = read.command.map(|found| std::mem::discriminant(&found));
             assert_eq!(found, Some(std::mem::discriminant(&command)), "{name}");
         }
+    }
+
+    #[test]
+    fn a_word_that_stands_for_another_command_is_none_of_ours() {
+        for word in ["set", "setconf", "addconf", "syncconf", "showconf", "save", "strip"] {
+            let meant = meant_by(word).unwrap();
+            assert!(meant.starts_with("`wg") && meant.ends_with(&format!(" {word}`")), "{meant}");
+        }
+        for word in ["version", "status", "all", "interfaces"] {
+            let meant = meant_by(word).unwrap().trim_matches('`');
+            let words: Vec<&str> = meant.split(' ').skip(1).collect();
+            assert!(
+                matches!(read(&words), Ok(_) | Err(ErrorKind::DisplayVersion)),
+                "{meant} is a command"
+            );
+        }
+        for command in Arguments::command().get_subcommands() {
+            assert_eq!(meant_by(command.get_name()), None);
+        }
+        assert_eq!(meant_by("wg0"), None);
     }
 
     #[test]

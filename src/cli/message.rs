@@ -101,6 +101,11 @@ pub fn failure(failure: &Failure) {
     }
 }
 
+/// Whether a person sees what is said.
+pub fn is_watched() -> bool {
+    io::stderr().is_terminal()
+}
+
 /// Whether the result is coloured: `WG_COLOR_MODE` is `always`, `never` or `auto`, which is a
 /// terminal.
 pub fn is_coloured() -> bool {

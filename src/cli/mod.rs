@@ -21,14 +21,28 @@ use self::args::{Arguments, Command};
 use self::message::Failure;
 use crate::sys::entropy::OsEntropy;
 
-/// Runs the program. Wrong usage is answered by clap, which ends the process with status 2.
+/// Runs the program. Wrong usage is mostly answered by clap, which ends the process with status 2.
 pub fn main() -> ExitCode {
-    match dispatch(&Arguments::parse()) {
+    match refuse_foreign_word().and_then(|()| dispatch(&Arguments::parse())) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             message::failure(&failure);
             ExitCode::from(failure.exit_status())
         }
+    }
+}
+
+/// # Errors
+/// [`Failure::Usage`] if the first word is a command of another program.
+fn refuse_foreign_word() -> Result<(), Failure> {
+    let mut words = std::env::args_os().skip(1);
+    let Some(word) = words.find(|word| !word.as_encoded_bytes().starts_with(b"-")) else {
+        return Ok(());
+    };
+    match word.to_str().and_then(args::meant_by) {
+        None => Ok(()),
+        Some(meant) => Err(Failure::usage(anyhow::anyhow!("`{}` is no command", word.display()))
+            .with_hint(format!("it is {meant}; `hybridwg help` lists the commands"))),
     }
 }
 

@@ -9,3 +9,4 @@ mod host;
 mod sim;
 mod tidy;
 mod wg;
+mod words;

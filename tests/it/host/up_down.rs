@@ -338,6 +338,26 @@ fn what_is_up_already_is_left_alone_and_how_to_take_it_down_is_told() {
 }
 
 #[test]
+fn a_bare_interface_is_told_on_a_terminal_alone_and_a_log_level_nobody_knows_is_a_warning() {
+    if skips(&["unshare", "mount", "ip", "bash", "pgrep", "script"]) {
+        return;
+    }
+    let host = Host::new("");
+    let outcome = host.run(
+        "script -qec './hybridwg wg0' /dev/null; hybridwg wg1 || exit 1; \
+         LOG_LEVEL=loud ./hybridwg wg2; hybridwg show interfaces",
+    );
+    outcome.assert_ok();
+    assert_eq!(
+        outcome.out.replace('\r', ""),
+        "wg0 runs in the background; `ip link delete dev wg0` ends it\nwg0 wg1 wg2\n"
+    );
+    let told = "Warning: LOG_LEVEL is \"loud\", and can be silent, error, warn, info, verbose or \
+                trace; info is used\n";
+    assert!(outcome.err.contains(told), "{}", outcome.err);
+}
+
+#[test]
 fn a_key_whose_action_is_missing_is_refused_before_anything_is_touched() {
     if skips(PROGRAMS) {
         return;

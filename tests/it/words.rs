@@ -1,0 +1,40 @@
+//! The answers of the command line that need no device.
+
+use std::process::{Command, Output};
+
+fn run(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_hybridwg")).args(arguments).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn a_command_of_another_program_makes_no_interface_and_names_what_to_type() {
+    for (arguments, meant) in [
+        (&["set", "wg0", "listen-port", "1"][..], "`wg set`"),
+        (&["showconf", "wg0"], "`wg showconf`"),
+        (&["-f", "save"], "`wg-quick save`"),
+        (&["--foreground", "--", "all"], "`hybridwg show all`"),
+        (&["status"], "`hybridwg show`"),
+        (&["version"], "`hybridwg --version`"),
+        (&["interfaces"], "`hybridwg show interfaces`"),
+    ] {
+        let output = run(arguments);
+        let told = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {told}");
+        assert!(told.contains(&format!("hint: it is {meant};")), "{arguments:?}: {told}");
+    }
+}
+
+#[test]
+fn help_is_printed_when_it_is_asked_for_in_any_way() {
+    let [word, option] = ["help", "--help"].map(|way| {
+        let output = run(&[way]);
+        assert!(output.status.success(), "{way}");
+        text(&output.stdout)
+    });
+    assert_eq!(word, option);
+    assert!(word.contains("Usage: hybridwg"), "{word}");
+}
