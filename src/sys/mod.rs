@@ -137,8 +137,10 @@ pub(crate) mod testing {
     //! What the tests of this layer share.
 
     use std::process::Command;
+    use std::time::Duration;
 
     use super::netns::NetNamespace;
+    use super::poll::Poller;
 
     /// Runs `test` in a network namespace of its own with loopback up. Without the right to make
     /// one the test is skipped, which `HYBRIDWG_REQUIRE_HOST=1` makes a failure.
@@ -154,6 +156,18 @@ pub(crate) mod testing {
         inside.expect("the namespace was made with the same rights");
     }
 
+    /// Whether `condition` comes true within ten seconds.
+    pub(crate) fn eventually(mut condition: impl FnMut() -> bool) -> bool {
+        let mut pause = Poller::new().expect("epoll");
+        (0..2000).any(|_| {
+            let holds = condition();
+            if !holds {
+                let _ = pause.wait(Some(Duration::from_millis(5))).map(drop);
+            }
+            holds
+        })
+    }
+
     pub(crate) fn skip(why: &str) {
         assert!(
             std::env::var_os("HYBRIDWG_REQUIRE_HOST").is_none_or(|v| v != "1"),
@@ -162,11 +176,12 @@ pub(crate) mod testing {
         println!("skipped: {why}");
     }
 
-    /// iproute2 in the calling thread's namespace.
-    pub(crate) fn ip(arguments: &str) {
+    /// iproute2 in the calling thread's namespace; what it prints.
+    pub(crate) fn ip(arguments: &str) -> String {
         let output =
             Command::new("ip").args(arguments.split_whitespace()).output().expect("ip runs");
         let complaint = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "ip {arguments}: {complaint}");
+        String::from_utf8(output.stdout).expect("ip prints text")
     }
 }

@@ -150,10 +150,15 @@ mod tests {
 
     #[test]
     fn a_wait_without_events_ends_at_its_timeout() {
+        let timeout = Duration::from_millis(20);
         let mut poller = Poller::new().unwrap();
-        let started = clock::now().mono;
-        assert!(tokens(&mut poller, Some(Duration::from_millis(20))).is_empty());
-        assert!(clock::now().mono.since(started) >= Duration::from_millis(20));
+        let mut lasts = || {
+            let started = clock::now().mono;
+            assert!(tokens(&mut poller, Some(timeout)).is_empty());
+            clock::now().mono.since(started) >= timeout
+        };
+        // The signals of other tests of this process end a wait early, but hardly four.
+        assert!((0..4).any(|_| lasts()));
     }
 
     #[test]

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::sys::poll::{Interest, Poller};
-use crate::sys::testing::{in_own_namespace, ip};
+use crate::sys::testing::{eventually, in_own_namespace, ip};
 
 /// A socket pair's receiving side with owned memory, collecting what arrives.
 struct Inbox {
@@ -58,6 +58,14 @@ impl Inbox {
 
 fn item(remote: SocketAddr, payload: &[u8]) -> SendItem<'_> {
     SendItem { remote, source: None, tos: 0, payload }
+}
+
+/// Gives the loopback interface `address`. The kernel gives the address its local route a moment
+/// later: until then what is sent there goes round the loopback once and is dropped.
+fn add_ipv6_address(address: &str) {
+    ip(&format!("-6 address add {address}/128 dev lo nodad"));
+    let route = format!("local {address} ");
+    assert!(eventually(|| ip("-6 route show table local").contains(&route)));
 }
 
 fn has_ipv6_loopback() -> bool {
@@ -214,7 +222,7 @@ fn trap_19_a_sendmmsg_that_stops_halfway_is_resumed_after_the_refused_datagram()
 fn trap_20_each_datagram_of_a_batch_keeps_its_own_ipv6_sender() {
     in_own_namespace(|| {
         for host in 1..=8 {
-            ip(&format!("-6 address add fd00::{host}/128 dev lo nodad"));
+            add_ipv6_address(&format!("fd00::{host}"));
         }
         let mut inbox = Inbox::new(64, 64);
         let outboxes: Vec<_> = (0..3).map(|_| UdpSockets::bind(0, 0).unwrap()).collect();
