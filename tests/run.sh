@@ -6,15 +6,17 @@
 # Installs the Debian packages that the tests on real packets need, when it may (root and apt).
 # Those tests make network namespaces of their own and want root; without it they are skipped.
 # HYBRIDWG_REQUIRE_HOST=1 turns every skip into a failure: that is what CI sets.
-# The last line counts: "N passed, N failed, N skipped".
+# The last line counts: "N passed, N failed, N skipped". Before it, each failure has a line
+# "failed: NAME OF THE TEST OR STEP".
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 
 require_host=${HYBRIDWG_REQUIRE_HOST:-0}
 host_threads=${HYBRIDWG_HOST_THREADS:-2}
-packages=(iproute2 iputils-ping wireguard-tools wireguard-go nftables iptables iperf3 procps)
+packages=(iproute2 iputils-ping wireguard-tools wireguard-go nftables iptables procps)
 
 passed=0 failed=0 skipped=0
+failures=()
 output=$(mktemp)
 trap 'rm -f "$output"' EXIT
 
@@ -34,7 +36,7 @@ step() {
         passed=$((passed + 1))
     else
         failed=$((failed + 1))
-        echo "failed: $name"
+        failures+=("$name")
     fi
 }
 
@@ -63,8 +65,24 @@ tests() {
     skipped=$((skipped + ignored + lacking))
     if ((status != 0 && bad == 0)); then
         failed=$((failed + 1))
-        echo "failed: $name ended with status $status before its tests could be counted"
+        failures+=("$name: status $status before its tests could be counted")
     fi
+    local test
+    while read -r test; do
+        failures+=("$test")
+    done < <(failed_tests "$output")
+}
+
+# The names of the tests that failed. Each test binary says "failures:" twice, first above what the
+# tests printed and then above their names alone, indented by four.
+failed_tests() {
+    awk '
+        /^failures:$/ { count = 0; listed = 1; next }
+        listed && /^    [^ ]/ { names[count++] = substr($0, 5) }
+        /^test result: / {
+            for (i = 0; i < count; i++) print names[i]
+            count = listed = 0
+        }' "$1"
 }
 
 install_packages() {
@@ -104,6 +122,7 @@ component() {
 install_packages
 component "format" fmt --check
 component "lints" clippy --quiet --all-targets -- -D warnings
+step "fuzz targets" cargo check --quiet -p hybridwg-fuzz --bins
 # --show-output, because a skip is reported on the output of a test that passes.
 tests "unit and simulated tests" cargo test --no-fail-fast --lib --bins -- --quiet --show-output
 tests "integration tests" cargo test --test it -- --skip host:: --quiet --show-output
@@ -119,7 +138,10 @@ tests "tests on real packets" \
 if ((require_host && skipped)); then
     echo
     echo "HYBRIDWG_REQUIRE_HOST=$require_host: the $skipped skipped above count as failures"
+    failures+=("$skipped skipped tests or steps: search this log for \"skipped: \"")
     failed=$((failed + skipped)) skipped=0
 fi
-printf '\n%d passed, %d failed, %d skipped\n' "$passed" "$failed" "$skipped"
+echo
+((${#failures[@]} == 0)) || printf 'failed: %s\n' "${failures[@]}"
+printf '%d passed, %d failed, %d skipped\n' "$passed" "$failed" "$skipped"
 ((failed == 0))
