@@ -5,7 +5,9 @@ use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::thread;
 use std::time::Duration;
 
-use super::net::Host;
+use hybridwg::sys::clock;
+
+use super::net::{Host, pause};
 
 /// Patience of one socket operation: longer than a tunnel needs to notice a dead session and to
 /// shake hands again, TCP's own back-off included.
@@ -22,16 +24,7 @@ fn byte_at(offset: u64) -> u8 {
 /// # Panics
 /// If a byte differs from what was sent, or nothing moves for longer than [`PATIENCE`].
 pub fn tcp(from: &Host, to: &Host, address: &str, bytes: u64, halfway: impl FnOnce()) -> u64 {
-    let address: IpAddr = address.parse().expect("an address");
-    let listener = to.run(|| TcpListener::bind((address, 0))).expect("the address is up");
-    let target = listener.local_addr().expect("it is bound");
-    let connection = from.run(move || TcpStream::connect_timeout(&target, PATIENCE));
-    let mut outgoing = connection.expect("the other side listens");
-    let (mut incoming, _) = listener.accept().expect("the connection made above");
-    for stream in [&outgoing, &incoming] {
-        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-        stream.set_write_timeout(Some(PATIENCE)).expect("a timeout");
-    }
+    let (mut outgoing, mut incoming) = connection(from, to, address);
     thread::scope(|scope| {
         scope.spawn(move || {
             send_stream(&mut outgoing, bytes).expect("the receiver reads on");
@@ -39,6 +32,65 @@ pub fn tcp(from: &Host, to: &Host, address: &str, bytes: u64, halfway: impl FnOn
         let first = receive_stream(&mut incoming, 0, bytes / 2).expect("the sender sends on");
         halfway();
         receive_stream(&mut incoming, first, u64::MAX).expect("the sender sends on")
+    })
+}
+
+/// Both ends of a new connection, the sender's first.
+fn connection(from: &Host, to: &Host, address: &str) -> (TcpStream, TcpStream) {
+    let address: IpAddr = address.parse().expect("an address");
+    let listener = to.run(|| TcpListener::bind((address, 0))).expect("the address is up");
+    let target = listener.local_addr().expect("it is bound");
+    let outgoing = from.run(move || TcpStream::connect_timeout(&target, PATIENCE));
+    let outgoing = outgoing.expect("the other side listens");
+    let (incoming, _) = listener.accept().expect("the connection made above");
+    for stream in [&outgoing, &incoming] {
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        stream.set_write_timeout(Some(PATIENCE)).expect("a timeout");
+    }
+    (outgoing, incoming)
+}
+
+/// What became of a stream that [`steady_tcp`] sent.
+#[derive(Debug)]
+pub struct Steady {
+    pub sent: u64,
+    /// Those that came, each the byte that was sent.
+    pub came: u64,
+    /// The longest time in which nothing came.
+    pub longest_gap: Duration,
+}
+
+/// Sends 32 KiB by TCP a hundred times a second for `duration`.
+///
+/// # Panics
+/// If a byte differs from what was sent, or nothing moves for longer than [`PATIENCE`].
+pub fn steady_tcp(from: &Host, to: &Host, address: &str, duration: Duration) -> Steady {
+    const BLOCK: u64 = 32_768;
+    let (mut outgoing, mut incoming) = connection(from, to, address);
+    let started = clock::now().mono;
+    thread::scope(|scope| {
+        let sender = scope.spawn(move || {
+            let mut sent = 0;
+            while clock::now().mono.since(started) < duration {
+                let block: Vec<u8> = (sent..sent + BLOCK).map(byte_at).collect();
+                outgoing.write_all(&block).expect("the receiver reads on");
+                sent += BLOCK;
+                pause(Duration::from_millis(10));
+            }
+            sent
+        });
+        let (mut came, mut last, mut longest_gap) = (0, started, Duration::ZERO);
+        loop {
+            let next = receive_stream(&mut incoming, came, came + 1).expect("the sender sends on");
+            if next == came {
+                break;
+            }
+            let now = clock::now().mono;
+            longest_gap = longest_gap.max(now.since(last));
+            (came, last) = (next, now);
+        }
+        let sent = sender.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        Steady { sent, came, longest_gap }
     })
 }
 
@@ -53,7 +105,7 @@ fn send_stream(stream: &mut TcpStream, bytes: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// Reads on from `offset` until `end` or the end of the stream; the offset reached.
+/// Reads on from `offset` until `end` or somewhat more, or the end of the stream; the offset reached.
 fn receive_stream(stream: &mut TcpStream, mut offset: u64, end: u64) -> io::Result<u64> {
     let mut buffer = [0; 65_536];
     while offset < end {
