@@ -2,6 +2,8 @@
 //!
 //! Knows the shape of a line and which keys exist, not what their values mean. [wg(8), wg-quick(8)]
 
+use zeroize::Zeroizing;
+
 /// One line that is not blank.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Line<'a> {
@@ -22,6 +24,8 @@ pub(super) enum Line<'a> {
 
 /// The lines that say something, with their numbers, counted from 1.
 pub(super) fn lines(text: &str) -> impl Iterator<Item = (usize, Line<'_>)> {
+    // Some editors put a byte order mark in front.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     text.split('\n').enumerate().filter_map(|(index, line)| Some((index + 1, lex(line)?)))
 }
 
@@ -92,7 +96,7 @@ macro_rules! keys {
 }
 
 keys! {
-    PrivateKey "PrivateKey" Interface "a key: 44 characters of base64, as `hybridwg genkey` prints it",
+    PrivateKey "PrivateKey" Interface "a key: 44 characters of base64, as `hybridwg genkey` or `wg genkey` prints it",
     ListenPort "ListenPort" Interface "a number from 0 to 65535",
     FwMark "FwMark" Interface "off, or a number from 0 to 4294967295, decimal or hexadecimal (0x…)",
     Address "Address" Interface "IP addresses, each with or without /LENGTH, separated by commas",
@@ -104,8 +108,8 @@ keys! {
     PostUp "PostUp" Interface "a command",
     PreDown "PreDown" Interface "a command",
     PostDown "PostDown" Interface "a command",
-    PublicKey "PublicKey" Peer "a key: 44 characters of base64, as `hybridwg pubkey` prints it",
-    PresharedKey "PresharedKey" Peer "a key: 44 characters of base64, as `hybridwg genpsk` prints it",
+    PublicKey "PublicKey" Peer "a key: 44 characters of base64, as `hybridwg pubkey` or `wg pubkey` prints it for the peer's PrivateKey",
+    PresharedKey "PresharedKey" Peer "a key: 44 characters of base64, as `hybridwg genpsk` or `wg genpsk` prints it",
     AllowedIps "AllowedIPs" Peer "networks as ADDRESS/LENGTH, separated by commas, each with or without a leading + or -",
     Endpoint "Endpoint" Peer "HOST:PORT, where an IPv6 address stands in brackets",
     PersistentKeepalive "PersistentKeepalive" Peer "off, or a number of seconds from 0 to 65535",
@@ -115,11 +119,17 @@ impl Key {
     /// The key of that name, in any case. The keys of `wg` may have white space inside, because
     /// `wg` removes all of it.
     pub(super) fn find(name: &str) -> Option<Self> {
-        let joined: String = name.split_whitespace().collect();
+        let joined = joined(name);
         Self::ALL.iter().copied().find(|key| {
             let name = if key.is_quick() { name } else { &joined };
             name.eq_ignore_ascii_case(key.name())
         })
+    }
+
+    /// The key that a text begins with, if another word follows it.
+    pub(super) fn first_word(text: &str) -> Option<Self> {
+        let (word, _) = text.split_once(char::is_whitespace)?;
+        Self::find(word)
     }
 
     /// The known key that was probably meant.
@@ -148,6 +158,14 @@ impl Key {
                 | Self::PersistentKeepalive
         )
     }
+}
+
+/// The text without its white space. It may be a key, and is wiped when dropped.
+pub(super) fn joined(text: &str) -> Zeroizing<String> {
+    // Full size at once, because growing would leave copies behind.
+    let mut joined = Zeroizing::new(String::with_capacity(text.len()));
+    text.split_whitespace().for_each(|word| joined.push_str(word));
+    joined
 }
 
 /// Insertions, deletions and replacements from one word to the other. Long words count as far

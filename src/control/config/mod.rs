@@ -12,6 +12,7 @@ mod lex;
 mod model;
 mod parse;
 mod render;
+mod warn;
 
 #[cfg(test)]
 mod tests;
@@ -81,6 +82,7 @@ impl fmt::Display for ConfigError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Problem {
     NotAPair { read: Read },
+    NoEqualsSign,
     UnknownKey { read: Read, nearest: Option<Key> },
     UnknownSection { read: Read, nearest: Option<Section> },
     ReservedSection,
@@ -88,6 +90,7 @@ pub enum Problem {
     NoSection,
     WrongSection { here: Section },
     BadValue { read: Read, accepted: &'static str },
+    BadKey { read: BadKey, accepted: &'static str },
     MissingPublicKey,
 }
 
@@ -97,6 +100,7 @@ impl fmt::Display for Problem {
             Self::NotAPair { read } => {
                 write!(f, "read {read}, expected `Key = value` or `[Section]`")
             }
+            Self::NoEqualsSign => f.write_str("there is no `=` between the key and its value"),
             Self::UnknownKey { read, nearest: Some(key) } => {
                 write!(f, "unknown key {read}, did you mean {}?", key.name())
             }
@@ -117,6 +121,7 @@ impl fmt::Display for Problem {
             Self::NoSection => f.write_str("stands before the first [Interface] or [Peer]"),
             Self::WrongSection { here } => write!(f, "does not belong into [{}]", here.name()),
             Self::BadValue { read, accepted } => write!(f, "read {read}, accepted is {accepted}"),
+            Self::BadKey { read, accepted } => write!(f, "read {read}, accepted is {accepted}"),
             Self::MissingPublicKey => f.write_str("this [Peer] has no PublicKey"),
         }
     }
@@ -133,16 +138,26 @@ pub enum Read {
 
 impl Read {
     fn of(text: &str) -> Self {
+        const SHOWN: usize = 60;
+        Self::at_most(SHOWN, text)
+    }
+
+    /// In place of a number: what is longer is none, whatever else it is.
+    fn of_number(text: &str) -> Self {
+        const SHOWN: usize = 16;
+        Self::at_most(SHOWN, text)
+    }
+
+    fn at_most(shown: usize, text: &str) -> Self {
         /// A key has 43 characters; what is left of a damaged one should not be shown either.
         const SUSPICIOUS: usize = 30;
-        const SHOWN: usize = 60;
         let base64 = |c: char| c.is_ascii_alphanumeric() || c == '+' || c == '/';
         if text.is_empty() {
             Self::Nothing
         } else if text.split(|c| !base64(c)).any(|run| run.len() >= SUSPICIOUS) {
             Self::Secret
-        } else if text.chars().count() > SHOWN {
-            Self::Text(text.chars().take(SHOWN).chain(['…']).collect())
+        } else if text.chars().count() > shown {
+            Self::Text(text.chars().take(shown).chain(['…']).collect())
         } else {
             Self::Text(text.to_owned())
         }
@@ -158,4 +173,52 @@ impl fmt::Display for Read {
             Self::Secret => f.write_str("something that could be a key (not shown)"),
         }
     }
+}
+
+/// What stood in the place of a key. It is not repeated: it may be one that was damaged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BadKey {
+    Nothing,
+    /// A word of a template, such as `CLIENT_PRIVATE_KEY`.
+    Placeholder,
+    /// Characters, white space left out.
+    Length(usize),
+    /// The right length.
+    NotBase64,
+}
+
+impl BadKey {
+    const LENGTH: usize = 44;
+
+    fn of(text: &str) -> Self {
+        let length = text.chars().filter(|c| !c.is_whitespace()).count();
+        match length {
+            0 => Self::Nothing,
+            _ if is_placeholder(text) => Self::Placeholder,
+            Self::LENGTH => Self::NotBase64,
+            _ => Self::Length(length),
+        }
+    }
+}
+
+impl fmt::Display for BadKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Nothing => f.write_str("nothing"),
+            Self::Placeholder => f.write_str("a placeholder, which is to be replaced by a key"),
+            Self::Length(length) => write!(f, "{length} characters in place of {}", Self::LENGTH),
+            Self::NotBase64 => write!(f, "{} characters that are not a key", Self::LENGTH),
+        }
+    }
+}
+
+/// Whether a text that is no key was never meant to be one: words, brackets, a variable.
+fn is_placeholder(text: &str) -> bool {
+    let lower = text.to_ascii_lowercase();
+    text.starts_with(['<', '[', '{', '(', '$', '%'])
+        || text.contains(['_', '…'])
+        || lower.contains("...")
+        || ["key", "your", "xxx", "change", "todo", "insert", "replace"]
+            .iter()
+            .any(|word| lower.contains(word))
 }

@@ -5,9 +5,9 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::IpNet;
 
-use super::lex::{Key, Line, Section, edit_distance, lines};
+use super::lex::{Key, Line, Section, edit_distance, joined, lines};
 use super::model::{At, Config, Dns, Endpoint, Peer, Table};
-use super::{ConfigError, Problem, Read, Warning, Written};
+use super::{BadKey, ConfigError, Problem, Read, Warning, Written, warn};
 use crate::control::command::AllowedIpChange;
 use crate::crypto::key::{PresharedKey, PrivateKey, PublicKey};
 
@@ -24,7 +24,7 @@ pub fn parse(text: &str, file: &str) -> Result<Written, Vec<ConfigError>> {
     parser.errors.sort_by_key(|error| error.line);
     if parser.errors.is_empty() {
         let mut warnings = parser.warnings;
-        warn_about_shared_networks(&parser.config, file, &mut warnings);
+        warnings.extend(warn::about(&parser.config, file));
         warnings.sort_by_key(|warning| warning.line);
         Ok(Written { config: parser.config, warnings })
     } else {
@@ -39,6 +39,8 @@ struct Parser<'a> {
     place: Place,
     errors: Vec<ConfigError>,
     warnings: Vec<Warning>,
+    /// Where each key of an `[Interface]` was last.
+    last: HashMap<Key, usize>,
 }
 
 /// The section that the current line belongs to.
@@ -72,10 +74,21 @@ impl Parser<'_> {
             Line::Section(name) => self.section(number, name),
             Line::Pair { key, value, whole_value } => self.pair(number, key, value, whole_value),
             Line::Reserved => self.fault(number, None, Problem::ReservedComment),
-            Line::Junk(text) => {
-                self.fault(number, None, Problem::NotAPair { read: Read::of(text) });
-            }
+            Line::Junk(text) => match Key::first_word(text) {
+                Some(key) => self.no_equals_sign(number, key),
+                None => self.fault(number, None, Problem::NotAPair { read: Read::of(text) }),
+            },
         }
+    }
+
+    /// A line begins with a key, and it is not followed by `=`: what is may be a secret.
+    fn no_equals_sign(&mut self, number: usize, key: Key) {
+        match &mut self.place {
+            Place::Unknown => return,
+            Place::Peer(draft) if key == Key::PublicKey => draft.named = true,
+            Place::Peer(_) | Place::Interface | Place::Nowhere => {}
+        }
+        self.fault(number, Some(key), Problem::NoEqualsSign);
     }
 
     fn section(&mut self, number: usize, name: &str) {
@@ -117,6 +130,10 @@ impl Parser<'_> {
 
     fn pair(&mut self, number: usize, name: &str, value: &str, whole_value: &str) {
         let Some(key) = Key::find(name) else {
+            // The `=` may be the end of a key in base64.
+            if let Some(key) = Key::first_word(name) {
+                return self.no_equals_sign(number, key);
+            }
             if !matches!(self.place, Place::Unknown) {
                 let problem =
                     Problem::UnknownKey { read: Read::of(name), nearest: Key::nearest(name) };
@@ -140,7 +157,8 @@ impl Parser<'_> {
     }
 
     fn interface_pair(&mut self, number: usize, key: Key, value: &str, whole_value: &str) {
-        let joined: String = value.split_whitespace().collect();
+        let joined = joined(value);
+        self.note_repetition(number, key);
         let interface = &mut self.config.interface;
         let hooks = match key {
             Key::PreUp => &mut interface.pre_up,
@@ -179,7 +197,7 @@ impl Parser<'_> {
     }
 
     fn peer_pair(&mut self, number: usize, key: Key, value: &str) {
-        let joined: String = value.split_whitespace().collect();
+        let joined = joined(value);
         let Place::Peer(draft) = &mut self.place else { return };
         let understood = match key {
             Key::PublicKey => {
@@ -216,6 +234,20 @@ impl Parser<'_> {
         }
     }
 
+    /// Other keys add up, or a later one is meant to win.
+    fn note_repetition(&mut self, number: usize, key: Key) {
+        if !matches!(key, Key::PrivateKey | Key::ListenPort) {
+            return;
+        }
+        if let Some(former) = self.last.insert(key, number) {
+            self.warnings.push(Warning {
+                file: self.file.to_owned(),
+                line: Some(number),
+                text: format!("{} stands on line {former} as well: this one is used", key.name()),
+            });
+        }
+    }
+
     fn addresses(&mut self, number: usize, value: &str) {
         for word in words(value) {
             match parse_network(word) {
@@ -242,7 +274,7 @@ impl Parser<'_> {
         }
         let mut refused = Vec::new();
         for word in value.split(',').map(str::trim) {
-            let joined: String = word.split_whitespace().collect();
+            let joined = joined(word);
             let unsigned = joined.strip_prefix(['+', '-']).unwrap_or(&joined);
             let Some(written) = parse_network(unsigned) else {
                 refused.push(word);
@@ -270,46 +302,22 @@ impl Parser<'_> {
     }
 
     fn bad_value(&mut self, line: usize, key: Key, value: &str) {
-        let read = match key {
+        let accepted = key.accepted();
+        let problem = match key {
             // Any of the three may have been confused with another.
-            Key::PrivateKey | Key::PresharedKey | Key::PublicKey => Read::Secret,
-            _ => Read::of(value),
+            Key::PrivateKey | Key::PresharedKey | Key::PublicKey => {
+                Problem::BadKey { read: BadKey::of(value), accepted }
+            }
+            Key::ListenPort | Key::FwMark | Key::Mtu | Key::PersistentKeepalive => {
+                Problem::BadValue { read: Read::of_number(value), accepted }
+            }
+            _ => Problem::BadValue { read: Read::of(value), accepted },
         };
-        self.fault(line, Some(key), Problem::BadValue { read, accepted: key.accepted() });
+        self.fault(line, Some(key), problem);
     }
 
     fn fault(&mut self, line: usize, key: Option<Key>, problem: Problem) {
         self.errors.push(ConfigError { file: self.file.to_owned(), line, key, problem });
-    }
-}
-
-/// A network moves silently to the last peer it is given to, which is seldom meant.
-fn warn_about_shared_networks(config: &Config, file: &str, warnings: &mut Vec<Warning>) {
-    let mut owners: HashMap<IpNet, (PublicKey, usize)> = HashMap::new();
-    let mut peers: HashMap<PublicKey, usize> = HashMap::new();
-    for peer in &config.peers {
-        if let Some(former) = peers.insert(peer.public_key, peer.line) {
-            warnings.push(Warning {
-                file: file.to_owned(),
-                line: Some(peer.line),
-                text: format!("[Peer]: this peer has a section on line {former} already"),
-            });
-        }
-        for entry in peer.allowed_ips.iter().flatten() {
-            let AllowedIpChange::Add(network) = entry.value else { continue };
-            let former = owners.insert(network, (peer.public_key, entry.line));
-            if let Some((owner, line)) = former
-                && owner != peer.public_key
-            {
-                warnings.push(Warning {
-                    file: file.to_owned(),
-                    line: Some(entry.line),
-                    text: format!(
-                        "AllowedIPs: {network} moves here from the peer that has it on line {line}"
-                    ),
-                });
-            }
-        }
     }
 }
 

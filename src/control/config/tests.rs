@@ -46,8 +46,9 @@ fn peer_fault(line: &str) -> String {
     faults.remove(0)
 }
 
+/// The warnings about a file that has a private key after `text`.
 fn warnings(text: &str) -> Vec<String> {
-    let written = parse(text, "t.conf").unwrap();
+    let written = parse(&format!("{text}\n[Interface]\nPrivateKey = {KEY}\n"), "t.conf").unwrap();
     written.warnings.iter().map(ToString::to_string).collect()
 }
 
@@ -121,8 +122,8 @@ fn wq_08_a_key_in_the_wrong_place_is_told_where_it_belongs() {
 #[test]
 fn lines_that_are_neither_pair_nor_section_are_refused() {
     assert_eq!(
-        interface_fault("MTU 1420"),
-        "t.conf:2: read \"MTU 1420\", expected `Key = value` or `[Section]`"
+        interface_fault("nonsense"),
+        "t.conf:2: read \"nonsense\", expected `Key = value` or `[Section]`"
     );
     assert_eq!(
         faults("[Interfaec]\nMTU = x\nNoKey = 1\n"),
@@ -133,6 +134,105 @@ fn lines_that_are_neither_pair_nor_section_are_refused() {
         ["t.conf:1: unknown section \"Server\", expected [Interface] or [Peer]"]
     );
     assert_eq!(faults("[Peer\n").len(), 1);
+}
+
+#[test]
+fn a_key_without_its_equals_sign_is_told_so_and_what_follows_it_is_not_shown() {
+    assert_eq!(
+        interface_fault("MTU 1420"),
+        "t.conf:2: MTU: there is no `=` between the key and its value"
+    );
+    // The sign at the end of the value is not meant.
+    assert_eq!(
+        interface_fault(&format!("PrivateKey {KEY}")),
+        "t.conf:2: PrivateKey: there is no `=` between the key and its value"
+    );
+    let faults = faults(&format!("[Peer]\npublickey\t{PEER}\n"));
+    assert_eq!(faults, ["t.conf:2: PublicKey: there is no `=` between the key and its value"]);
+}
+
+#[test]
+fn a_byte_order_mark_in_front_is_passed_over() {
+    assert_eq!(good("\u{feff}[Interface]\r\nMTU = 1420\r\n").interface.mtu, Some(1420));
+    assert_eq!(faults("[Interface]\n\u{feff}MTU = 1420\n").len(), 1, "elsewhere it is a fault");
+}
+
+#[test]
+fn a_placeholder_and_a_key_of_the_wrong_length_are_told_apart_and_never_shown() {
+    for placeholder in [
+        "CLIENT_PRIVATE_KEY",
+        "<client private key>",
+        "${PRIVATE}",
+        "YourPrivateKeyHere",
+        "(hidden)",
+        "xxxxxxxx",
+        "abcd...",
+    ] {
+        assert_eq!(
+            interface_fault(&format!("PrivateKey = {placeholder}")),
+            "t.conf:2: PrivateKey: read a placeholder, which is to be replaced by a key, accepted \
+             is a key: 44 characters of base64, as `hybridwg genkey` or `wg genkey` prints it"
+        );
+    }
+    let fault = faults("[Peer]\nPublicKey = SERVER_PUBLIC_KEY\n").remove(0);
+    assert!(fault.contains("a placeholder") && fault.contains("`wg pubkey`"), "{fault}");
+    for (value, told) in [
+        (&KEY[..43], "43 characters in place of 44"),
+        (&KEY[..20], "20 characters in place of 44"),
+        (&format!("{KEY}{KEY}"), "88 characters in place of 44"),
+        (&KEY.replace('=', "A"), "44 characters that are not a key"),
+        ("", "nothing"),
+    ] {
+        let fault = peer_fault(&format!("PresharedKey = {value}"));
+        assert!(fault.starts_with(&format!("t.conf:3: PresharedKey: read {told}, ")), "{fault}");
+    }
+}
+
+#[test]
+fn at_most_16_characters_are_shown_of_what_stands_in_place_of_a_number() {
+    for key in ["ListenPort", "FwMark", "MTU"] {
+        let fault = interface_fault(&format!("{key} = {}", &KEY[..29]));
+        assert!(fault.contains("read \"GBgYGBgYGBgYGBgY…\""), "{fault}");
+    }
+}
+
+#[test]
+fn a_tunnel_that_cannot_get_a_private_key_draws_a_warning() {
+    let told = |text: &str| -> Vec<String> {
+        parse(text, "t.conf").unwrap().warnings.iter().map(ToString::to_string).collect()
+    };
+    let warning = "`t.conf' has no PrivateKey, and no PreUp or PostUp that could set one: the \
+                   tunnel stays silent";
+    assert_eq!(told("[Interface]\nListenPort = 1\nPostDown = x\n"), [warning]);
+    let zeros = PrivateKey::from_bytes([0; 32]).to_base64();
+    assert_eq!(told(&format!("[Interface]\nPrivateKey = {zeros}\n")), [warning]);
+    for hook in ["PreUp", "PostUp"] {
+        assert_eq!(told(&format!("[Interface]\n{hook} = wg set %i private-key /x\n")), [""; 0]);
+    }
+}
+
+#[test]
+fn the_own_key_as_a_peer_draws_a_warning() {
+    let own = crate::crypto::dh::public_key(&PrivateKey::from_base64(KEY).unwrap()).to_base64();
+    let text = format!("[Peer]\nPublicKey = {PEER}\n[Peer]\nPublicKey = {own}\n");
+    assert_eq!(
+        warnings(&text),
+        ["t.conf:3: [Peer]: its PublicKey is that of this interface itself, which is no peer: it \
+          is left out"]
+    );
+}
+
+#[test]
+fn a_private_key_or_port_that_is_given_twice_draws_a_warning() {
+    let text = format!("[Interface]\nPrivateKey = {OTHER}\nListenPort = 1\nListenPort = 2\n");
+    assert_eq!(
+        warnings(&text),
+        [
+            "t.conf:4: ListenPort stands on line 3 as well: this one is used",
+            "t.conf:7: PrivateKey stands on line 2 as well: this one is used",
+        ]
+    );
+    assert_eq!(good(&text).interface.listen_port, Some(2));
 }
 
 #[test]
@@ -484,7 +584,8 @@ fn what_this_version_cannot_do_is_listed_and_nothing_else() {
 fn folder_with(names: &[&str]) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     for name in names {
-        fs::write(folder.path().join(name), "[Interface]\n").unwrap();
+        let text = format!("[Interface]\nPrivateKey = {KEY}\n");
+        fs::write(folder.path().join(name), text).unwrap();
     }
     folder
 }
@@ -594,7 +695,7 @@ fn what_was_read_can_be_written_and_read_again() {
 
 #[test]
 fn a_file_of_a_hundred_thousand_peers_is_read() {
-    let mut text = String::from("[Interface]\n");
+    let mut text = format!("[Interface]\nPrivateKey = {KEY}\n");
     for number in 0..100_000_u32 {
         let mut key = [0; 32];
         key[..4].copy_from_slice(&number.to_le_bytes());
