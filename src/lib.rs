@@ -14,7 +14,9 @@
 //! Labels in the documentation: `[WG §x]` is the WireGuard paper (revision of 2020-06-01),
 //! `[NOISE §x]` the Noise protocol framework revision 34, `[RFC n §x]` an RFC, `[UAPI]` the
 //! cross-platform configuration protocol, `[LNX file:symbol]` a behaviour of the Linux kernel's
-//! implementation that we match.
+//! implementation that we match. `[P-01]` and the like number the rules of the protocol that we
+//! keep a list of, and `trap_1_…` in the name of a test the faults that others have shipped:
+//! docs/rules.md says what each is and which tests prove it.
 
 #![deny(unsafe_code)]
 

@@ -172,6 +172,23 @@ fn every_link_of_a_document_leads_somewhere() {
     }));
 }
 
+/// The names of all test functions.
+fn tests_of_the_repository() -> HashSet<String> {
+    sources().iter().flat_map(rules::test_names).collect()
+}
+
+#[test]
+fn every_rule_names_tests_that_exist() {
+    let tests = tests_of_the_repository();
+    let text = fs::read_to_string(root().join("docs/rules.md")).expect("it is there");
+    assert_none(rules::missing_tests("docs/rules.md", &text, &tests));
+    // 25 is the choice of a cipher, which only a benchmark can judge.
+    let traps = (1..=29).filter(|&trap| trap != 25).map(|trap| (trap.to_string(), "trap_"));
+    let rules = [1..=22, 30..=37, 40..=50, 60..=65, 70..=74, 80..=80].into_iter().flatten();
+    let rows = rules.map(|rule: u32| (format!("P-{rule:02}"), "")).chain(traps);
+    assert_none(rows.filter_map(|(label, start)| rules::unproved_row(&text, &label, start)));
+}
+
 #[test]
 fn the_picture_stays_short() {
     let text = fs::read_to_string(root().join("ARCHITECTURE.md")).expect("it is there");

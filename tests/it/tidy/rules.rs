@@ -3,6 +3,8 @@
 //! The faults are sentences with path and line, written for the person who has to mend them. A rule
 //! reads text and decides nothing else: which files it sees is up to the caller.
 
+use std::collections::HashSet;
+
 use super::source::Source;
 
 /// Non-test lines that a file may have.
@@ -349,8 +351,74 @@ pub fn dead_links(path: &str, text: &str, exists: impl Fn(&str) -> bool) -> Vec<
     faults
 }
 
+/// The names of the file's test functions, those in `#[cfg(test)]` modules included.
+pub fn test_names(source: &Source) -> Vec<String> {
+    let mut names = Vec::new();
+    let mut lines = source.text.lines().map(str::trim);
+    while let Some(line) = lines.next() {
+        if line != "#[test]" {
+            continue;
+        }
+        // Further attributes may stand between.
+        let function = lines.by_ref().find(|line| !line.starts_with('#'));
+        let name = function.and_then(|line| line.strip_prefix("fn ")?.split('(').next());
+        names.extend(name.map(str::to_owned));
+    }
+    names
+}
+
+/// Reports what a document puts in backticks like the name of a test, of which there is none.
+pub fn missing_tests(path: &str, text: &str, tests: &HashSet<String>) -> Vec<String> {
+    let mut faults = Vec::new();
+    for (number, line) in text.lines().enumerate() {
+        for name in quoted_names(line).filter(|name| !tests.contains(*name)) {
+            faults.push(format!("{path}:{}: there is no test `{name}`", number + 1));
+        }
+    }
+    faults
+}
+
+/// Reports a label that has no row in the tables of `text`, or whose row names no test that starts
+/// with `start` (and the label's number, if `start` is not empty).
+pub fn unproved_row(text: &str, label: &str, start: &str) -> Option<String> {
+    let Some(row) = text.lines().find(|line| line.starts_with(&format!("| {label} |"))) else {
+        return Some(format!("`{label}` has no row"));
+    };
+    let start = if start.is_empty() { String::new() } else { format!("{start}{label}_") };
+    // What cannot be tested says so.
+    let excused = start.is_empty() && row.contains("| no test: ");
+    let proved = quoted_names(row).any(|name| name.starts_with(&start));
+    (!proved && !excused).then(|| format!("the row of `{label}` names no test `{start}…`"))
+}
+
+/// What stands in backticks and has the form of a test's name: several words.
+fn quoted_names(line: &str) -> impl Iterator<Item = &str> {
+    let quoted = line.split('`').skip(1).step_by(2);
+    quoted.filter(|name| {
+        let is_name = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
+        name.bytes().all(is_name) && name.matches('_').count() >= 2
+    })
+}
+
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_row_without_its_test_is_found() {
+        let source = at(
+            "src/a.rs",
+            "mod tests {\n    #[test]\n    #[ignore]\n    fn it_holds_well() {}\n    fn it_helps_only() {}\n}",
+        );
+        assert_eq!(test_names(&source), ["it_holds_well"]);
+        let tests = test_names(&source).into_iter().collect();
+        let text = "| P-01 | `tidy.rs` | `it_holds_well` |\n| P-02 | | `it_helps_only` |\n| 3 | | `it_holds_well` |\n| P-04 | | no test: hard |\n";
+        let faults = missing_tests("a.md", text, &tests);
+        assert_eq!(faults, ["a.md:2: there is no test `it_helps_only`"]);
+        assert_eq!(unproved_row(text, "P-01", ""), None);
+        assert_eq!(unproved_row(text, "P-04", ""), None);
+        assert!(unproved_row(text, "3", "trap_").is_some_and(|fault| fault.contains("trap_3_")));
+        assert!(unproved_row(text, "P-05", "").is_some_and(|fault| fault.contains("no row")));
+    }
 
     fn at(path: &str, text: &str) -> Source {
         Source::new(path, text)
