@@ -16,9 +16,15 @@ pub fn run(argument: &str) -> Result<(), Failure> {
     file::refuse_unavailable(&located, &config)?;
     let interrupt = Interrupt::on_signals()?;
     let retries = Retries::from_environment()?;
-    let request =
-        config.to_request(|host, port| resolve(host, port, retries, &mut Terminal, &interrupt))?;
-    let plan = Up { interface: &located.interface, file: located.path, config: &config, request };
+    let interrupt_resolving = interrupt.clone();
+    let plan = Up {
+        interface: &located.interface,
+        file: located.path,
+        config: &config,
+        resolve: Box::new(move |host, port| {
+            resolve(host, port, retries, &mut Terminal, &interrupt_resolving)
+        }),
+    };
     up::up(plan, &mut Terminal, &interrupt)?;
     Ok(())
 }

@@ -13,6 +13,7 @@ use std::process::ExitStatus;
 use crate::control::daemon::DaemonError;
 use crate::control::interrupt::Interrupt;
 use crate::control::netlink::{Netlink, NetlinkError};
+use crate::control::resolve::ResolveError;
 use crate::control::uapi::client::ClientError;
 
 /// Where a lifecycle says what it does.
@@ -41,6 +42,13 @@ pub enum LifecycleError {
     Netlink(#[from] NetlinkError),
     #[error(transparent)]
     Uapi(#[from] ClientError),
+    #[error(transparent)]
+    Resolve(#[from] ResolveError),
+    #[error(
+        "UDP port {port}, the ListenPort of {interface}, is in use \
+         (`ss -lunp sport = {port}` shows by whom)"
+    )]
+    PortInUse { interface: String, port: u16 },
     #[error("cannot start the daemon of {interface}")]
     Daemon { interface: String, source: DaemonError },
     #[error("{key} failed ({status}): {command}")]

@@ -8,13 +8,14 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::control::command::SetRequest;
+use crate::control::config::Config;
 use crate::control::daemon::{DaemonError, Leash, spawn_daemon};
 use crate::control::interrupt::Interrupt;
 use crate::control::lifecycle::{LifecycleError, Step};
 use crate::control::netlink::{Link, Netlink, family_flag};
+use crate::control::resolve::Resolve;
 use crate::control::uapi::client::UapiClient;
-use crate::control::uapi::socket_path;
+use crate::control::uapi::{Errno, socket_path};
 use crate::sys::clock;
 
 /// Creates the interface by starting its daemon, which ends if this process does before the commit.
@@ -146,12 +147,12 @@ const DAEMON_ENDS_WITHIN: Duration = Duration::from_secs(5);
 const SOCKET_POLL: Duration = Duration::from_millis(5);
 
 /// Gives the device keys, port and peers, which go away with the interface.
-#[derive(Debug)]
 pub struct Configure {
     pub interface: String,
-    /// The file that `request` was made from.
+    /// Where `config` was read.
     pub file: PathBuf,
-    pub request: SetRequest,
+    pub config: Config,
+    pub resolve: Resolve,
 }
 
 impl Step for Configure {
@@ -160,7 +161,14 @@ impl Step for Configure {
     }
 
     fn apply(&mut self, _: &mut Netlink) -> Result<(), LifecycleError> {
-        Ok(UapiClient::connect(&self.interface)?.set(&self.request)?)
+        let request = self.config.to_request(&mut self.resolve)?;
+        let outcome = UapiClient::connect(&self.interface)?.set(&request);
+        outcome.map_err(|error| match (error, request.listen_port) {
+            (error, Some(port)) if error.refusal() == Some(Errno::ADDRESS_IN_USE) => {
+                LifecycleError::PortInUse { interface: self.interface.clone(), port }
+            }
+            (error, _) => error.into(),
+        })
     }
 }
 

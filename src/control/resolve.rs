@@ -56,6 +56,9 @@ pub enum ResolveError {
     Interrupted { host: String },
 }
 
+/// How `up` finds the address of an endpoint that is a name.
+pub type Resolve = Box<dyn FnMut(&str, u16) -> Result<SocketAddr, ResolveError> + Send>;
+
 /// The address of `host` (a name, or an address in text) with `port`.
 ///
 /// # Errors
@@ -68,7 +71,11 @@ pub fn resolve(
     interrupt: &Interrupt,
 ) -> Result<SocketAddr, ResolveError> {
     resolve_with(host, port, retries, console, interrupt, |host, port| {
-        (host, port).to_socket_addrs()?.next().ok_or_else(|| io::Error::other("no address"))
+        // The resolver is deaf to everything but its own time limits.
+        let host = host.to_owned();
+        let addresses = interrupt.cut_short(move || (host, port).to_socket_addrs())?;
+        let cut_short = || io::Error::from(io::ErrorKind::Interrupted);
+        addresses.ok_or_else(cut_short)??.next().ok_or_else(|| io::Error::other("no address"))
     })
 }
 
@@ -85,6 +92,9 @@ fn resolve_with(
     loop {
         let reason = match ask(host, port) {
             Ok(address) => return Ok(address),
+            Err(_) if interrupt.is_raised() => {
+                return Err(ResolveError::Interrupted { host: host.to_owned() });
+            }
             Err(error) => words(&error),
         };
         let spent = match retries {
@@ -134,13 +144,14 @@ mod tests {
     use super::*;
 
     #[derive(Default)]
-    struct Warnings(Vec<String>);
+    struct Warnings(Vec<String>, Option<Interrupt>);
 
     impl Console for Warnings {
         fn command(&mut self, _: &str) {}
 
         fn warn(&mut self, text: &str) {
             self.0.push(text.to_owned());
+            self.1.iter().for_each(Interrupt::raise);
         }
     }
 
@@ -182,10 +193,9 @@ mod tests {
     #[test]
     fn a_temporary_failure_is_tried_again_after_a_second_until_somebody_interrupts() {
         let interrupt = Interrupt::never();
-        let mut console = Warnings::default();
+        let mut console = Warnings(Vec::new(), Some(interrupt.clone()));
         let outcome =
             resolve_with("hub", 9, Retries::Infinity, &mut console, &interrupt, |_, _| {
-                interrupt.raise();
                 Err(io::Error::other("Temporary failure in name resolution"))
             });
         assert!(matches!(outcome, Err(ResolveError::Interrupted { .. })));

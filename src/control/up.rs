@@ -2,18 +2,18 @@
 //!
 //! `up`: interface, PreUp, keys and peers, addresses, MTU and up, routes, PostUp. If a step fails,
 //! the interface is deleted, and everything on it with it; PreDown and PostDown are not run, and
-//! what hooks did is not undone. `down`: PreDown, delete the interface, PostDown. Where the last daemon
-//! has crashed, its socket is removed and PostDown run, by `down` or by the next `up`.
+//! what hooks did is not undone. `down`: PreDown, delete the interface, PostDown. Where the last
+//! daemon has crashed, its socket is removed and PostDown run, by `down` or by the next `up`.
 //!
-//! Must not read files or resolve names: it is given a configuration that was understood and the
-//! request that was made of it.
+//! Must not read files or resolve names by itself: it is given a configuration that was understood
+//! and a resolver, which is asked after PreUp because that may bring up the network.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
 
-use crate::control::command::SetRequest;
+use crate::control::command::DeviceSnapshot;
 use crate::control::config::{Config, DIRECTORY, Table};
 use crate::control::hooks::{RunHook, Shell};
 use crate::control::interrupt::Interrupt;
@@ -21,19 +21,18 @@ use crate::control::lifecycle::{Console, LifecycleError, Step, Transaction};
 use crate::control::link::{self, AddAddress, AddInterface, Configure, SetMtuUp, delete_command};
 use crate::control::mtu;
 use crate::control::netlink::{Link, Netlink};
+use crate::control::resolve::Resolve;
 use crate::control::routes::{self, AddRoute};
 use crate::control::uapi::client::{UapiClient, interfaces};
 use crate::control::uapi::{SOCKET_DIRECTORY, is_interface_name};
 
 /// What `up` is to bring about.
-#[derive(Debug)]
 pub struct Up<'a> {
     pub interface: &'a str,
     /// Where `config` was read; for what is printed.
     pub file: PathBuf,
     pub config: &'a Config,
-    /// Keys, port and peers of `config`, their endpoints resolved.
-    pub request: SetRequest,
+    pub resolve: Resolve,
 }
 
 /// Brings the interface up, or leaves the host as it was.
@@ -45,7 +44,7 @@ pub fn up(
     console: &mut dyn Console,
     interrupt: &Interrupt,
 ) -> Result<(), LifecycleError> {
-    let Up { interface, file, config, request } = plan;
+    let Up { interface, file, config, resolve } = plan;
     let settings = &config.interface;
     let mut netlink = Netlink::new();
     if netlink.link(interface)?.is_some() {
@@ -55,14 +54,16 @@ pub fn up(
     if link::is_left_behind(&mut netlink, interface)? {
         clean_up(interface, &settings.post_down, console, &mut netlink)?;
     }
-    let endpoints: Vec<_> = request.peers.iter().filter_map(|peer| peer.endpoint).collect();
 
     let mut steps = Transaction::new(&mut netlink, console, interrupt);
     steps.apply(AddInterface::new(interface))?;
     for hook in &settings.pre_up {
         steps.apply(RunHook::new("PreUp", hook, interface, shell))?;
     }
-    steps.apply(Configure { interface: interface.to_owned(), file, request })?;
+    let config = config.clone();
+    steps.apply(Configure { interface: interface.to_owned(), file, config, resolve })?;
+    // As the device reports it: in canonical form, and with what a PreUp hook has added.
+    let device = UapiClient::connect(interface)?.get()?;
 
     let gone = || LifecycleError::LinkGone { interface: interface.to_owned() };
     let link = steps.netlink().link(interface)?.ok_or_else(gone)?;
@@ -72,7 +73,10 @@ pub fn up(
     }
     let mtu = match settings.mtu {
         Some(mtu) => u32::from(mtu),
-        None => mtu::automatic(steps.netlink(), &endpoints)?,
+        None => {
+            let endpoints: Vec<_> = device.peers.iter().filter_map(|peer| peer.endpoint).collect();
+            mtu::automatic(steps.netlink(), &endpoints)?
+        }
     };
     if mtu < mtu::IPV6_MINIMUM_MTU && addresses.iter().any(|a| matches!(a, IpNet::V6(_))) {
         steps.console().warn(&format!(
@@ -82,7 +86,7 @@ pub fn up(
     }
     steps.apply(SetMtuUp { link: link.clone(), mtu })?;
     if !matches!(settings.table.as_ref().map(|table| &table.value), Some(Table::Off)) {
-        add_routes(&mut steps, &link)?;
+        add_routes(&mut steps, &link, device)?;
     }
     for hook in &settings.post_up {
         steps.apply(RunHook::new("PostUp", hook, interface, shell))?;
@@ -169,10 +173,12 @@ fn run_hook(
     hook.apply(netlink)
 }
 
-/// One route for each network of the device's peers, as the device reports them: in canonical form,
-/// and with those that a PreUp hook has added.
-fn add_routes(steps: &mut Transaction<'_>, link: &Link) -> Result<(), LifecycleError> {
-    let device = UapiClient::connect(&link.name)?.get()?;
+/// One route for each network of the device's peers.
+fn add_routes(
+    steps: &mut Transaction<'_>,
+    link: &Link,
+    device: DeviceSnapshot,
+) -> Result<(), LifecycleError> {
     let allowed: Vec<IpNet> = device.peers.into_iter().flat_map(|peer| peer.allowed_ips).collect();
     for network in allowed.iter().filter(|network| network.prefix_len() == 0) {
         steps

@@ -24,6 +24,7 @@ use crate::control::config::Config;
 use crate::control::interrupt::Interrupt;
 use crate::control::lifecycle::{Console, LifecycleError};
 use crate::control::netlink::{Netlink, NetlinkError};
+use crate::control::resolve::ResolveError;
 use crate::control::up::{self, Up};
 use crate::sys::clock;
 use crate::sys::echo::EchoSocket;
@@ -90,14 +91,14 @@ impl Side {
     }
 
     fn up(&self, interrupt: &Interrupt) -> Result<(), Failure> {
-        let request = self.config.to_request(|host, port| {
-            Err(anyhow!("{}: the endpoint {host}:{port} is not on the cable", self.name))
-        });
         let plan = Up {
             interface: self.name,
             file: PathBuf::from(format!("{}.conf", self.name)),
             config: &self.config,
-            request: request.map_err(Failure::usage)?,
+            resolve: Box::new(|host, port| {
+                let reason = "only addresses of the cable can be reached".to_owned();
+                Err(ResolveError::Failed { host: host.to_owned(), port, reason })
+            }),
         };
         let outcome = self.namespace.run(|| up::up(plan, &mut Prefixed(self.name), interrupt))?;
         outcome.map_err(|error| explained(self.name, error))

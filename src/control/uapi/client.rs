@@ -12,7 +12,7 @@ use std::time::Duration;
 use zeroize::{Zeroize, Zeroizing};
 
 use super::get::{GetParser, ReplyError, errno_of};
-use super::{MAX_LINE_BYTES, SOCKET_DIRECTORY, is_interface_name, set};
+use super::{Errno, MAX_LINE_BYTES, SOCKET_DIRECTORY, is_interface_name, set};
 use crate::control::command::{DeviceSnapshot, SetRequest};
 
 /// How long a device may be silent before it counts as hung. Binding a port, or taking 100,000
@@ -31,6 +31,14 @@ pub enum ClientError {
 }
 
 impl ClientError {
+    /// What the device answered in place of doing what it was asked.
+    pub fn refusal(&self) -> Option<Errno> {
+        match self {
+            Self::Reply { source: ReplyError::Refused(errno), .. } => Some(*errno),
+            Self::Unreachable { .. } | Self::Lost { .. } | Self::Reply { .. } => None,
+        }
+    }
+
     /// Whether nobody is behind the socket, or whoever was has just ended: of a daemon that is
     /// killed, the interface goes a moment before the socket.
     pub fn is_abandoned(&self) -> bool {

@@ -213,6 +213,67 @@ fn an_interface_that_exists_is_left_alone() {
 }
 
 #[test]
+fn a_port_in_use_is_named_and_everything_taken_back() {
+    if skips(PROGRAMS) {
+        return;
+    }
+    let host = Host::new(&config("ListenPort = 51820\nPostUp = true"));
+    host.write("wg1.conf", &config("ListenPort = 51820").replace("10.10.", "10.11."));
+    let outcome = host.run(&format!(
+        "hybridwg up ./wg0.conf && ip link set wg0 up || exit 1; hybridwg up ./wg1.conf; \
+         echo code $?; hybridwg down ./wg0.conf; {LEFTOVERS}"
+    ));
+    assert_eq!(outcome.out, "code 1\n", "{}", outcome.err);
+    let told = "hybridwg: UDP port 51820, the ListenPort of wg1, is in use (`ss -lunp sport = 51820` \
+                shows by whom)\n";
+    assert!(outcome.err.contains(told), "{}", outcome.err);
+}
+
+/// Makes `/etc` an empty one in which names stand in `hosts` alone.
+const NO_NAME_SERVER: &str =
+    "mount -t tmpfs none /etc; echo 'hosts: files' > /etc/nsswitch.conf; touch /etc/hosts; ";
+
+#[test]
+fn endpoints_are_resolved_after_pre_up_and_not_before_the_interface_is_found_free() {
+    if skips(PROGRAMS) {
+        return;
+    }
+    let host = Host::new(
+        &config("PreUp = echo 127.0.0.1 hub.test >> /etc/hosts")
+            .replace("127.0.0.1:9", "hub.test:9"),
+    );
+    let outcome = host.run(&format!(
+        "{NO_NAME_SERVER} hybridwg up ./wg0.conf || exit 1; hybridwg show wg0 endpoints | cut -f 2; \
+         > /etc/hosts; hybridwg up ./wg0.conf; echo code $?; hybridwg down ./wg0.conf; \
+         sed -i /PreUp/d wg0.conf; hybridwg up ./wg0.conf; echo code $?; {LEFTOVERS}"
+    ));
+    assert_eq!(outcome.out, "127.0.0.1:9\ncode 1\ncode 1\n", "{}", outcome.err);
+    assert!(outcome.err.contains("`wg0' already exists"), "{}", outcome.err);
+    let told = "hybridwg: cannot resolve endpoint `hub.test:9`: ";
+    assert!(outcome.err.contains(told), "{}", outcome.err);
+}
+
+#[test]
+fn a_name_server_that_is_silent_does_not_keep_a_signal_waiting() {
+    if skips(PROGRAMS) {
+        return;
+    }
+    let host = Host::new(&config("").replace("127.0.0.1:9", "hub.test:9"));
+    // Nobody holds the other side of this TUN: what goes in is lost without a word.
+    let outcome = host.run(&format!(
+        "mount -t tmpfs none /etc; echo 'hosts: dns' > /etc/nsswitch.conf; \
+         echo nameserver 192.0.2.53 > /etc/resolv.conf; ip tuntap add void mode tun; \
+         ip address add 192.0.2.1/24 dev void; ip link set void up; \
+         ./hybridwg up ./wg0.conf 2> log & up=$!; \
+         until grep -q addconf log; do sleep 0.02; kill -0 $up || exit 1; done; sleep 0.3; \
+         kill -TERM $up; SECONDS=0; wait $up; echo code $?; [ $SECONDS -lt 4 ] && echo soon; cat log >&2; \
+         ip link delete void; {LEFTOVERS}"
+    ));
+    assert_eq!(outcome.out, "code 1\nsoon\n", "{}", outcome.err);
+    assert!(outcome.err.ends_with("hybridwg: interrupted\n"), "{}", outcome.err);
+}
+
+#[test]
 fn without_hooks_up_and_down_need_no_other_program() {
     if skips(PROGRAMS) {
         return;
