@@ -8,11 +8,11 @@ use anyhow::anyhow;
 use crate::cli::message::{self, Failure};
 use crate::control::config::{self, Config, DIRECTORY, LoadError, Located, Written};
 
-/// Finds and reads the file that `argument` means, and prints its warnings or all its faults.
+/// Finds and reads the file that `argument` means, and prints all its faults if it has some.
 ///
 /// # Errors
 /// [`Failure::Usage`] if there is no such file, it cannot be read, or it has faults.
-pub fn open(argument: &str) -> Result<(Located, Config), Failure> {
+pub fn open(argument: &str) -> Result<(Located, Written), Failure> {
     let located = config::locate(argument, &env::current_dir()?, Path::new(DIRECTORY))
         .map_err(Failure::usage)?;
     // A word can mean two places; the operator sees which one it was.
@@ -20,10 +20,7 @@ pub fn open(argument: &str) -> Result<(Located, Config), Failure> {
         message::note(&format!("Using {}", located.path.display()));
     }
     match config::load(&located.path) {
-        Ok(Written { config, warnings }) => {
-            warnings.iter().for_each(|warning| message::warning(&warning.to_string()));
-            Ok((located, config))
-        }
+        Ok(written) => Ok((located, written)),
         Err(error) => {
             if let LoadError::Faulty { errors, .. } = &error {
                 errors.iter().for_each(|fault| message::note(&fault.to_string()));

@@ -1,7 +1,8 @@
 //! `hybridwg up FILE|NAME`.
 
 use crate::cli::file;
-use crate::cli::message::{Failure, Terminal};
+use crate::cli::message::{self, Failure, Terminal};
+use crate::control::config::Written;
 use crate::control::interrupt::Interrupt;
 use crate::control::resolve::{Retries, resolve};
 use crate::control::up::{self, Up};
@@ -12,7 +13,8 @@ use crate::control::up::{self, Up};
 /// [`Failure::Usage`] if the file is not usable; otherwise what stood in the way, after everything
 /// that was done has been taken back.
 pub fn run(argument: &str) -> Result<(), Failure> {
-    let (located, config) = file::open(argument)?;
+    let (located, Written { config, warnings }) = file::open(argument)?;
+    warnings.iter().for_each(|warning| message::warning(&warning.to_string()));
     file::refuse_unavailable(&located, &config)?;
     let interrupt = Interrupt::on_signals()?;
     let retries = Retries::from_environment()?;

@@ -140,15 +140,25 @@ fn parse_base64(text: &str) -> Result<[u8; KEY_BYTES], KeyError> {
 }
 
 fn parse_hex(text: &str) -> Result<[u8; KEY_BYTES], KeyError> {
-    let digits = text.as_bytes();
     let mut bytes = [0; KEY_BYTES];
+    decode_hex(text, &mut bytes)?;
+    Ok(bytes)
+}
+
+/// Leaves nothing in `bytes` of a text that is refused.
+fn decode_hex(text: &str, bytes: &mut [u8; KEY_BYTES]) -> Result<(), KeyError> {
+    let digits = text.as_bytes();
     if digits.len() != 2 * KEY_BYTES {
         return Err(KeyError::NotHex);
     }
-    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+    let outcome = bytes.iter_mut().zip(digits.chunks_exact(2)).try_for_each(|(byte, pair)| {
         *byte = (nibble(pair[0])? << 4) | nibble(pair[1])?;
+        Ok(())
+    });
+    if outcome.is_err() {
+        bytes.zeroize();
     }
-    Ok(bytes)
+    outcome
 }
 
 fn nibble(digit: u8) -> Result<u8, KeyError> {
@@ -190,6 +200,16 @@ mod tests {
         for text in ["", "0", &"0".repeat(63), &"0".repeat(65), &"g".repeat(64)] {
             assert_eq!(PublicKey::from_hex(text), Err(KeyError::NotHex), "{text:?}");
         }
+    }
+
+    #[test]
+    fn nothing_of_a_damaged_key_stays_behind() {
+        let mut bytes = [0; KEY_BYTES];
+        let damaged = format!("{}g", "a".repeat(63));
+        assert_eq!(decode_hex(&damaged, &mut bytes), Err(KeyError::NotHex));
+        assert_eq!(bytes, [0; KEY_BYTES]);
+        decode_hex(&"a5".repeat(32), &mut bytes).unwrap();
+        assert_eq!(bytes, [0xa5; KEY_BYTES]);
     }
 
     #[test]

@@ -4,7 +4,9 @@
 //! a socket, even one that nobody answers: between `bind` and `listen` a starting daemon looks just
 //! like a dead one. [UAPI]
 
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::fmt;
+use std::io::{self, BufRead, Read, Write};
+use std::ops::Range;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
@@ -56,7 +58,7 @@ impl ClientError {
 #[derive(Debug)]
 pub struct UapiClient {
     interface: String,
-    stream: BufReader<UnixStream>,
+    stream: WipingReader<UnixStream>,
 }
 
 impl UapiClient {
@@ -85,7 +87,7 @@ impl UapiClient {
             .map_err(unreachable)?;
         stream.set_read_timeout(Some(SILENCE)).map_err(unreachable)?;
         stream.set_write_timeout(Some(SILENCE)).map_err(unreachable)?;
-        Ok(Self { interface: interface.to_owned(), stream: BufReader::new(stream) })
+        Ok(Self { interface: interface.to_owned(), stream: WipingReader::new(stream) })
     }
 
     /// Asks for the whole state.
@@ -122,8 +124,7 @@ impl UapiClient {
     }
 
     fn send(&mut self, text: &str) -> Result<(), ClientError> {
-        let stream = self.stream.get_mut();
-        stream.write_all(text.as_bytes()).map_err(|source| self.lost(source))
+        self.stream.inner.write_all(text.as_bytes()).map_err(|source| self.lost(source))
     }
 
     /// Reads lines until `take`, which is given their numbers from 1, has its result.
@@ -158,6 +159,51 @@ impl UapiClient {
 
     fn refused(&self, source: ReplyError) -> ClientError {
         ClientError::Reply { interface: self.interface.clone(), source }
+    }
+}
+
+/// A buffered reader that wipes what was taken out of it: a reply holds keys.
+struct WipingReader<R> {
+    inner: R,
+    buffer: Zeroizing<Vec<u8>>,
+    /// Where in `buffer` the bytes are that were read and not yet taken.
+    unread: Range<usize>,
+}
+
+impl<R> WipingReader<R> {
+    const BYTES: usize = 16 * 1024;
+
+    fn new(inner: R) -> Self {
+        Self { inner, buffer: Zeroizing::new(vec![0; Self::BYTES]), unread: 0..0 }
+    }
+}
+
+impl<R: Read> Read for WipingReader<R> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let length = self.fill_buf()?.read(into)?;
+        self.consume(length);
+        Ok(length)
+    }
+}
+
+impl<R: Read> BufRead for WipingReader<R> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if self.unread.is_empty() {
+            self.unread = 0..self.inner.read(&mut self.buffer)?;
+        }
+        Ok(&self.buffer[self.unread.clone()])
+    }
+
+    fn consume(&mut self, amount: usize) {
+        let taken = self.unread.start..self.unread.end.min(self.unread.start + amount);
+        self.unread.start = taken.end;
+        self.buffer[taken].zeroize();
+    }
+}
+
+impl<R> fmt::Debug for WipingReader<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("WipingReader(hidden)")
     }
 }
 
@@ -198,4 +244,24 @@ pub fn interfaces_in(directory: &Path) -> io::Result<Vec<String>> {
     }
     names.sort_unstable();
     Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_read_is_wiped_and_what_was_not_is_kept() {
+        let mut reader = WipingReader::new(&b"private_key=0102\nlisten_port=7\n"[..]);
+        let mut line = Vec::new();
+        reader.read_until(b'\n', &mut line).unwrap();
+        assert_eq!(line, b"private_key=0102\n");
+        assert_eq!(reader.buffer[..17], [0; 17]);
+        line.clear();
+        (&mut reader).take(4).read_to_end(&mut line).unwrap();
+        assert_eq!(line, b"list");
+        reader.read_to_end(&mut line).unwrap();
+        assert_eq!(line, b"listen_port=7\n");
+        assert!(reader.buffer.iter().all(|&byte| byte == 0));
+    }
 }

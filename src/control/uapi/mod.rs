@@ -7,8 +7,10 @@
 //! - [`client`] is the blocking client; the server loop belongs to the engine.
 //!
 //! Guarantees: a request is complete and well-formed before anybody sees it, so that it is carried
-//! out as a whole or not at all; no error repeats a value, which may be a secret; buffers that
-//! held keys are wiped. What lies beyond the text is the engine's: that an update for the device's
+//! out as a whole or not at all; no error repeats a value, which may be a secret; our buffers that
+//! held keys are wiped after use. Not wiped is what we cannot reach: the socket buffers of the kernel
+//! until it uses their memory anew, and what the compiler leaves of a key on the stack when it moves
+//! one. What lies beyond the text is the engine's: that an update for the device's
 //! own public key is ignored, that a port is free, that sessions survive.
 
 pub mod client;

@@ -380,6 +380,19 @@ fn after_a_crash_up_and_down_clean_up_first() {
 }
 
 #[test]
+fn the_warnings_about_a_file_are_given_by_up_alone() {
+    if skips(PROGRAMS) {
+        return;
+    }
+    let host = Host::new(&config("ListenPort = 1\nListenPort = 0"));
+    let outcome = host.run(
+        "hybridwg up ./wg0.conf 2>&1 | grep -c ^Warning; hybridwg down ./wg0.conf 2>&1 | \
+         grep -c ^Warning",
+    );
+    assert_eq!(outcome.out, "1\n0\n", "{}", outcome.err);
+}
+
+#[test]
 fn what_is_up_already_is_left_alone_and_how_to_take_it_down_is_told() {
     if skips(PROGRAMS) {
         return;
