@@ -132,6 +132,10 @@ impl Host {
         let path = format!("/proc/{}/fd/{number}", std::process::id());
         self.sh(&format!("ip link add {mine} type veth peer name {theirs} netns {path}"));
         for (host, port, addresses) in [(self, &mine, addresses), (other, &theirs, others)] {
+            // The link-local address shall not change its state while a test compares. A machine
+            // without IPv6 has no such switch.
+            let switch = format!("/proc/sys/net/ipv6/conf/{port}/accept_dad");
+            drop(host.run(|| fs::write(switch, "0")));
             for address in addresses.split_whitespace() {
                 let nodad = if address.contains(':') { "nodad" } else { "" };
                 host.sh(&format!("ip address add {address} dev {port} {nodad}"));
