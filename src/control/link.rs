@@ -123,9 +123,13 @@ pub fn delete(netlink: &mut Netlink, interface: &str) -> Result<(), LifecycleErr
 
 fn wait_for_end(mut connection: UnixStream) -> io::Result<()> {
     connection.set_read_timeout(Some(DAEMON_ENDS_WITHIN))?;
-    match connection.read(&mut [0]) {
-        Err(error) if error.kind() != io::ErrorKind::ConnectionReset => Err(error),
-        _ => Ok(()),
+    // Goes on where a signal interrupts it, unlike `read`.
+    match connection.read_exact(&mut [0]) {
+        Err(error) => match error.kind() {
+            io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset => Ok(()),
+            _ => Err(error),
+        },
+        Ok(()) => Ok(()),
     }
 }
 

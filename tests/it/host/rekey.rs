@@ -10,7 +10,7 @@ use hybridwg::sys::clock;
 
 use super::net::{Host, eventually, pause};
 use super::skips;
-use super::traffic::steady_tcp;
+use super::traffic::{receive, steady_tcp};
 use super::tunnel::Program::{Hybridwg, WireguardGo};
 use super::tunnel::{End, Program, join};
 
@@ -63,9 +63,9 @@ fn datagrams(left: &Host, right: &Host) {
     while clock::now().mono.since(started) < DURATION {
         let mut buffer = [0; 1500];
         here.send(&number.to_le_bytes()).unwrap();
-        let len = there.recv(&mut buffer).unwrap_or_else(|e| panic!("datagram {number}: {e}"));
+        let len = receive(&there, &mut buffer).unwrap_or_else(|e| panic!("datagram {number}: {e}"));
         there.send(&buffer[..len]).unwrap();
-        let len = here.recv(&mut buffer).unwrap_or_else(|e| panic!("answer {number}: {e}"));
+        let len = receive(&here, &mut buffer).unwrap_or_else(|e| panic!("answer {number}: {e}"));
         assert_eq!(buffer[..len], number.to_le_bytes());
         number += 1;
         pause(Duration::from_millis(2));

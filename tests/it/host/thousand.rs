@@ -10,6 +10,7 @@ use boringtun::x25519::{PublicKey, StaticSecret};
 
 use super::net::{Host, eventually};
 use super::skips;
+use super::traffic::receive;
 use super::tunnel::End;
 use super::tunnel::Program::Hybridwg;
 
@@ -57,7 +58,7 @@ fn all_shake_hands(host: &Host, hub: PublicKey, port: u16) {
             panic!("client {number} starts no handshake")
         };
         socket.send(initiation).unwrap();
-        let len = socket.recv(&mut answer).unwrap_or_else(|e| panic!("client {number}: {e}"));
+        let len = receive(&socket, &mut answer).unwrap_or_else(|e| panic!("client {number}: {e}"));
         let TunnResult::WriteToNetwork(keepalive) =
             client.decapsulate(None, &answer[..len], &mut reply)
         else {

@@ -124,6 +124,20 @@ fn receive_stream(stream: &mut TcpStream, mut offset: u64, end: u64) -> io::Resu
     Ok(offset)
 }
 
+/// Receives a datagram; the machine may stop and go on meanwhile.
+///
+/// # Errors
+/// As [`UdpSocket::recv`], but for a call that was interrupted, which a socket with a timeout
+/// reports where another is resumed. [signal(7)]
+pub fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match socket.recv(buffer) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            outcome => return outcome,
+        }
+    }
+}
+
 /// Sends datagrams of the given sizes and returns the sizes of those that came, unharmed.
 pub fn udp(from: &Host, to: &Host, address: &str, sizes: &[usize]) -> Vec<usize> {
     let address: IpAddr = address.parse().expect("an address");
@@ -138,7 +152,7 @@ pub fn udp(from: &Host, to: &Host, address: &str, sizes: &[usize]) -> Vec<usize>
         let datagram: Vec<u8> = (0..size).map(|at| byte_at(at as u64)).collect();
         outgoing.send_to(&datagram, target).expect("a route");
         // One at a time: fragments of several would only test how large the socket buffers are.
-        let Ok(len) = incoming.recv(&mut buffer) else { continue };
+        let Ok(len) = receive(&incoming, &mut buffer) else { continue };
         assert_eq!(buffer[..len], datagram[..len.min(size)], "a datagram of {len} bytes");
         came.push(len);
     }

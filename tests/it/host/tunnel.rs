@@ -84,6 +84,10 @@ impl<'h> End<'h> {
             self.host.sh(&format!("ip address add {address} dev {interface}"));
         }
         self.host.sh(&format!("ip link set {interface} mtu 1360 up"));
+        // The kernel makes an IPv6 address usable some time after the interface is up.
+        for address in addresses.split_whitespace().filter_map(|text| text.split('/').next()) {
+            eventually("the address is ours", Duration::from_secs(5), || self.host.pings(address));
+        }
     }
 
     /// `wg set` with the words that follow the interface.
