@@ -57,8 +57,6 @@ pub enum LifecycleError {
     HookNotRun { key: &'static str, command: String, source: io::Error },
     #[error("{interface} went away")]
     LinkGone { interface: String },
-    #[error("cannot look for running interfaces in {folder}")]
-    Sockets { folder: &'static str, source: io::Error },
     #[error("the daemon of {interface} still answers, although its interface is gone")]
     DaemonStays { interface: String },
     #[error("interrupted")]

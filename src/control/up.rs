@@ -23,8 +23,8 @@ use crate::control::mtu;
 use crate::control::netlink::{Link, Netlink};
 use crate::control::resolve::Resolve;
 use crate::control::routes::{self, AddRoute};
-use crate::control::uapi::client::{UapiClient, interfaces};
-use crate::control::uapi::{SOCKET_DIRECTORY, is_interface_name};
+use crate::control::uapi::client::{ClientError, UapiClient, is_nobody};
+use crate::control::uapi::is_interface_name;
 
 /// What `up` is to bring about.
 pub struct Up<'a> {
@@ -106,9 +106,8 @@ pub fn down(
     let settings = &config.interface;
     let mut netlink = Netlink::new();
     let is_left_behind = link::is_left_behind(&mut netlink, interface)?;
-    let running = interfaces()
-        .map_err(|source| LifecycleError::Sockets { folder: SOCKET_DIRECTORY, source })?;
-    if !is_left_behind && !running.iter().any(|name| name == interface) {
+    // Also finds out, before a hook runs, whether this user may speak to it.
+    if !is_left_behind && !has_daemon(interface)? {
         return Err(LifecycleError::NotWireGuard { interface: interface.to_owned() });
     }
     let shell = Shell::for_hooks(&[&settings.pre_down, &settings.post_down], console);
@@ -127,11 +126,22 @@ pub fn down(
     run("PostDown", &settings.post_down, console, &mut netlink)
 }
 
+/// Whether somebody serves the socket of the interface.
+///
+/// # Errors
+/// Nobody can be asked, as for want of the right.
+fn has_daemon(interface: &str) -> Result<bool, ClientError> {
+    match UapiClient::connect(interface) {
+        Ok(_) => Ok(true),
+        Err(ClientError::Unreachable { source, .. }) if is_nobody(&source) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 /// Why the interface cannot be brought up: it is there.
 fn present(interface: &str, file: &Path) -> LifecycleError {
     let interface = interface.to_owned();
-    let is_ours = interfaces().is_ok_and(|names| names.contains(&interface));
-    if !is_ours {
+    if matches!(has_daemon(&interface), Ok(false)) {
         return LifecycleError::Exists { interface };
     }
     let usual = Path::new(DIRECTORY).join(format!("{interface}.conf"));

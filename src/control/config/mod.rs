@@ -121,6 +121,9 @@ impl fmt::Display for Problem {
             Self::NoSection => f.write_str("stands before the first [Interface] or [Peer]"),
             Self::WrongSection { here } => write!(f, "does not belong into [{}]", here.name()),
             Self::BadValue { read, accepted } => write!(f, "read {read}, accepted is {accepted}"),
+            Self::BadKey { read: BadKey::Placeholder, accepted } => {
+                write!(f, "this is a placeholder, to be replaced by {accepted}")
+            }
             Self::BadKey { read, accepted } => write!(f, "read {read}, accepted is {accepted}"),
             Self::MissingPublicKey => f.write_str("this [Peer] has no PublicKey"),
         }
@@ -194,8 +197,9 @@ impl BadKey {
         let length = text.chars().filter(|c| !c.is_whitespace()).count();
         match length {
             0 => Self::Nothing,
-            _ if is_placeholder(text) => Self::Placeholder,
             Self::LENGTH => Self::NotBase64,
+            // One character less is a slip, as in copying.
+            _ if length != Self::LENGTH - 1 && is_placeholder(text) => Self::Placeholder,
             _ => Self::Length(length),
         }
     }
@@ -205,7 +209,7 @@ impl fmt::Display for BadKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Nothing => f.write_str("nothing"),
-            Self::Placeholder => f.write_str("a placeholder, which is to be replaced by a key"),
+            Self::Placeholder => f.write_str("a placeholder"),
             Self::Length(length) => write!(f, "{length} characters in place of {}", Self::LENGTH),
             Self::NotBase64 => write!(f, "{} characters that are not a key", Self::LENGTH),
         }

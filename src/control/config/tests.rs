@@ -170,8 +170,7 @@ fn a_placeholder_and_a_key_of_the_wrong_length_are_told_apart_and_never_shown() 
     ] {
         assert_eq!(
             interface_fault(&format!("PrivateKey = {placeholder}")),
-            "t.conf:2: PrivateKey: read a placeholder, which is to be replaced by a key, accepted \
-             is a key: 44 characters of base64, as `hybridwg genkey` or `wg genkey` prints it"
+            "t.conf:2: PrivateKey: this is a placeholder, to be replaced by a key: 44 characters of base64, as `hybridwg genkey` or `wg genkey` prints it"
         );
     }
     let fault = faults("[Peer]\nPublicKey = SERVER_PUBLIC_KEY\n").remove(0);
@@ -181,6 +180,7 @@ fn a_placeholder_and_a_key_of_the_wrong_length_are_told_apart_and_never_shown() 
         (&KEY[..20], "20 characters in place of 44"),
         (&format!("{KEY}{KEY}"), "88 characters in place of 44"),
         (&KEY.replace('=', "A"), "44 characters that are not a key"),
+        (&KEY.replace('Y', "_"), "44 characters that are not a key"),
         ("", "nothing"),
     ] {
         let fault = peer_fault(&format!("PresharedKey = {value}"));

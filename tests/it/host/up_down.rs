@@ -380,6 +380,25 @@ fn after_a_crash_up_and_down_clean_up_first() {
 }
 
 #[test]
+fn a_user_without_the_right_to_take_it_down_runs_no_hook() {
+    if skips(&["unshare", "mount", "ip", "bash", "pgrep", "setpriv"]) {
+        return;
+    }
+    let host = Host::new(&config("PreDown = echo touched"));
+    let outcome = host.run(
+        "hybridwg up ./wg0.conf || exit 1; chmod 644 wg0.conf; \
+         setpriv --reuid=65534 --regid=65534 --clear-groups ./hybridwg down ./wg0.conf; \
+         echo code $?; ip -o link show wg0 | grep -c wg0",
+    );
+    assert_eq!(outcome.out, "code 1\n1\n", "{}", outcome.err);
+    assert!(
+        outcome.err.contains("hybridwg: cannot reach interface wg0: Permission denied"),
+        "{}",
+        outcome.err
+    );
+}
+
+#[test]
 fn the_warnings_about_a_file_are_given_by_up_alone() {
     if skips(PROGRAMS) {
         return;
