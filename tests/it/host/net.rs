@@ -66,8 +66,6 @@ impl Host {
         let namespace = NetNamespace::create().expect("root makes namespaces");
         let host = Self { namespace, ports: AtomicU32::new(0) };
         host.sh("ip link set lo up");
-        // Nobody else is here, so an address need not wait until nobody has objected.
-        host.set("net/ipv6/conf/default/accept_dad", "0");
         host
     }
 
