@@ -40,7 +40,7 @@ use crate::sys::link_watch::LinkWatch;
 use crate::sys::poll::Waker;
 use crate::sys::reactor::Readable;
 use crate::sys::tun::Tun;
-use crate::sys::udp::UdpSockets;
+use crate::sys::udp::{UdpOffloads, UdpSockets};
 use crate::time::{Instant, Now, TokenBucket};
 
 /// Handshake messages dealt with before deadlines and requests are looked at again.
@@ -242,7 +242,8 @@ impl Engine {
 
     /// An engine whose shard is still to be started.
     fn new(interface: String) -> Result<Self, EngineError> {
-        let sockets = Arc::new(UdpSockets::bind(0, 0).map_err(EngineError::Sockets)?);
+        let sockets =
+            Arc::new(UdpSockets::bind(0, 0, UdpOffloads::ALL).map_err(EngineError::Sockets)?);
         let tables = Arc::new(Tables::new());
         tables.set_listen_port(sockets.local_port());
         Ok(Self {
@@ -368,7 +369,8 @@ impl Engine {
 
     /// Opens the sockets anew; sessions stay. [P-84]
     fn rebind(&mut self, port: u16, mark: u32) -> Result<(), Errno> {
-        let sockets = UdpSockets::bind(port, mark).map_err(|error| refused(&error))?;
+        let sockets =
+            UdpSockets::bind(port, mark, UdpOffloads::ALL).map_err(|error| refused(&error))?;
         self.sockets = Arc::new(sockets);
         self.tables.set_listen_port(self.sockets.local_port());
         let port = UdpPort::new(Arc::clone(&self.sockets));

@@ -9,8 +9,11 @@ use crate::packet::batch::{DatagramBatch, Received};
 use crate::packet::train::{TRAIN_DATAGRAMS, Train};
 use crate::proto::endpoint::{Endpoint, LocalSource};
 use crate::sys::SysError;
-use crate::sys::udp::{Local, Receiver, RecvMeta, SendItem, Sender, UdpSockets};
+use crate::sys::udp::{Failed, Local, Receiver, RecvMeta, SendItem, Sender, UdpSockets};
 use crate::wire::ip::Ecn;
+
+/// Messages of one system call. Without segmentation each is a datagram.
+const SEND_MESSAGES: usize = TRAIN_DATAGRAMS;
 
 /// The sockets, shared with the engine (which may change their mark), and this shard's memory for
 /// its system calls.
@@ -28,7 +31,7 @@ impl UdpPort {
             sockets,
             receiver: Receiver::new(DATAGRAM_BATCH),
             metas: vec![RecvMeta::default(); DATAGRAM_BATCH].into(),
-            sender: Sender::new(TRAIN_DATAGRAMS),
+            sender: Sender::new(SEND_MESSAGES),
         }
     }
 }
@@ -50,16 +53,12 @@ impl DatagramPort for UdpPort {
     }
 
     fn send(&mut self, trains: &mut [Train]) -> Result<(), SysError> {
-        let report = self.sockets.send_batch(&mut self.sender, trains.iter().flat_map(items));
+        let report = self.sockets.send_batch(&mut self.sender, trains.iter().map(item));
         for position in report.source_refused {
-            if let Some((train, _)) = locate(trains, position) {
-                train.lose_source();
-            }
+            trains[position].lose_source();
         }
-        for (position, _) in report.failed {
-            if let Some((train, within)) = locate(trains, position) {
-                train.refuse(within);
-            }
+        for Failed { item, datagrams, .. } in report.failed {
+            datagrams.for_each(|within| trains[item].refuse(within));
         }
         Ok(())
     }
@@ -69,25 +68,14 @@ impl DatagramPort for UdpPort {
     }
 }
 
-/// The datagrams of a train, one by one.
-fn items(train: &Train) -> impl Iterator<Item = SendItem<'_>> {
-    (0..train.count()).map(|position| SendItem {
+fn item(train: &Train) -> SendItem<'_> {
+    SendItem {
         remote: train.to().remote,
         source: train.to().local.map(local_of),
         tos: train.traffic_class(),
-        payload: train.datagram(position),
-    })
-}
-
-/// The train of the datagram at `position` among all, and the datagram's position in it.
-fn locate(trains: &mut [Train], mut position: usize) -> Option<(&mut Train, usize)> {
-    for train in trains {
-        if position < train.count() {
-            return Some((train, position));
-        }
-        position -= train.count();
+        payload: train.bytes(),
+        stride: train.stride(),
     }
-    None
 }
 
 const fn source_of((address, interface): Local) -> LocalSource {

@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 const HEADER: usize = size_of::<usize>() + 2 * size_of::<libc::c_int>();
 
-/// Enough for packet info, TOS and two words to come (segment sizes), on 64-bit machines.
+/// Enough for packet info, TOS and a segment size, on 64-bit machines.
 const CAPACITY: usize = 128;
 
 const fn aligned(len: usize) -> usize {
@@ -78,6 +78,11 @@ impl ControlBuffer {
         self.push(libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, &info);
     }
 
+    /// Asks for the payload to be cut into datagrams of `bytes`. [LNX udp.h:UDP_SEGMENT]
+    pub fn push_segment_size(&mut self, bytes: u16) {
+        self.push(libc::SOL_UDP, libc::UDP_SEGMENT, &bytes.to_ne_bytes());
+    }
+
     fn push(&mut self, level: libc::c_int, kind: libc::c_int, payload: &[u8]) {
         let message = HEADER + payload.len();
         let end = self.len + aligned(message);
@@ -103,6 +108,8 @@ pub struct Received {
     pub local: Option<(IpAddr, u32)>,
     /// IPv4 TOS or IPv6 traffic class.
     pub tos: u8,
+    /// Bytes of each datagram but the last, of several that the kernel has joined.
+    pub segment_size: Option<usize>,
 }
 
 impl Received {
@@ -142,6 +149,11 @@ impl Received {
             (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) => {
                 let class = word(message.payload, 0).map_or(0, i32::from_ne_bytes);
                 self.tos = u8::try_from(class).unwrap_or(0);
+            }
+            // An int, though it is set by a `u16`. [LNX udp.h:UDP_GRO]
+            (libc::SOL_UDP, libc::UDP_GRO) => {
+                let bytes = word(message.payload, 0).map_or(0, i32::from_ne_bytes);
+                self.segment_size = usize::try_from(bytes).ok().filter(|&bytes| bytes > 0);
             }
             _ => {}
         }
@@ -205,7 +217,17 @@ mod tests {
         control.push_tclass_v6(2);
         control.push_packet_info_v6(local, 9);
         let received = Received::decode(control.as_bytes());
-        assert_eq!(received, Received { local: Some((local.into(), 9)), tos: 2 });
+        let local = Some((local.into(), 9));
+        assert_eq!(received, Received { local, tos: 2, segment_size: None });
+    }
+
+    #[test]
+    fn the_size_of_joined_datagrams_is_a_positive_int() {
+        for (told, expected) in [(1452_i32, Some(1452)), (0, None), (-1, None)] {
+            let mut control = ControlBuffer::default();
+            control.push(libc::SOL_UDP, libc::UDP_GRO, &told.to_ne_bytes());
+            assert_eq!(Received::decode(control.as_bytes()).segment_size, expected);
+        }
     }
 
     #[test]

@@ -111,6 +111,20 @@ impl SysError {
         self.is_any(&[libc::ENETUNREACH, libc::EINVAL, libc::EADDRNOTAVAIL, libc::ENODEV])
     }
 
+    /// The kernel would not cut a message into datagrams: it would do so for another path
+    /// (EMSGSIZE, or EINVAL in older kernels, where a segment does not fit the device), for none
+    /// ([`is_segmentation_impossible`](Self::is_segmentation_impossible)), or for a shorter queue
+    /// (ENOBUFS). [LNX udp.c:udp_send_skb]
+    pub fn is_segmentation_refused(&self) -> bool {
+        self.is_segmentation_impossible()
+            || self.is_any(&[libc::EINVAL, libc::EMSGSIZE, libc::ENOBUFS])
+    }
+
+    /// The device cannot do checksums, without which the kernel cuts nothing.
+    pub fn is_segmentation_impossible(&self) -> bool {
+        self.is_any(&[libc::EIO, libc::EOPNOTSUPP])
+    }
+
     /// Only a defect of ours, or a closed descriptor, makes a receive fail in this way. Every other
     /// error is an event of the network's and passes. [P-86]
     pub fn is_fatal_for_receive(&self) -> bool {

@@ -12,7 +12,7 @@ use crate::dataplane::shard::ShardThread;
 use crate::dataplane::udp_port::UdpPort;
 use crate::packet::batch::{IpBatch, PlainBatch};
 use crate::sys::SysError;
-use crate::sys::udp::UdpSockets;
+use crate::sys::udp::{UdpOffloads, UdpSockets};
 
 /// Counts how often the shard looks for packets.
 struct Counting(MemoryIpPort, Arc<AtomicUsize>);
@@ -43,7 +43,7 @@ struct Running {
 fn running() -> Running {
     let node = Node::new(A, &[("10.0.2.0/24", PEER)]);
     let looks = Arc::new(AtomicUsize::new(0));
-    let sockets = Arc::new(UdpSockets::bind(0, 0).unwrap());
+    let sockets = Arc::new(UdpSockets::bind(0, 0, UdpOffloads::ALL).unwrap());
     let port = sockets.local_port();
     let shard = Shard::new(
         Box::new(Counting(node.ip.clone(), Arc::clone(&looks))),

@@ -20,7 +20,8 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
 pub use self::receive::{Receiver, RecvMeta};
-pub use self::send::{SendItem, SendReport, Sender};
+use self::send::Segmentation;
+pub use self::send::{Failed, SendItem, SendReport, Sender};
 use super::{SysError, check};
 
 /// Tries for a port that is free in both families.
@@ -32,12 +33,27 @@ const SOCKET_BUFFER_BYTES: libc::c_int = 4 << 20;
 /// A local address with the index of its interface, as packet info has it.
 pub type Local = (IpAddr, u32);
 
+/// Ways to move many datagrams as one through the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UdpOffloads {
+    /// Outbound: the kernel cuts messages (UDP_SEGMENT, Linux 4.18).
+    pub segmentation: bool,
+    /// Inbound: the kernel joins datagrams (UDP_GRO, Linux 5.0).
+    pub gro: bool,
+}
+
+impl UdpOffloads {
+    pub const ALL: Self = Self { segmentation: true, gro: true };
+}
+
 /// Both sockets. At least one is there.
 #[derive(Debug)]
 pub struct UdpSockets {
     v4: Option<OwnedFd>,
     v6: Option<OwnedFd>,
     port: u16,
+    segmentation: Segmentation,
+    gro: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,18 +76,19 @@ impl Family {
 }
 
 impl UdpSockets {
-    /// Opens both sockets on `port`, or for 0 on a free one, with firewall mark `mark` (0: none).
+    /// Opens both sockets on `port`, or for 0 on a free one, with firewall mark `mark` (0: none),
+    /// and with those of the `wanted` offloads that the kernel has.
     ///
     /// # Errors
     /// [`is_address_in_use`](SysError::is_address_in_use) if the port is taken in either family;
     /// [`is_not_permitted`](SysError::is_not_permitted) for a mark without CAP_NET_ADMIN, or a port
     /// below 1024 without its right; [`is_family_absent`](SysError::is_family_absent) only if
     /// neither family exists.
-    pub fn bind(port: u16, mark: u32) -> Result<Self, SysError> {
+    pub fn bind(port: u16, mark: u32, wanted: UdpOffloads) -> Result<Self, SysError> {
         let mut tries = 0;
         loop {
             tries += 1;
-            match Self::bind_once(port, mark) {
+            match Self::bind_once(port, mark, wanted) {
                 // A port the kernel chose for IPv4 may be taken in IPv6.
                 Err(error) if error.is_address_in_use() && port == 0 && tries < PORT_TRIES => {}
                 outcome => return outcome,
@@ -79,7 +96,7 @@ impl UdpSockets {
         }
     }
 
-    fn bind_once(port: u16, mark: u32) -> Result<Self, SysError> {
+    fn bind_once(port: u16, mark: u32, wanted: UdpOffloads) -> Result<Self, SysError> {
         let v4 = open_if_present(Family::V4, port, mark)?;
         let port = v4.as_ref().map_or(Ok(port), port_of)?;
         let v6 = open_if_present(Family::V6, port, mark)?;
@@ -87,7 +104,20 @@ impl UdpSockets {
         if v4.is_none() && v6.is_none() {
             return Err(SysError::from_errno("socket", libc::EAFNOSUPPORT));
         }
-        Ok(Self { v4, v6, port })
+        let cuts = |fd: &Option<OwnedFd>| {
+            wanted.segmentation && fd.as_ref().is_some_and(|fd| can_segment(fd.as_fd()))
+        };
+        let segmentation = Segmentation::new(cuts(&v4), cuts(&v6));
+        let gro = wanted.gro && [&v4, &v6].into_iter().flatten().all(|fd| join(fd.as_fd()).is_ok());
+        Ok(Self { v4, v6, port, segmentation, gro })
+    }
+
+    /// What is in use. The kernel may still refuse to cut for some paths, which costs nothing but
+    /// time.
+    pub fn offloads(&self) -> UdpOffloads {
+        let segmentation =
+            [Family::V4, Family::V6].into_iter().any(|family| self.segmentation.is_on(family));
+        UdpOffloads { segmentation, gro: self.gro }
     }
 
     /// The port both sockets are bound to.
@@ -177,6 +207,16 @@ fn open(family: Family, port: u16, mark: u32) -> Result<OwnedFd, SysError> {
     }
     rustix::net::bind(&socket, &any).map_err(|e| SysError::new("bind", e))?;
     Ok(socket)
+}
+
+/// Whether the kernel knows UDP_SEGMENT; 0 is its default, and each message brings its own.
+fn can_segment(fd: BorrowedFd<'_>) -> bool {
+    set_option("setsockopt UDP_SEGMENT", fd, libc::SOL_UDP, libc::UDP_SEGMENT, 0).is_ok()
+}
+
+/// Lets the kernel join datagrams.
+fn join(fd: BorrowedFd<'_>) -> Result<(), SysError> {
+    set_option("setsockopt UDP_GRO", fd, libc::SOL_UDP, libc::UDP_GRO, 1)
 }
 
 fn port_of(socket: &OwnedFd) -> Result<u16, SysError> {

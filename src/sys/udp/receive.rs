@@ -147,7 +147,7 @@ impl Receiver {
                 remote: name.decode().unwrap_or(RecvMeta::default().remote),
                 local: told.local,
                 len,
-                stride: len,
+                stride: told.segment_size.unwrap_or(len),
                 ecn: told.tos & 0b11,
                 truncated: header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0,
             };

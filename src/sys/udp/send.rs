@@ -1,12 +1,15 @@
-//! Sending many datagrams per call with `sendmmsg`.
+//! Sending many datagrams per call with `sendmmsg`, and many per message with `UDP_SEGMENT`.
 //!
-//! `sendmmsg` stops at the first datagram it cannot send. Everything after that one is sent
-//! nevertheless: a failure costs its own datagram only. [P-87]
+//! `sendmmsg` stops at the first message it cannot send. Everything after that one is sent
+//! nevertheless: a failure costs its own datagram only. [P-87] A message that the kernel will not
+//! cut is sent again as the datagrams that it is made of.
 
 use std::mem::zeroed;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr::null_mut;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -22,7 +25,7 @@ use crate::time::Instant;
 /// stopping the thread.
 const MAX_WAIT: Duration = Duration::from_millis(100);
 
-/// One datagram to send.
+/// Datagrams to send to one destination: one, or several of one length.
 #[derive(Clone, Copy, Debug)]
 pub struct SendItem<'a> {
     pub remote: SocketAddr,
@@ -31,10 +34,13 @@ pub struct SendItem<'a> {
     pub source: Option<Local>,
     /// DSCP and ECN of the outer header.
     pub tos: u8,
+    /// All datagrams, one after the other.
     pub payload: &'a [u8],
+    /// Bytes of each datagram but the last, which may be shorter. Not 0 unless `payload` is empty.
+    pub stride: usize,
 }
 
-/// What became of a batch. Positions are those of the items as given.
+/// What became of a batch. Items are told by their position as given.
 #[derive(Debug, Default)]
 pub struct SendReport {
     /// Datagrams the kernel took.
@@ -42,7 +48,16 @@ pub struct SendReport {
     /// Sent (or failed) without the source asked for, because the kernel refused it: forget it.
     pub source_refused: Vec<usize>,
     /// Datagrams lost, with the reason.
-    pub failed: Vec<(usize, SysError)>,
+    pub failed: Vec<Failed>,
+}
+
+/// Datagrams of one item that were lost.
+#[derive(Debug)]
+pub struct Failed {
+    pub item: usize,
+    /// Their positions within the item.
+    pub datagrams: Range<usize>,
+    pub error: SysError,
 }
 
 /// The memory of `sendmmsg`, made once per sending thread.
@@ -60,13 +75,23 @@ struct Lane {
     filled: usize,
 }
 
+/// What one header sends: one datagram, or all of an item. If it is to be all, and the kernel does
+/// not want to, they go one by one, and then `left` is more than the header sends.
 #[derive(Clone, Debug)]
 struct Slot {
     name: RawAddress,
     control: ControlBuffer,
+    remote: SocketAddr,
+    source: Option<Local>,
     tos: u8,
-    has_source: bool,
-    position: usize,
+    item: usize,
+    /// The position within the item of the first datagram that is left.
+    first: usize,
+    /// Bytes that are left to send.
+    left: usize,
+    stride: usize,
+    /// Whether the kernel is to cut the message.
+    is_segmented: bool,
 }
 
 // SAFETY: the pointers in `headers` and `pieces` are only used by the kernel inside
@@ -75,7 +100,7 @@ struct Slot {
 unsafe impl Send for Sender {}
 
 impl Sender {
-    /// Room for `capacity` datagrams of each family per system call; a batch may be longer.
+    /// Room for `capacity` messages of each family per system call; a batch may be longer.
     pub fn new(capacity: usize) -> Self {
         Self { lanes: [Lane::new(capacity.max(1)), Lane::new(capacity.max(1))] }
     }
@@ -97,24 +122,55 @@ impl UdpSockets {
         let mut patience = Patience(None);
         for (position, item) in items.into_iter().enumerate() {
             let family = Family::of(item.remote);
+            let count = item.payload.len().div_ceil(item.stride.max(1)).max(1);
             let Some(socket) = self.socket(family) else {
-                report
-                    .failed
-                    .push((position, SysError::from_errno("sendmmsg", libc::EAFNOSUPPORT)));
+                let error = SysError::from_errno("sendmmsg", libc::EAFNOSUPPORT);
+                report.failed.push(Failed { item: position, datagrams: 0..count, error });
                 continue;
             };
             let lane = &mut sender.lanes[family.lane()];
-            lane.push(position, &item);
-            if lane.is_full() {
-                lane.flush(socket, &mut patience, &mut report);
+            if count > 1 && self.segmentation.is_on(family) {
+                lane.push(position, 0, &item, item.payload, true);
+                if lane.is_full() {
+                    lane.flush(socket, &self.segmentation, &mut patience, &mut report);
+                }
+                continue;
+            }
+            for (within, start) in (0..count).map(|within| (within, within * item.stride)) {
+                let end = item.payload.len().min(start + item.stride);
+                lane.push(position, within, &item, &item.payload[start..end], false);
+                if lane.is_full() {
+                    lane.flush(socket, &self.segmentation, &mut patience, &mut report);
+                }
             }
         }
         for family in [Family::V4, Family::V6] {
             if let Some(socket) = self.socket(family) {
-                sender.lanes[family.lane()].flush(socket, &mut patience, &mut report);
+                let lane = &mut sender.lanes[family.lane()];
+                lane.flush(socket, &self.segmentation, &mut patience, &mut report);
             }
         }
         report
+    }
+}
+
+/// Whether the kernel cuts messages into datagrams (UDP_SEGMENT, Linux 4.18), for each family.
+///
+/// Ordering: relaxed; whoever reads it too early is told by the kernel.
+#[derive(Debug)]
+pub(super) struct Segmentation([AtomicBool; 2]);
+
+impl Segmentation {
+    pub(super) fn new(v4: bool, v6: bool) -> Self {
+        Self([AtomicBool::new(v4), AtomicBool::new(v6)])
+    }
+
+    pub(super) fn is_on(&self, family: Family) -> bool {
+        self.0[family.lane()].load(Ordering::Relaxed)
+    }
+
+    fn switch_off(&self, family: Family) {
+        self.0[family.lane()].store(false, Ordering::Relaxed);
     }
 }
 
@@ -135,9 +191,14 @@ impl Lane {
         let slot = Slot {
             name: RawAddress::EMPTY,
             control: ControlBuffer::default(),
+            remote: SocketAddr::from(([0; 4], 0)),
+            source: None,
             tos: 0,
-            has_source: false,
-            position: 0,
+            item: 0,
+            first: 0,
+            left: 0,
+            stride: 0,
+            is_segmented: false,
         };
         Self {
             headers: vec![header; capacity].into(),
@@ -151,28 +212,40 @@ impl Lane {
         self.filled == self.headers.len()
     }
 
-    fn push(&mut self, position: usize, item: &SendItem<'_>) {
+    /// Fills the next header with `payload`, the datagrams of `item` from the one at `first` on.
+    fn push(
+        &mut self,
+        position: usize,
+        first: usize,
+        item: &SendItem<'_>,
+        payload: &[u8],
+        is_segmented: bool,
+    ) {
         let at = self.filled;
         let slot = &mut self.slots[at];
         let (name, name_len) = RawAddress::encode(item.remote);
         slot.name = name;
+        slot.remote = item.remote;
+        slot.source = item.source.filter(|(source, _)| source.is_ipv4() == item.remote.is_ipv4());
         slot.tos = item.tos;
-        slot.position = position;
-        slot.encode_control(item.remote, item.source);
-        self.pieces[at] = libc::iovec {
-            iov_base: item.payload.as_ptr().cast_mut().cast(),
-            iov_len: item.payload.len(),
-        };
+        slot.item = position;
+        slot.first = first;
+        slot.left = payload.len();
+        slot.stride = item.stride;
+        slot.is_segmented = is_segmented;
+        self.pieces[at] =
+            libc::iovec { iov_base: payload.as_ptr().cast_mut().cast(), iov_len: payload.len() };
         let header = &mut self.headers[at].msg_hdr;
         header.msg_name = slot.name.as_mut_ptr();
         header.msg_namelen = libc::socklen_t::try_from(name_len).unwrap_or(0);
         header.msg_iov = &raw mut self.pieces[at];
         header.msg_iovlen = 1;
-        self.point_at_control(at);
+        self.encode_control(at);
         self.filled += 1;
     }
 
-    fn point_at_control(&mut self, at: usize) {
+    fn encode_control(&mut self, at: usize) {
+        self.slots[at].encode_control();
         let control = &mut self.slots[at].control;
         let len = control.as_bytes().len();
         let header = &mut self.headers[at].msg_hdr;
@@ -182,64 +255,99 @@ impl Lane {
     }
 
     /// Sends what is filled, past every failure, and empties the lane.
-    fn flush(&mut self, socket: BorrowedFd<'_>, patience: &mut Patience, report: &mut SendReport) {
+    fn flush(
+        &mut self,
+        socket: BorrowedFd<'_>,
+        segmentation: &Segmentation,
+        patience: &mut Patience,
+        report: &mut SendReport,
+    ) {
         let mut at = 0;
         while at < self.filled {
-            match send_once(socket, &mut self.headers[at..self.filled]) {
+            let slot = &mut self.slots[at];
+            let is_apart = slot.left > self.pieces[at].iov_len;
+            let end = if is_apart { at + 1 } else { self.filled };
+            match send_once(socket, &mut self.headers[at..end]) {
                 Ok(sent) => {
-                    report.sent += sent;
-                    at += sent;
+                    let slots = &self.slots[at..at + sent];
+                    report.sent += slots.iter().map(|slot| slot.now().len()).sum::<usize>();
+                    at += if is_apart { self.advance(at) } else { sent };
                 }
                 Err(error) if error.is_interrupted() => {}
                 Err(error) if error.is_would_block() && patience.wait_writable(socket) => {}
-                Err(error) if error.is_source_refused() && self.slots[at].has_source => {
-                    report.source_refused.push(self.slots[at].position);
-                    self.drop_source(at);
+                Err(error) if error.is_segmentation_refused() && slot.is_segmented => {
+                    if error.is_segmentation_impossible() {
+                        segmentation.switch_off(Family::of(slot.remote));
+                    }
+                    self.take_apart(at);
+                }
+                // The routing table chooses the source, and the datagram is tried again. [P-81]
+                Err(error) if error.is_source_refused() && slot.source.is_some() => {
+                    report.source_refused.push(slot.item);
+                    slot.source = None;
+                    self.encode_control(at);
                 }
                 Err(error) => {
-                    report.failed.push((self.slots[at].position, error));
-                    at += 1;
+                    let (item, datagrams) = (slot.item, slot.now());
+                    report.failed.push(Failed { item, datagrams, error });
+                    at += self.advance(at);
                 }
             }
         }
         self.filled = 0;
     }
 
-    /// Lets the routing table choose the source of one datagram, which is then tried again. [P-81]
-    fn drop_source(&mut self, at: usize) {
+    /// Makes the header send only the first of its datagrams, for the kernel will not cut it.
+    fn take_apart(&mut self, at: usize) {
         let slot = &mut self.slots[at];
-        if let Some(remote) = slot.name.decode() {
-            slot.encode_control(remote, None);
-        }
-        slot.has_source = false;
-        self.point_at_control(at);
+        slot.is_segmented = false;
+        self.pieces[at].iov_len = slot.stride.min(slot.left);
+        self.encode_control(at);
+    }
+
+    /// Goes on after what the header has sent; yields 1 if that was all of its slot, else 0.
+    fn advance(&mut self, at: usize) -> usize {
+        let (slot, piece) = (&mut self.slots[at], &mut self.pieces[at]);
+        slot.first = slot.now().end;
+        slot.left -= piece.iov_len;
+        piece.iov_base = piece.iov_base.wrapping_byte_add(piece.iov_len);
+        piece.iov_len = slot.stride.min(slot.left);
+        usize::from(slot.left == 0)
     }
 }
 
 impl Slot {
-    fn encode_control(&mut self, remote: SocketAddr, source: Option<Local>) {
+    /// The datagrams that its header sends.
+    fn now(&self) -> Range<usize> {
+        let count = if self.is_segmented { self.left.div_ceil(self.stride.max(1)) } else { 1 };
+        self.first..self.first + count
+    }
+
+    fn encode_control(&mut self) {
         self.control.clear();
-        self.has_source = false;
+        if self.is_segmented
+            && let Ok(bytes) = u16::try_from(self.stride)
+        {
+            self.control.push_segment_size(bytes);
+        }
         if self.tos != 0 {
-            match Family::of(remote) {
+            match Family::of(self.remote) {
                 Family::V4 => self.control.push_tos_v4(self.tos),
                 Family::V6 => self.control.push_tclass_v6(self.tos),
             }
         }
-        match (remote, source) {
+        match (self.remote, self.source) {
             // The interface is not asked for: an IPv4 route lookup bound to an interface without a
             // matching route takes the destination for a neighbour and waits for ARP, where an
             // unbound one follows the routing table. The kernel's own implementation binds the
             // address only, too. [LNX socket.c:send4]
             (SocketAddr::V4(_), Some((IpAddr::V4(address), _))) => {
                 self.control.push_packet_info_v4(address, 0);
-                self.has_source = true;
             }
             (SocketAddr::V6(_), Some((IpAddr::V6(address), interface))) => {
                 // A link-local address means nothing without its interface.
                 let scope = if address.is_unicast_link_local() { interface } else { 0 };
                 self.control.push_packet_info_v6(address, scope);
-                self.has_source = true;
             }
             (_, Some(_) | None) => {}
         }

@@ -4,6 +4,7 @@ use std::time::Duration;
 use super::*;
 use crate::sys::poll::{Interest, Poller};
 use crate::sys::testing::{eventually, in_own_namespace, ip};
+use crate::sys::tun::Tun;
 
 /// A socket pair's receiving side with owned memory, collecting what arrives.
 struct Inbox {
@@ -15,7 +16,7 @@ struct Inbox {
 
 impl Inbox {
     fn new(count: usize, buffer_bytes: usize) -> Self {
-        Self::over(UdpSockets::bind(0, 0).unwrap(), count, buffer_bytes)
+        Self::over(UdpSockets::bind(0, 0, UdpOffloads::ALL).unwrap(), count, buffer_bytes)
     }
 
     fn over(sockets: UdpSockets, count: usize, buffer_bytes: usize) -> Self {
@@ -57,7 +58,7 @@ impl Inbox {
 }
 
 fn item(remote: SocketAddr, payload: &[u8]) -> SendItem<'_> {
-    SendItem { remote, source: None, tos: 0, payload }
+    SendItem { remote, source: None, tos: 0, payload, stride: payload.len() }
 }
 
 /// Gives the loopback interface `address`. The kernel gives the address its local route a moment
@@ -75,7 +76,7 @@ fn has_ipv6_loopback() -> bool {
 #[test]
 fn both_families_share_one_port_chosen_by_the_kernel() {
     for _ in 0..20 {
-        let sockets = UdpSockets::bind(0, 0).unwrap();
+        let sockets = UdpSockets::bind(0, 0, UdpOffloads::ALL).unwrap();
         let ports: Vec<_> = [&sockets.v4, &sockets.v6]
             .into_iter()
             .flatten()
@@ -88,8 +89,8 @@ fn both_families_share_one_port_chosen_by_the_kernel() {
 
 #[test]
 fn a_port_that_is_taken_is_told_as_such() {
-    let first = UdpSockets::bind(0, 0).unwrap();
-    let error = UdpSockets::bind(first.local_port(), 0).unwrap_err();
+    let first = UdpSockets::bind(0, 0, UdpOffloads::ALL).unwrap();
+    let error = UdpSockets::bind(first.local_port(), 0, UdpOffloads::ALL).unwrap_err();
     assert!(error.is_address_in_use(), "{error}");
     assert_eq!(error.op, "bind");
 }
@@ -105,8 +106,8 @@ fn a_port_taken_in_ipv6_alone_refuses_a_fixed_port_and_is_avoided_by_a_free_one(
                 open(Family::V6, port, 0).unwrap()
             })
             .collect();
-        assert!(UdpSockets::bind(40_000, 0).unwrap_err().is_address_in_use());
-        let sockets = UdpSockets::bind(0, 0).unwrap();
+        assert!(UdpSockets::bind(40_000, 0, UdpOffloads::ALL).unwrap_err().is_address_in_use());
+        let sockets = UdpSockets::bind(0, 0, UdpOffloads::ALL).unwrap();
         assert!(sockets.local_port() >= 40_006);
         assert!(sockets.v6.is_some());
         drop(taken);
@@ -121,7 +122,7 @@ fn a_long_batch_arrives_whole_in_order_with_its_addresses_and_ecn() {
     }
     for host in hosts {
         let mut inbox = Inbox::new(32, 2048);
-        let outbox = UdpSockets::bind(0, 0).unwrap();
+        let outbox = UdpSockets::bind(0, 0, UdpOffloads::ALL).unwrap();
         let payloads: Vec<Vec<u8>> = (0..300_usize).map(|i| vec![i.to_le_bytes()[0]; i]).collect();
         let remote = inbox.at(host);
         let items = payloads.iter().enumerate().map(|(i, payload)| SendItem {
@@ -150,7 +151,7 @@ fn one_batch_may_mix_both_families() {
         return crate::sys::testing::skip("no IPv6 loopback");
     }
     let mut inbox = Inbox::new(16, 64);
-    let outbox = UdpSockets::bind(0, 0).unwrap();
+    let outbox = UdpSockets::bind(0, 0, UdpOffloads::ALL).unwrap();
     let remotes = [inbox.at("127.0.0.1"), inbox.at("::1")];
     let bytes: Vec<[u8; 1]> = (0..10).map(|i| [i]).collect();
     let items = bytes.iter().enumerate().map(|(i, byte)| item(remotes[i % 2], byte));
@@ -167,11 +168,127 @@ fn one_batch_may_mix_both_families() {
     }
 }
 
+/// Datagrams of one length but the last, one after the other.
+fn run(count: u8, stride: usize, last: usize) -> Vec<u8> {
+    let mut payload: Vec<u8> = (0..count).flat_map(|n| vec![n; stride]).collect();
+    payload.truncate(payload.len() - stride + last);
+    payload
+}
+
+#[test]
+fn datagrams_of_one_length_travel_as_one_message_and_arrive_as_one() {
+    let mut hosts = vec!["127.0.0.1"];
+    if has_ipv6_loopback() {
+        hosts.push("::1");
+    }
+    for host in hosts {
+        let mut inbox = Inbox::new(4, 65_536);
+        let outbox = UdpSockets::bind(0, 0, UdpOffloads::ALL).unwrap();
+        assert_eq!(outbox.offloads(), UdpOffloads::ALL);
+        let payload = run(45, 1452, 900);
+        let one = SendItem { tos: 2, stride: 1452, ..item(inbox.at(host), &payload) };
+        let report = outbox.send_batch(&mut Sender::new(4), [one]);
+        assert_eq!((report.sent, report.failed.len()), (45, 0));
+        let (meta, data) = inbox.collect(1).remove(0);
+        assert_eq!((data, meta.stride, meta.ecn), (payload, 1452, 2));
+    }
+}
+
+#[test]
+fn without_offloads_each_datagram_travels_alone() {
+    let none = UdpOffloads { segmentation: false, gro: false };
+    let mut inbox = Inbox::over(UdpSockets::bind(0, 0, none).unwrap(), 16, 2048);
+    let payload = run(45, 1452, 900);
+    for wanted in [none, UdpOffloads::ALL] {
+        let outbox = UdpSockets::bind(0, 0, wanted).unwrap();
+        assert_eq!(outbox.offloads(), wanted);
+        let one = SendItem { stride: 1452, ..item(inbox.at("127.0.0.1"), &payload) };
+        // The lane is shorter than the item.
+        let report = outbox.send_batch(&mut Sender::new(7), [one]);
+        assert_eq!((report.sent, report.failed.len()), (45, 0));
+        let received = inbox.collect(45);
+        assert!(received.iter().all(|(meta, _)| meta.stride == meta.len));
+        let bytes: Vec<u8> = received.into_iter().flat_map(|(_, data)| data).collect();
+        assert_eq!(bytes, payload);
+    }
+}
+
+#[test]
+fn what_the_kernel_does_not_cut_is_sent_as_datagrams() {
+    in_own_namespace(|| {
+        // Datagrams of this length are cut into fragments, and the kernel does not do both.
+        ip("link set lo mtu 1300");
+        let mut inbox = Inbox::new(16, 65_536);
+        let outbox = UdpSockets::bind(0, 0, UdpOffloads::ALL).unwrap();
+        let (long, short) = (run(20, 1452, 7), run(3, 1000, 1000));
+        let items = [(&long, 1452), (&short, 1000), (&long, 1452)]
+            .map(|(payload, stride)| SendItem { stride, ..item(inbox.at("127.0.0.1"), payload) });
+        let report = outbox.send_batch(&mut Sender::new(8), items);
+        assert_eq!((report.sent, report.failed.len()), (43, 0));
+        assert!(outbox.offloads().segmentation, "it works for other paths");
+        let received = inbox.collect(41);
+        let bytes: Vec<u8> = received.into_iter().flat_map(|(_, data)| data).collect();
+        assert_eq!(bytes, [&long[..], &short, &long].concat());
+    });
+}
+
+#[test]
+fn of_what_is_sent_as_datagrams_each_lost_one_is_told() {
+    in_own_namespace(|| {
+        let outbox = UdpSockets::bind(0, 0, UdpOffloads::ALL).unwrap();
+        ip("link set lo down");
+        let payload = run(5, 100, 100);
+        let one = SendItem { stride: 100, ..item("10.1.2.3:9".parse().unwrap(), &payload) };
+        let report = outbox.send_batch(&mut Sender::new(8), [one, one]);
+        assert_eq!(report.sent, 0);
+        let failed: Vec<_> =
+            report.failed.into_iter().map(|failed| (failed.item, failed.datagrams)).collect();
+        assert_eq!(failed, [(0, 0..5), (1, 0..5)]);
+    });
+}
+
+#[test]
+fn a_device_without_offloads_is_given_datagrams() {
+    in_own_namespace(|| {
+        let tun = Tun::create("hw0").unwrap();
+        std::fs::write("/proc/sys/net/ipv6/conf/hw0/disable_ipv6", "1").unwrap();
+        ip("address add 10.9.0.1/24 dev hw0");
+        ip("link set hw0 up");
+        let outbox = UdpSockets::bind(0, 0, UdpOffloads::ALL).unwrap();
+        let payload = run(5, 100, 50);
+        let one = SendItem { stride: 100, ..item("10.9.0.2:9".parse().unwrap(), &payload) };
+        let report = outbox.send_batch(&mut Sender::new(8), [one]);
+        assert_eq!((report.sent, report.failed.len()), (5, 0));
+        let mut buffer = [0; 2000];
+        for datagram in payload.chunks(100) {
+            let len = tun.recv(&mut buffer).unwrap().unwrap();
+            assert_eq!(&buffer[28..len], datagram);
+        }
+    });
+}
+
+/// What kernels say that leave checksums to the device, of one that computes none.
+#[test]
+fn an_input_output_error_ends_segmentation_for_that_family() {
+    let sockets = std::thread::spawn(|| {
+        let sockets = UdpSockets::bind(0, 0, UdpOffloads::ALL).unwrap();
+        refuse(libc::SYS_sendmmsg, None, libc::EIO);
+        let payload = run(5, 100, 50);
+        let one = SendItem { stride: 100, ..item("127.0.0.1:9".parse().unwrap(), &payload) };
+        let report = sockets.send_batch(&mut Sender::new(8), [one]);
+        assert_eq!((report.sent, report.failed.len()), (0, 5), "each was tried alone");
+        sockets
+    });
+    let sockets = sockets.join().unwrap();
+    assert!(!sockets.segmentation.is_on(Family::V4));
+    assert!(sockets.segmentation.is_on(Family::V6));
+}
+
 /// Trap 15.
 #[test]
 fn a_datagram_larger_than_its_buffer_is_marked_and_receiving_goes_on() {
     let mut inbox = Inbox::new(4, 256);
-    let outbox = UdpSockets::bind(0, 0).unwrap();
+    let outbox = UdpSockets::bind(0, 0, UdpOffloads::ALL).unwrap();
     let (big, small) = ([7; 65_507], [8; 256]);
     let remote = inbox.at("127.0.0.1");
     let report = outbox.send_batch(&mut Sender::new(4), [item(remote, &big), item(remote, &small)]);
@@ -186,7 +303,7 @@ fn a_datagram_larger_than_its_buffer_is_marked_and_receiving_goes_on() {
 #[test]
 fn an_empty_datagram_is_received_as_such() {
     let mut inbox = Inbox::new(4, 256);
-    let outbox = UdpSockets::bind(0, 0).unwrap();
+    let outbox = UdpSockets::bind(0, 0, UdpOffloads::ALL).unwrap();
     let remote = inbox.at("127.0.0.1");
     outbox.send_batch(&mut Sender::new(4), [item(remote, &[]), item(remote, &[1])]);
     let received = inbox.collect(2);
@@ -198,7 +315,7 @@ fn an_empty_datagram_is_received_as_such() {
 #[test]
 fn trap_19_a_sendmmsg_that_stops_halfway_is_resumed_after_the_refused_datagram() {
     let mut inbox = Inbox::new(64, 64);
-    let outbox = UdpSockets::bind(0, 0).unwrap();
+    let outbox = UdpSockets::bind(0, 0, UdpOffloads::ALL).unwrap();
     let too_big = vec![0; 65_508];
     let bytes: Vec<[u8; 1]> = (0..40).map(|i| [i]).collect();
     let remote = inbox.at("127.0.0.1");
@@ -209,9 +326,9 @@ fn trap_19_a_sendmmsg_that_stops_halfway_is_resumed_after_the_refused_datagram()
         .map(|(i, byte)| item(remote, if refused.contains(&i) { &too_big } else { byte }));
     let report = outbox.send_batch(&mut Sender::new(16), items);
     assert_eq!(report.sent, 36);
-    let failed: Vec<usize> = report.failed.iter().map(|(position, _)| *position).collect();
+    let failed: Vec<usize> = report.failed.iter().map(|failed| failed.item).collect();
     assert_eq!(failed, refused);
-    assert!(report.failed.iter().all(|(_, error)| error.errno() == Some(libc::EMSGSIZE)));
+    assert!(report.failed.iter().all(|failed| failed.error.errno() == Some(libc::EMSGSIZE)));
     let received: Vec<u8> = inbox.collect(36).iter().map(|(_, data)| data[0]).collect();
     let expected: Vec<u8> = (0..40).filter(|i| !refused.contains(&usize::from(*i))).collect();
     assert_eq!(received, expected);
@@ -225,7 +342,8 @@ fn trap_20_each_datagram_of_a_batch_keeps_its_own_ipv6_sender() {
             add_ipv6_address(&format!("fd00::{host}"));
         }
         let mut inbox = Inbox::new(64, 64);
-        let outboxes: Vec<_> = (0..3).map(|_| UdpSockets::bind(0, 0).unwrap()).collect();
+        let outboxes: Vec<_> =
+            (0..3).map(|_| UdpSockets::bind(0, 0, UdpOffloads::ALL).unwrap()).collect();
         let remote = inbox.at("fd00::8");
         let mut sender = Sender::new(8);
         let mut expected = Vec::new();
@@ -252,9 +370,9 @@ fn trap_20_each_datagram_of_a_batch_keeps_its_own_ipv6_sender() {
 #[test]
 fn trap_21_a_host_without_ipv6_gets_ipv4_alone() {
     let sockets = std::thread::spawn(|| {
-        refuse_ipv6_sockets();
+        refuse(libc::SYS_socket, Some(libc::AF_INET6), libc::EAFNOSUPPORT);
         assert!(UdpSocket::bind("[::1]:0").is_err(), "the filter is in place");
-        UdpSockets::bind(0, 0).unwrap()
+        UdpSockets::bind(0, 0, UdpOffloads::ALL).unwrap()
     });
     let mut inbox = Inbox::over(sockets.join().unwrap(), 4, 64);
     assert!(inbox.sockets.v6.is_none());
@@ -264,12 +382,12 @@ fn trap_21_a_host_without_ipv6_gets_ipv4_alone() {
         .set_mark(0)
         .or_else(|e| if e.is_not_permitted() { Ok(()) } else { Err(e) })
         .unwrap();
-    let outbox = UdpSockets::bind(0, 0).unwrap();
+    let outbox = UdpSockets::bind(0, 0, UdpOffloads::ALL).unwrap();
     let (v4, v6) = (inbox.at("127.0.0.1"), inbox.at("::1"));
     assert_eq!(outbox.send_batch(&mut Sender::new(2), [item(v4, &[1])]).sent, 1);
     assert_eq!(inbox.collect(1)[0].1, [1]);
     let report = inbox.sockets.send_batch(&mut Sender::new(2), [item(v6, &[1]), item(v4, &[2])]);
-    assert_eq!((report.sent, report.failed.len(), report.failed[0].0), (1, 1, 0));
+    assert_eq!((report.sent, report.failed.len(), report.failed[0].item), (1, 1, 0));
     assert_eq!(inbox.collect(1)[0].1, [2]);
 }
 
@@ -279,7 +397,7 @@ fn a_host_with_ipv6_disabled_still_talks_ipv4() {
     in_own_namespace(|| {
         std::fs::write("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1").unwrap();
         let mut inbox = Inbox::new(4, 64);
-        let outbox = UdpSockets::bind(0, 0).unwrap();
+        let outbox = UdpSockets::bind(0, 0, UdpOffloads::ALL).unwrap();
         let (v4, v6) = (inbox.at("127.0.0.1"), inbox.at("::1"));
         let report = outbox.send_batch(&mut Sender::new(2), [item(v6, &[1]), item(v4, &[2])]);
         assert_eq!((report.sent, report.failed.len()), (1, 1));
@@ -287,9 +405,9 @@ fn a_host_with_ipv6_disabled_still_talks_ipv4() {
     });
 }
 
-/// Makes `socket(AF_INET6, …)` fail with EAFNOSUPPORT for the calling thread, as a kernel built
-/// without IPv6 does.
-fn refuse_ipv6_sockets() {
+/// Makes a system call fail for the calling thread, always or with that first argument: e.g.
+/// `socket(AF_INET6, …)` with EAFNOSUPPORT, as in a kernel built without IPv6.
+fn refuse(call: libc::c_long, argument: Option<libc::c_int>, errno: libc::c_int) {
     #[cfg(target_endian = "little")]
     const FIRST_ARGUMENT: u32 = 16;
     #[cfg(target_endian = "big")]
@@ -300,12 +418,14 @@ fn refuse_ipv6_sockets() {
     let jump_equal = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
     let ret = libc::BPF_RET | libc::BPF_K;
     let number = |n: i64| u32::try_from(n).unwrap();
-    let errno = libc::SECCOMP_RET_ERRNO | u32::try_from(libc::EAFNOSUPPORT).unwrap();
+    let errno = libc::SECCOMP_RET_ERRNO | u32::try_from(errno).unwrap();
+    // Past the check of the argument, if any will do.
+    let any = u8::from(argument.is_none()) * 2;
     let mut program = [
         op(load, 0, 0, 0),
-        op(jump_equal, 0, 3, number(libc::SYS_socket)),
+        op(jump_equal, any, 3, number(call)),
         op(load, 0, 0, FIRST_ARGUMENT),
-        op(jump_equal, 0, 1, u32::try_from(libc::AF_INET6).unwrap()),
+        op(jump_equal, 0, 1, u32::try_from(argument.unwrap_or(0)).unwrap()),
         op(ret, 0, 0, errno),
         op(ret, 0, 0, libc::SECCOMP_RET_ALLOW),
     ];
@@ -376,7 +496,7 @@ fn only_a_defect_of_ours_ends_receiving() {
 #[test]
 fn a_source_of_ours_is_used_and_answered_to() {
     let mut inbox = Inbox::new(4, 64);
-    let outbox = UdpSockets::bind(0, 0).unwrap();
+    let outbox = UdpSockets::bind(0, 0, UdpOffloads::ALL).unwrap();
     let source = IpAddr::from([127, 0, 0, 9]);
     let from = SendItem { source: Some((source, 1)), ..item(inbox.at("127.0.0.1"), &[1]) };
     let report = outbox.send_batch(&mut Sender::new(2), [from]);
@@ -392,7 +512,7 @@ fn a_source_that_is_no_longer_ours_is_reported_and_the_datagram_sent_without_it(
     }
     for (host, gone) in cases {
         let mut inbox = Inbox::new(4, 64);
-        let outbox = UdpSockets::bind(0, 0).unwrap();
+        let outbox = UdpSockets::bind(0, 0, UdpOffloads::ALL).unwrap();
         let remote = inbox.at(host);
         let with_source =
             SendItem { source: Some((gone.parse().unwrap(), 1)), tos: 1, ..item(remote, &[2]) };
@@ -410,7 +530,7 @@ fn a_source_that_is_no_longer_ours_is_reported_and_the_datagram_sent_without_it(
 #[test]
 fn a_source_of_the_other_family_is_ignored() {
     let mut inbox = Inbox::new(4, 64);
-    let outbox = UdpSockets::bind(0, 0).unwrap();
+    let outbox = UdpSockets::bind(0, 0, UdpOffloads::ALL).unwrap();
     let from =
         SendItem { source: Some(("::1".parse().unwrap(), 1)), ..item(inbox.at("127.0.0.1"), &[1]) };
     let report = outbox.send_batch(&mut Sender::new(2), [from]);
@@ -424,7 +544,7 @@ fn a_flood_of_ipv4_does_not_starve_ipv6() {
         return crate::sys::testing::skip("no IPv6 loopback");
     }
     let mut inbox = Inbox::new(1, 64);
-    let outbox = UdpSockets::bind(0, 0).unwrap();
+    let outbox = UdpSockets::bind(0, 0, UdpOffloads::ALL).unwrap();
     let flood = vec![item(inbox.at("127.0.0.1"), &[4]); 100];
     let mut sender = Sender::new(64);
     assert_eq!(outbox.send_batch(&mut sender, flood.iter().copied()).sent, 100);
@@ -447,7 +567,7 @@ fn a_datagram_longer_than_the_path_goes_in_fragments() {
     in_own_namespace(|| {
         ip("link set lo mtu 1280");
         let mut inbox = Inbox::new(4, 4096);
-        let outbox = UdpSockets::bind(0, 0).unwrap();
+        let outbox = UdpSockets::bind(0, 0, UdpOffloads::ALL).unwrap();
         for host in ["127.0.0.1", "::1"] {
             let report = outbox.send_batch(&mut Sender::new(2), [item(inbox.at(host), &[1; 4000])]);
             assert_eq!((report.sent, report.failed.len()), (1, 0), "{host}");
@@ -466,7 +586,7 @@ fn a_datagram_longer_than_the_path_goes_in_fragments() {
 #[test]
 fn the_mark_is_set_at_bind_and_changed_later_on_both_sockets() {
     in_own_namespace(|| {
-        let sockets = UdpSockets::bind(0, 0x1234).unwrap();
+        let sockets = UdpSockets::bind(0, 0x1234, UdpOffloads::ALL).unwrap();
         let marks = |sockets: &UdpSockets| -> Vec<i32> {
             sockets
                 .fds()
@@ -486,7 +606,7 @@ fn the_mark_is_set_at_bind_and_changed_later_on_both_sockets() {
 #[test]
 fn the_buffers_are_as_large_as_asked_when_the_right_is_there() {
     in_own_namespace(|| {
-        let sockets = UdpSockets::bind(0, 0).unwrap();
+        let sockets = UdpSockets::bind(0, 0, UdpOffloads::ALL).unwrap();
         for fd in sockets.fds().into_iter().flatten() {
             // The kernel doubles the figure for its own overhead. [socket(7)]
             assert_eq!(option(fd, libc::SOL_SOCKET, libc::SO_RCVBUF), 2 * SOCKET_BUFFER_BYTES);
