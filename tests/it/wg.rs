@@ -235,7 +235,7 @@ fn wg_07_an_interface_of_another_user_is_named_and_exit_status_1() {
     let folder = tempfile::tempdir().unwrap();
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let copy = folder.path().join("hybridwg");
-    fs::copy(env!("CARGO_BIN_EXE_hybridwg"), &copy).unwrap();
+    host::copy_binary(&copy);
     // `wg` leaves out the name of an interface that was named.
     let named = format!("Unable to access interface {}: Permission denied", device.interface);
     let unnamed = "Unable to access interface: Permission denied";

@@ -18,6 +18,7 @@ mod up_down;
 
 use std::env;
 use std::path::Path;
+use std::process::Command;
 
 /// Whether the calling test must be skipped; says why in a line that `tests/run.sh` counts.
 ///
@@ -45,6 +46,15 @@ pub fn skip(why: &str) {
     let required = env::var_os("HYBRIDWG_REQUIRE_HOST").is_some_and(|value| value == "1");
     assert!(!required, "HYBRIDWG_REQUIRE_HOST=1, but this test is skipped: {why}");
     println!("skipped: {why}");
+}
+
+/// Puts the binary at `path`.
+///
+/// By another program: a file that was open for writing here could be so for a moment longer in
+/// what another thread has just forked, and would not run ("text file busy").
+pub fn copy_binary(path: &Path) {
+    let files = [Path::new(env!("CARGO_BIN_EXE_hybridwg")), path];
+    assert!(Command::new("cp").args(files).status().is_ok_and(|status| status.success()));
 }
 
 /// The first thing that this machine lacks for tests with namespaces, TUN devices and `programs`.

@@ -7,12 +7,12 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
 use tempfile::TempDir;
 
-use super::{skip, skips};
+use super::{copy_binary, skip, skips};
 
 const PROGRAMS: &[&str] = &["unshare", "mount", "ip", "bash", "pgrep"];
 
@@ -34,12 +34,7 @@ impl Host {
         host.write("wg0.conf", config);
         // Others may look into it: the demo of an unprivileged user runs from here.
         fs::set_permissions(host.folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        // By another program: a file that was open for writing here could be so for a moment longer
-        // in what another thread has just forked, and would not run ("text file busy").
-        let copy = Command::new("cp")
-            .args([Path::new(env!("CARGO_BIN_EXE_hybridwg")), &host.binary()])
-            .status();
-        assert!(copy.unwrap().success());
+        copy_binary(&host.binary());
         host
     }
 
