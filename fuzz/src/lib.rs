@@ -31,6 +31,10 @@ use hybridwg::time::{Instant, Now, Wall};
 use hybridwg::wire::message::{Message, TRANSPORT_OVERHEAD_BYTES, classify};
 use ipnet::IpNet;
 
+mod offload;
+
+pub use offload::split;
+
 /// Bytes as a sequence of choices; zeros when they run out.
 struct Choices<'a>(&'a [u8]);
 

@@ -1,10 +1,14 @@
 //! The Internet checksum. [RFC 1071]
 //!
-//! Sums are taken in native order over big-endian words and folded once at the end.
+//! Sums are taken over words as wide as the machine likes, in its own byte order, and folded once at
+//! the end.
 
 use std::net::Ipv6Addr;
 
 /// A running one's-complement sum of 16-bit big-endian words.
+///
+/// Kept in the byte order of the machine, which the sum does not mind: swapping the bytes of every
+/// word swaps those of the result. [RFC 1071 §2 (B)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sum(u64);
 
@@ -18,21 +22,32 @@ impl Sum {
     /// Only the last part of a message may have an odd length.
     #[must_use]
     #[expect(clippy::should_implement_trait, reason = "a step of a sum over bytes, no arithmetic")]
-    pub fn add(mut self, bytes: &[u8]) -> Self {
-        let words = bytes.chunks_exact(2);
-        if let [last] = words.remainder() {
-            self.0 += u64::from(*last) << 8;
+    pub fn add(self, bytes: &[u8]) -> Self {
+        // Words of any multiple of 16 bits add up to the same. Four independent sums keep the adders
+        // of a processor busy, and at 128 bits no carry is lost.
+        let mut lanes = [0_u128; 4];
+        let (blocks, rest) = bytes.as_chunks::<32>();
+        for block in blocks {
+            for (lane, word) in lanes.iter_mut().zip(block.as_chunks::<8>().0) {
+                *lane += u128::from(u64::from_ne_bytes(*word));
+            }
         }
-        for word in words {
-            self.0 += u64::from(u16::from_be_bytes([word[0], word[1]]));
+        let (words, rest) = rest.as_chunks::<8>();
+        for (lane, word) in lanes.iter_mut().zip(words) {
+            *lane += u128::from(u64::from_ne_bytes(*word));
         }
-        self
+        let mut last = [0; 8];
+        last[..rest.len()].copy_from_slice(rest);
+        let [a, b, c, d] = lanes;
+        let sum = a + b + c + d + u128::from(u64::from_ne_bytes(last));
+        let [low, high] = [sum & u128::from(u64::MAX), sum >> 64].map(|half| half as u64);
+        Self(self.0 + (low >> 32) + (low & 0xffff_ffff) + high)
     }
 
+    /// Adds two words, the high half first, as a number stands in a header.
     #[must_use]
-    pub fn add_u32(mut self, value: u32) -> Self {
-        self.0 += u64::from(value >> 16) + u64::from(value & 0xffff);
-        self
+    pub const fn add_u32(self, value: u32) -> Self {
+        Self(self.0 + value.to_be() as u64)
     }
 
     /// The complement, as it stands in a header.
@@ -41,7 +56,7 @@ impl Sum {
         while sum > 0xffff {
             sum = (sum >> 16) + (sum & 0xffff);
         }
-        !u16::try_from(sum).unwrap_or(u16::MAX)
+        !u16::try_from(sum).map_or(u16::MAX, u16::from_be)
     }
 }
 
@@ -74,6 +89,53 @@ mod tests {
         // RFC 1071 §3: the sum is ddf2, the checksum its complement.
         let bytes = [0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7];
         assert_eq!(checksum(&bytes), !0xddf2);
+    }
+
+    /// Word by word, as the RFC says it.
+    fn naive(bytes: &[u8]) -> u16 {
+        let mut sum = 0_u32;
+        for pair in bytes.chunks(2) {
+            sum += u32::from(pair[0]) << 8 | pair.get(1).map_or(0, |low| u32::from(*low));
+            sum = (sum & 0xffff) + (sum >> 16);
+        }
+        !(sum as u16)
+    }
+
+    #[test]
+    fn every_length_and_alignment_sums_as_word_by_word() {
+        let mut entropy = 1_u32;
+        let mut random = || {
+            entropy = entropy.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (entropy >> 24) as u8
+        };
+        let random: Vec<u8> = (0..400).map(|_| random()).collect();
+        for bytes in [&random[..], &[0xff; 400], &[0; 400]] {
+            for start in 0..200 {
+                for len in 0..200 {
+                    let part = &bytes[start..start + len];
+                    assert_eq!(checksum(part), naive(part), "{len} bytes at {start}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn carries_of_a_whole_super_packet_are_kept() {
+        let bytes = [0xff; 65_535];
+        for len in [65_535, 65_534, 65_505, 65_504] {
+            assert_eq!(checksum(&bytes[..len]), naive(&bytes[..len]), "{len}");
+        }
+    }
+
+    #[test]
+    fn parts_and_numbers_add_up_to_the_whole() {
+        let bytes: Vec<u8> = (0..=255).map(|n: u8| n.wrapping_mul(167)).collect();
+        for cut in (0..256).step_by(2) {
+            let sum = Sum::new().add(&bytes[..cut]).add(&bytes[cut..]);
+            assert_eq!(sum.finish(), naive(&bytes), "cut at {cut}");
+        }
+        let number = u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+        assert_eq!(Sum::new().add(&bytes[4..]).add_u32(number).finish(), naive(&bytes));
     }
 
     #[test]

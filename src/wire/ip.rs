@@ -11,8 +11,9 @@ pub const IPV4_HEADER_BYTES: usize = 20;
 pub const IPV6_HEADER_BYTES: usize = 40;
 
 pub const PROTOCOL_ICMP: u8 = 1;
+pub const PROTOCOL_TCP: u8 = 6;
+pub const PROTOCOL_UDP: u8 = 17;
 pub const PROTOCOL_ICMPV6: u8 = 58;
-const PROTOCOL_UDP: u8 = 17;
 const IPV6_FRAGMENT_HEADER: u8 = 44;
 const IPV6_FRAGMENT_HEADER_BYTES: usize = 8;
 

@@ -6,3 +6,5 @@ pub mod checksum;
 pub mod icmp;
 pub mod ip;
 pub mod message;
+pub mod transport;
+pub mod vnet;

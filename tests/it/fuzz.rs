@@ -47,3 +47,8 @@ fn the_uapi_corpus_holds() {
 fn the_datagram_corpus_holds() {
     replay("datagram", targets::datagram);
 }
+
+#[test]
+fn the_split_corpus_holds() {
+    replay("split", targets::split);
+}
