@@ -111,6 +111,23 @@ fn a_keepalive_keeps_the_way_through_a_nat_open_for_the_hub() {
 }
 
 #[test]
+fn an_interface_that_goes_down_and_up_again_keeps_its_session() {
+    if skips(PROGRAMS) {
+        return;
+    }
+    let (client, hub) = (Host::new(), Host::new());
+    let (left, right, _) = client_and_hub(&client, &hub);
+    let before = (left.latest_handshake(), right.latest_handshake());
+    // A second later a new handshake would show.
+    pause(Duration::from_millis(1100));
+    client.sh(&format!("ip link set {} down", left.interface));
+    assert!(!client.pings("10.10.0.2"));
+    client.sh(&format!("ip link set {} up", left.interface));
+    eventually("an answer", Duration::from_secs(5), || client.pings("10.10.0.2"));
+    assert_eq!((left.latest_handshake(), right.latest_handshake()), before);
+}
+
+#[test]
 fn a_change_of_the_configuration_costs_no_session() {
     if skips(PROGRAMS) {
         return;
