@@ -165,7 +165,14 @@ fn open_listener(interface: &str) -> Result<UnixListener, DaemonError> {
 /// Takes the place of a socket that nobody serves any more.
 fn listen(interface: &str, path: &Path) -> io::Result<UnixListener> {
     DirBuilder::new().recursive(true).mode(0o755).create(SOCKET_DIRECTORY)?;
-    let bind = || process::with_private_umask(|| UnixListener::bind(path));
+    // A client that connects between bind and listen, as `wg show` does with every socket it finds,
+    // is refused, and `wg` removes what refuses it. Once we listen it stays.
+    let bind = || loop {
+        let listener = process::with_private_umask(|| UnixListener::bind(path))?;
+        if path.exists() {
+            return Ok(listener);
+        }
+    };
     match bind() {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
             match UapiClient::connect(interface).and_then(|mut client| client.get()) {
