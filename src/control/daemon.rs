@@ -167,10 +167,12 @@ fn listen(interface: &str, path: &Path) -> io::Result<UnixListener> {
     DirBuilder::new().recursive(true).mode(0o755).create(SOCKET_DIRECTORY)?;
     // A client that connects between bind and listen, as `wg show` does with every socket it finds,
     // is refused, and `wg` removes what refuses it. Once we listen it stays.
-    let bind = || loop {
-        let listener = process::with_private_umask(|| UnixListener::bind(path))?;
-        if path.exists() {
-            return Ok(listener);
+    let bind = || -> io::Result<UnixListener> {
+        loop {
+            let listener = process::with_private_umask(|| UnixListener::bind(path))?;
+            if path.exists() {
+                return Ok(listener);
+            }
         }
     };
     match bind() {
