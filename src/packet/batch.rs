@@ -167,6 +167,11 @@ impl<'a> PlainBatch<'a> {
         let PlainRange { slab, start, len } = self.ranges[position];
         &self.slabs[slab][start..start + len]
     }
+
+    /// The slabs with the ranges of all packets, for a port that writes headers in front.
+    pub const fn parts(&mut self) -> (&mut [Slab], &[PlainRange]) {
+        (self.slabs, self.ranges)
+    }
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //! or merged, and nowhere else.
 
 pub mod batch;
+pub mod coalesce;
 pub mod slab;
 pub mod split;
 pub mod train;

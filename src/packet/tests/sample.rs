@@ -1,7 +1,10 @@
 //! Packets by their fields, built and checked word by word as the RFCs say it.
 
 use crate::crypto::entropy::{Entropy, SeededEntropy};
-use crate::wire::vnet::{Gso, GsoKind, PartialChecksum, VnetHeader};
+use crate::packet::batch::{PLAIN_HEADROOM, PlainRange};
+use crate::packet::coalesce::Group;
+use crate::packet::slab::Slab;
+use crate::wire::vnet::{Gso, GsoKind, PartialChecksum, VNET_HEADER_BYTES, VnetHeader};
 
 pub const FIN: u8 = 1;
 pub const SYN: u8 = 2;
@@ -210,4 +213,30 @@ fn naive_sum(last: &[u8], first: &[u8]) -> u16 {
         sum = (sum & 0xffff) + (sum >> 16);
     }
     sum as u16
+}
+
+/// The packets in slabs, as they are after a batch was opened: with the dead header in front.
+pub fn lay_out(packets: &[Vec<u8>]) -> (Vec<Slab>, Vec<PlainRange>) {
+    let (mut slabs, mut ranges) = (vec![Slab::new()], Vec::new());
+    let mut end = 0;
+    for packet in packets {
+        if end + PLAIN_HEADROOM + packet.len() > slabs[0].len() {
+            slabs.push(Slab::new());
+            end = 0;
+        }
+        let (slab, start, len) = (slabs.len() - 1, end + PLAIN_HEADROOM, packet.len());
+        slabs[slab][end..start].fill(0xdd);
+        slabs[slab][start..start + len].copy_from_slice(packet);
+        end = start + len;
+        ranges.push(PlainRange { slab, start, len });
+    }
+    (slabs, ranges)
+}
+
+/// What the device gets of one write.
+pub fn gather(group: &Group<'_>, slabs: &[Slab]) -> (VnetHeader, Vec<u8>) {
+    let pieces: Vec<&[u8]> = group.pieces().map(|piece| piece.bytes(slabs)).collect();
+    let written = pieces.concat();
+    let (vnet, packet) = written.split_first_chunk::<VNET_HEADER_BYTES>().unwrap();
+    (VnetHeader::parse(vnet).unwrap(), packet.to_vec())
 }
