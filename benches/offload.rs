@@ -5,6 +5,9 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use hybridwg::packet::batch::{PLAIN_HEADROOM, PlainRange};
+use hybridwg::packet::coalesce::{Coalescer, Mergeable};
+use hybridwg::packet::slab::Slab;
 use hybridwg::packet::split::Splitter;
 use hybridwg::wire::checksum::checksum;
 use hybridwg::wire::vnet::{Gso, GsoKind, PartialChecksum, VnetHeader};
@@ -62,5 +65,49 @@ fn split(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(offload, sum, split);
+/// As many packets as a train carries, of `flows` flows in turn; opened where they were received.
+fn coalesce(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("offload/coalesce");
+    for flows in [1, 8] {
+        let packets: Vec<_> = (0..SEGMENTS)
+            .map(|position| {
+                let (flow, turn) = (position % flows, position / flows);
+                let mut packet = tcp((turn * SEGMENT_BYTES) as u32, SEGMENT_BYTES);
+                packet[21] = flow as u8;
+                // Its id never changes, as it has no meaning.
+                let sum = checksum(&packet[..20]);
+                packet[10..12].copy_from_slice(&sum.to_be_bytes());
+                packet
+            })
+            .collect();
+        let len = HEADER_BYTES + SEGMENT_BYTES;
+        let (mut slabs, mut ranges) = ([Slab::new()], Vec::new());
+        for (position, packet) in packets.iter().enumerate() {
+            let start = PLAIN_HEADROOM + position * (len + PLAIN_HEADROOM + 16);
+            slabs[0][start..start + len].copy_from_slice(packet);
+            ranges.push(PlainRange { slab: 0, start, len });
+        }
+        let mergeable = Mergeable { tcp: true, udp: true };
+        let mut coalescer = Coalescer::new(mergeable, SEGMENTS);
+        group.throughput(Throughput::Bytes((SEGMENTS * len) as u64));
+        group.bench_function(format!("tcp_45_packets_{flows}_flows"), |bencher| {
+            bencher.iter(|| {
+                // The heads were rewritten.
+                for (range, packet) in ranges.iter().zip(&packets).take(flows) {
+                    slabs[0][range.start..range.start + HEADER_BYTES]
+                        .copy_from_slice(&packet[..HEADER_BYTES]);
+                }
+                let (mut writes, mut bytes) = (0, 0);
+                for write in coalescer.plan(&mut slabs, &ranges) {
+                    writes += 1;
+                    bytes += write.pieces().map(|piece| black_box(piece).len).sum::<usize>();
+                }
+                assert_eq!((writes, bytes / SEGMENT_BYTES), (flows, SEGMENTS));
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(offload, sum, split, coalesce);
 criterion_main!(offload);

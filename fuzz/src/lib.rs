@@ -33,7 +33,7 @@ use ipnet::IpNet;
 
 mod offload;
 
-pub use offload::split;
+pub use offload::{coalesce, split};
 
 /// Bytes as a sequence of choices; zeros when they run out.
 struct Choices<'a>(&'a [u8]);

@@ -1,5 +1,10 @@
 //! Cutting and merging of packets.
 
+use std::collections::BTreeSet;
+
+use hybridwg::packet::batch::{PLAIN_HEADROOM, PlainRange};
+use hybridwg::packet::coalesce::{Coalescer, Group, Mergeable};
+use hybridwg::packet::slab::Slab;
 use hybridwg::packet::split::Splitter;
 use hybridwg::wire::vnet::{Gso, GsoKind, PartialChecksum, VNET_HEADER_BYTES, VnetHeader};
 
@@ -101,35 +106,52 @@ pub fn header_bytes(packet: &[u8]) -> usize {
     ip_bytes + transport
 }
 
+/// A packet with right lengths and a right IPv4 header checksum, whose payload follows from `fill`.
+fn build(is_v6: bool, is_tcp: bool, options: usize, payload: usize, fill: u8) -> Vec<u8> {
+    let ip_bytes = if is_v6 { 40 } else { 20 };
+    let transport = if is_tcp { 20 + options } else { 8 };
+    let mut packet = vec![0; ip_bytes + transport + payload];
+    for (place, byte) in packet[ip_bytes..].iter_mut().enumerate() {
+        *byte = (place as u8).wrapping_mul(fill);
+    }
+    let length = packet.len() as u16;
+    let protocol = if is_tcp { 6 } else { 17 };
+    if is_v6 {
+        packet[0] = 0x60;
+        packet[4..6].copy_from_slice(&(length - 40).to_be_bytes());
+        packet[6] = protocol;
+    } else {
+        packet[0] = 0x45;
+        packet[2..4].copy_from_slice(&length.to_be_bytes());
+        packet[9] = protocol;
+        mend_v4(&mut packet);
+    }
+    if is_tcp {
+        packet[ip_bytes + 12..ip_bytes + 14].copy_from_slice(&[(transport as u8) << 2, 0x10]);
+    } else {
+        let length = length - ip_bytes as u16;
+        packet[ip_bytes + 4..ip_bytes + 6].copy_from_slice(&length.to_be_bytes());
+    }
+    packet
+}
+
+/// Makes the checksum of a plain IPv4 header right.
+fn mend_v4(packet: &mut [u8]) {
+    packet[10..12].fill(0);
+    let sum = !naive_sum(&[&packet[..20]]);
+    packet[10..12].copy_from_slice(&sum.to_be_bytes());
+}
+
 /// A super-packet as the kernel makes it, and then up to seven bytes of its headers changed.
 fn almost_right(choices: &mut Choices<'_>) -> (VnetHeader, Vec<u8>) {
     let (is_v6, is_tcp) = (choices.byte() & 1 != 0, choices.byte() & 1 != 0);
     let options = if is_tcp { usize::from(choices.byte() % 11) * 4 } else { 0 };
     let payload = number(&choices.bytes::<2>(), 0) % 4096;
     let size = 1 + choices.byte() as u16 * (1 + choices.byte() as u16 % 8);
+    let mut packet = build(is_v6, is_tcp, options, payload, choices.byte());
     let ip_bytes = if is_v6 { 40 } else { 20 };
-    let transport = if is_tcp { 20 + options } else { 8 };
-    let mut packet = vec![0; ip_bytes + transport + payload];
-    let fill = choices.byte();
-    for (place, byte) in packet[ip_bytes..].iter_mut().enumerate() {
-        *byte = (place as u8).wrapping_mul(fill);
-    }
-    let length = packet.len() as u16;
-    if is_v6 {
-        packet[0] = 0x60;
-        packet[4..6].copy_from_slice(&(length - 40).to_be_bytes());
-        packet[6] = if is_tcp { 6 } else { 17 };
-    } else {
-        packet[0] = 0x45;
-        packet[2..4].copy_from_slice(&length.to_be_bytes());
-        packet[9] = if is_tcp { 6 } else { 17 };
-    }
     if is_tcp {
-        packet[ip_bytes + 12] = (transport as u8) << 2;
         packet[ip_bytes + 13] = choices.byte() & !6;
-    } else {
-        packet[ip_bytes + 4..ip_bytes + 6]
-            .copy_from_slice(&(length - ip_bytes as u16).to_be_bytes());
     }
     let kind = match (is_tcp, is_v6) {
         (true, false) => GsoKind::TcpV4,
@@ -156,4 +178,212 @@ fn almost_right(choices: &mut Choices<'_>) -> (VnetHeader, Vec<u8>) {
         }
     }
     (vnet, packet)
+}
+
+/// Packets of up to eight flows that are in order, out of order, damaged or anything: merged, and cut
+/// again as the kernel would, they are the same packets, each flow's in its order; taken apart, they
+/// are what they were.
+pub fn coalesce(data: &[u8]) {
+    let mut choices = Choices(data);
+    let choice = choices.byte();
+    let mergeable = Mergeable { tcp: choice & 1 == 0, udp: choice & 2 == 0 };
+    let capacity = if choice & 4 == 0 { MOST_PACKETS } else { usize::from(choice >> 3) };
+    let packets = traffic(&mut choices);
+    let (mut slabs, ranges) = lay_out(&packets);
+    let mut coalescer = Coalescer::new(mergeable, capacity);
+    let plan = coalescer.plan(&mut slabs, &ranges);
+    let mut after = Vec::new();
+    for group in plan.clone() {
+        let (vnet, mut packet) = gather(&group, &slabs);
+        if group.count() == 1 {
+            assert_eq!(vnet, VnetHeader::default());
+            assert!(packets.contains(&packet), "a lone packet was changed");
+        }
+        let before = after.len();
+        let mut splitter = Splitter::new(&mut packet, &vnet).expect("what the kernel would cut");
+        while let Some(packet) = splitter.next() {
+            after.push(packet.to_vec());
+        }
+        assert_eq!(after.len() - before, group.count());
+    }
+    assert_same_order(&packets, &after);
+    let mut apart = Vec::new();
+    for group in plan {
+        for piece in group.dissolve(&mut slabs) {
+            apart.push(piece.bytes(&slabs)[VNET_HEADER_BYTES..].to_vec());
+        }
+    }
+    let sorted = |packets: &[Vec<u8>]| {
+        let mut packets = packets.to_vec();
+        packets.sort();
+        packets
+    };
+    assert!(sorted(&apart) == sorted(&packets), "taken apart, a packet is another");
+}
+
+const MOST_PACKETS: usize = 400;
+
+struct Flow {
+    number: u8,
+    payload: usize,
+    sequence: u32,
+    id: u16,
+    fill: u8,
+}
+
+impl Flow {
+    fn next(&mut self) -> Vec<u8> {
+        let (is_v6, is_tcp) = (self.number & 1 != 0, self.number & 2 != 0);
+        let mut packet = build(is_v6, is_tcp, 12, self.payload, self.fill);
+        let at = if is_v6 { 40 } else { 20 };
+        packet[at..at + 2].copy_from_slice(&[0, self.number]);
+        if is_tcp {
+            packet[at + 4..at + 8].copy_from_slice(&self.sequence.to_be_bytes());
+        } else {
+            packet[at + 7] |= 1;
+        }
+        if !is_v6 {
+            packet[4..6].copy_from_slice(&self.id.to_be_bytes());
+            packet[6] = if self.fill & 1 == 0 { 0x40 } else { 0 };
+            mend_v4(&mut packet);
+        }
+        self.sequence = self.sequence.wrapping_add(self.payload as u32);
+        self.id = self.id.wrapping_add(1);
+        packet
+    }
+}
+
+fn traffic(choices: &mut Choices<'_>) -> Vec<Vec<u8>> {
+    let mut flows: Vec<Flow> = (0..8)
+        .map(|number| Flow { number, payload: 100, sequence: 0, id: 65_530, fill: number / 4 })
+        .collect();
+    let mut packets = Vec::new();
+    while !choices.is_empty() && packets.len() < MOST_PACKETS {
+        let choice = choices.byte();
+        let flow = &mut flows[usize::from(choice & 7)];
+        match choice >> 3 & 7 {
+            0 | 1 => packets.push(flow.next()),
+            2 => packets.extend((0..1 + choices.byte() % 80).map(|_| flow.next())),
+            3 => flow.payload = usize::from(choices.byte()) * (1 + usize::from(choices.byte() % 6)),
+            4 => {
+                // Goes back, forward, or stays where it was.
+                let [sequence, id] = choices.bytes().map(|byte: u8| i32::from(byte.cast_signed()));
+                flow.sequence = flow.sequence.wrapping_add_signed(sequence);
+                flow.id = flow.id.wrapping_add_signed(id as i16);
+            }
+            5 | 6 => {
+                let mut packet = flow.next();
+                let [place, value] = choices.bytes();
+                if let Some(byte) = packet.get_mut(usize::from(place)) {
+                    *byte = value;
+                }
+                if choice & 0x40 == 0 && packet[0] >> 4 == 4 {
+                    mend_v4(&mut packet);
+                }
+                packets.push(packet);
+            }
+            _ => {
+                let len = usize::from(choices.byte()).min(choices.0.len());
+                let (packet, rest) = choices.0.split_at(len);
+                packets.push(packet.to_vec());
+                *choices = Choices(rest);
+            }
+        }
+    }
+    packets
+}
+
+fn lay_out(packets: &[Vec<u8>]) -> (Vec<Slab>, Vec<PlainRange>) {
+    let (mut slabs, mut ranges) = (vec![Slab::new()], Vec::new());
+    let mut end = 0;
+    for packet in packets {
+        if end + PLAIN_HEADROOM + packet.len() > slabs[0].len() {
+            slabs.push(Slab::new());
+            end = 0;
+        }
+        let (slab, start, len) = (slabs.len() - 1, end + PLAIN_HEADROOM, packet.len());
+        slabs[slab][start..start + len].copy_from_slice(packet);
+        end = start + len;
+        ranges.push(PlainRange { slab, start, len });
+    }
+    (slabs, ranges)
+}
+
+fn gather(group: &Group<'_>, slabs: &[Slab]) -> (VnetHeader, Vec<u8>) {
+    let pieces: Vec<&[u8]> = group.pieces().map(|piece| piece.bytes(slabs)).collect();
+    assert!(pieces.len() == group.count() && pieces.len() <= 128);
+    let written = pieces.concat();
+    let (vnet, packet) = written.split_at(VNET_HEADER_BYTES);
+    let vnet = VnetHeader::parse(vnet.try_into().expect("its length")).expect("our own");
+    assert!(vnet.gso.is_none() || packet.len() <= 65_535);
+    (vnet, packet.to_vec())
+}
+
+/// What keeps its place: a flow, or what may be of any flow between two addresses.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    addresses: Vec<u8>,
+    /// Protocol and ports, where they can be told.
+    flow: Option<Vec<u8>>,
+}
+
+fn place(packet: &[u8]) -> Option<Place> {
+    let (addresses, protocol, at, is_plain) = match packet.first()? >> 4 {
+        4 if packet.len() >= 20 => {
+            let is_fragment = number(packet, 6) & 0xbfff != 0;
+            let is_plain = packet[0] == 0x45 && !is_fragment && number(packet, 2) == packet.len();
+            (&packet[12..20], packet[9], 20, is_plain)
+        }
+        6 if packet.len() >= 40 => {
+            (&packet[8..40], packet[6], 40, number(packet, 4) + 40 == packet.len())
+        }
+        _ => return None,
+    };
+    let addresses = addresses.to_vec();
+    let transport_bytes = match protocol {
+        6 => packet.get(at + 12).map_or(20, |offset| usize::from(offset >> 4) * 4).max(20),
+        17 => 8,
+        // May be anything behind an extension header.
+        _ if at == 40 && protocol != 58 => return Some(Place { addresses, flow: None }),
+        _ => return None,
+    };
+    let is_plain = is_plain && packet.len() >= at + transport_bytes;
+    let flow = is_plain.then(|| [&[protocol], &packet[at..at + 4]].concat());
+    Some(Place { addresses, flow })
+}
+
+/// Panics unless both hold the same packets, and those of each flow, and what may be of it, are in
+/// the same order.
+fn assert_same_order(before: &[Vec<u8>], after: &[Vec<u8>]) {
+    assert_eq!(before.len(), after.len());
+    let of = |packets: &[Vec<u8>], wanted: &Place| -> Vec<Vec<u8>> {
+        let belongs = |place: Place| {
+            place.addresses == wanted.addresses
+                && (place.flow == wanted.flow || place.flow.is_none())
+        };
+        let packets = packets.iter().filter(|packet| place(packet).is_some_and(belongs));
+        packets.map(|packet| comparable(packet)).collect()
+    };
+    let places: BTreeSet<Place> = before.iter().filter_map(|packet| place(packet)).collect();
+    for wanted in places {
+        assert!(of(before, &wanted) == of(after, &wanted), "a flow was changed");
+    }
+    let others = |packets: &[Vec<u8>]| -> Vec<Vec<u8>> {
+        packets.iter().filter(|packet| place(packet).is_none()).cloned().collect()
+    };
+    assert!(others(before) == others(after), "a foreign packet was changed");
+}
+
+/// A packet without what merging may change: the transport checksum, and an id without meaning.
+fn comparable(packet: &[u8]) -> Vec<u8> {
+    let mut comparable = packet.to_vec();
+    let Some(Place { flow: Some(_), .. }) = place(packet) else { return comparable };
+    let (at, protocol) = if packet[0] >> 4 == 4 { (20, packet[9]) } else { (40, packet[6]) };
+    let checksum = at + if protocol == 6 { 16 } else { 6 };
+    comparable[checksum..checksum + 2].fill(0);
+    if at == 20 && packet[6] & 0x40 != 0 {
+        comparable[4..6].fill(0);
+        comparable[10..12].fill(0);
+    }
+    comparable
 }

@@ -52,3 +52,8 @@ fn the_datagram_corpus_holds() {
 fn the_split_corpus_holds() {
     replay("split", targets::split);
 }
+
+#[test]
+fn the_coalesce_corpus_holds() {
+    replay("coalesce", targets::coalesce);
+}

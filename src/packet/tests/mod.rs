@@ -61,7 +61,7 @@ fn next_of(flow: &mut Sample, entropy: &mut dyn Entropy) -> Sample {
         sent.payload.truncate(entropy.up_to(120) as usize);
     }
     let advance = sent.payload.len() as u32;
-    flow.id = flow.id.wrapping_add(u16::from(flow.port % 3 != 0));
+    flow.id = flow.id.wrapping_add(u16::from(!flow.port.is_multiple_of(3)));
     let choice = entropy.up_to(79);
     match choice {
         0 => flow.class ^= 3,
