@@ -319,12 +319,14 @@ fn gather(group: &Group<'_>, slabs: &[Slab]) -> (VnetHeader, Vec<u8>) {
     (vnet, packet.to_vec())
 }
 
-/// What keeps its place: a flow, or what may be of any flow between two addresses.
+/// What keeps its place: a flow, or what may be of several flows between two addresses.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Place {
     addresses: Vec<u8>,
-    /// Protocol and ports, where they can be told.
-    flow: Option<Vec<u8>>,
+    /// `None` behind an extension header of IPv6.
+    protocol: Option<u8>,
+    /// `None` where they cannot be told.
+    ports: Option<Vec<u8>>,
 }
 
 fn place(packet: &[u8]) -> Option<Place> {
@@ -343,13 +345,14 @@ fn place(packet: &[u8]) -> Option<Place> {
     let transport_bytes = match protocol {
         6 => packet.get(at + 12).map_or(20, |offset| usize::from(offset >> 4) * 4).max(20),
         17 => 8,
-        // May be anything behind an extension header.
-        _ if at == 40 && protocol != 58 => return Some(Place { addresses, flow: None }),
+        _ if at == 40 && protocol != 58 => {
+            return Some(Place { addresses, protocol: None, ports: None });
+        }
         _ => return None,
     };
     let is_plain = is_plain && packet.len() >= at + transport_bytes;
-    let flow = is_plain.then(|| [&[protocol], &packet[at..at + 4]].concat());
-    Some(Place { addresses, flow })
+    let ports = is_plain.then(|| packet[at..at + 4].to_vec());
+    Some(Place { addresses, protocol: Some(protocol), ports })
 }
 
 /// Panics unless both hold the same packets, and those of each flow, and what may be of it, are in
@@ -359,7 +362,8 @@ fn assert_same_order(before: &[Vec<u8>], after: &[Vec<u8>]) {
     let of = |packets: &[Vec<u8>], wanted: &Place| -> Vec<Vec<u8>> {
         let belongs = |place: Place| {
             place.addresses == wanted.addresses
-                && (place.flow == wanted.flow || place.flow.is_none())
+                && (place.protocol == wanted.protocol || place.protocol.is_none())
+                && (place.ports == wanted.ports || place.ports.is_none())
         };
         let packets = packets.iter().filter(|packet| place(packet).is_some_and(belongs));
         packets.map(|packet| comparable(packet)).collect()
@@ -377,7 +381,7 @@ fn assert_same_order(before: &[Vec<u8>], after: &[Vec<u8>]) {
 /// A packet without what merging may change: the transport checksum, and an id without meaning.
 fn comparable(packet: &[u8]) -> Vec<u8> {
     let mut comparable = packet.to_vec();
-    let Some(Place { flow: Some(_), .. }) = place(packet) else { return comparable };
+    let Some(Place { ports: Some(_), .. }) = place(packet) else { return comparable };
     let (at, protocol) = if packet[0] >> 4 == 4 { (20, packet[9]) } else { (40, packet[6]) };
     let checksum = at + if protocol == 6 { 16 } else { 6 };
     comparable[checksum..checksum + 2].fill(0);

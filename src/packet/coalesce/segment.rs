@@ -14,7 +14,7 @@ use crate::wire::transport::{
 pub struct Segment {
     /// Hash of addresses, ports and protocol.
     pub flow: u32,
-    /// Hash of the addresses.
+    /// Hash of the addresses, and of the protocol where it stands in every packet: in IPv4.
     pub addresses: u32,
     pub is_v6: bool,
     pub is_tcp: bool,
@@ -73,7 +73,7 @@ impl Sight {
         if !is_wanted(protocol, mergeable) {
             return Self::Foreign;
         }
-        let addresses = fold(0, &header[12..]);
+        let addresses = fold(u64::from(protocol), &header[12..]);
         // Reserved bit, more fragments, or an offset.
         let is_fragment = get(header, 6) & 0xbfff != 0;
         if header[0] != 0x45 || is_fragment || usize::from(get(header, 2)) != packet.len() {

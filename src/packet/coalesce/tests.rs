@@ -233,12 +233,19 @@ fn a_packet_without_payload_never_joins() {
 #[test]
 fn what_may_be_of_an_open_flow_closes_it() {
     for sample in four_kinds(100) {
-        let plain = nth(&sample, 2).packet();
-        let mut odd: Vec<Vec<u8>> = Vec::new();
+        let mut odd: Vec<[Vec<u8>; 3]> = Vec::new();
         let mut spoil = |spoil: &dyn Fn(&mut Vec<u8>)| {
-            let mut packet = plain.clone();
-            spoil(&mut packet);
-            odd.push(packet);
+            odd.push([2, 3, 4].map(|position| {
+                let mut packet = nth(&sample, position).packet();
+                spoil(&mut packet);
+                if !sample.is_v6 {
+                    let header_bytes = usize::from(packet[0] & 15) * 4;
+                    packet[10..12].fill(0);
+                    let sum = checksum(&packet[..header_bytes]);
+                    put(&mut packet, 10, sum);
+                }
+                packet
+            }));
         };
         if sample.is_v6 {
             // A fragment, and other extension headers.
@@ -274,9 +281,28 @@ fn what_may_be_of_an_open_flow_closes_it() {
             });
         }
         for (position, odd) in odd.into_iter().enumerate() {
+            assert_eq!(counts(&odd), [1, 1, 1], "{position}");
             let mut packets = row(&sample, 4);
-            packets.insert(2, odd);
+            packets.insert(2, odd[0].clone());
             assert_eq!(counts(&packets), [2, 1, 2], "{position}");
+        }
+    }
+}
+
+#[test]
+fn a_tcp_header_that_is_no_whole_one_is_never_merged() {
+    for is_v6 in [false, true] {
+        let sample = Sample::tcp(is_v6, 100);
+        for words in 0..5 {
+            // What would be its payload, were it one.
+            let payload = 32 + 100 - u32::from(words) * 4;
+            let packets = [0, 1].map(|position| {
+                let sample = sample.clone().with(|tcp| tcp.sequence = position * payload);
+                let mut packet = sample.packet();
+                packet[sample.ip_bytes() + 12] = words << 4;
+                packet
+            });
+            assert_eq!(counts(&packets), [1, 1], "{words} words");
         }
     }
 }
@@ -320,7 +346,14 @@ fn other_packets_close_nothing() {
         } else {
             fragment_of_other_host[6] |= 0x20;
         }
-        let others = [icmp, other_port.packet(), other_host.packet(), fragment_of_other_host];
+        let mut others =
+            vec![icmp, other_port.packet(), other_host.packet(), fragment_of_other_host];
+        if !sample.is_v6 {
+            let mut fragment_of_other_protocol = sample.packet();
+            fragment_of_other_protocol[6] |= 0x20;
+            fragment_of_other_protocol[9] ^= 6 ^ 17;
+            others.push(fragment_of_other_protocol);
+        }
         for other in others.into_iter().chain([vec![], vec![0x45], vec![0x20; 40]]) {
             let mut packets = row(&sample, 4);
             packets.insert(2, other);
