@@ -19,7 +19,7 @@ use super::uapi::client::{ClientError, UapiClient};
 use super::uapi::{SOCKET_DIRECTORY, is_interface_name, socket_path};
 use crate::sys::SysError;
 use crate::sys::process::{self, Detached, FIRST_INHERITED};
-use crate::sys::tun::{Tun, TunError};
+use crate::sys::tun::{Tun, TunError, TunOffloads};
 
 const TUN_FD: &str = "WG_TUN_FD";
 const UAPI_FD: &str = "WG_UAPI_FD";
@@ -140,8 +140,8 @@ fn open_tun(interface: &str) -> Result<Tun, DaemonError> {
         return Err(DaemonError::Name { interface: interface.to_owned() });
     }
     Ok(match inherited(TUN_FD)? {
-        Some(fd) => Tun::attach(fd)?,
-        None => Tun::create(interface)?,
+        Some(fd) => Tun::attach(fd, TunOffloads::ALL)?,
+        None => Tun::create(interface, TunOffloads::ALL)?,
     })
 }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crate::dataplane::port::DatagramPort;
 use crate::dataplane::tables::PeerPath;
 use crate::dataplane::turn::Context;
+use crate::packet::split::Splitter;
 use crate::packet::train::{TRAIN_BYTES, Train};
 use crate::proto::drop_reason::DropReason;
 use crate::proto::endpoint::Endpoint;
@@ -34,77 +35,97 @@ struct Waybill {
     path: Option<Arc<PeerPath>>,
 }
 
-/// Why a packet could not be sealed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Why packets could not be sealed.
+#[derive(Debug)]
 pub enum Unsealed {
-    /// All trains are full: send them and try again.
-    Full,
     /// The keypair has no counters left.
     Exhausted,
     TooBig,
+    /// The trains were full, and the port is gone.
+    Gone(SysError),
+}
+
+/// Whom datagrams are for, and what for.
+#[derive(Clone, Copy, Debug)]
+struct Consignment<'a> {
+    cargo: Cargo,
+    path: Option<&'a Arc<PeerPath>>,
+    to: Endpoint,
+    traffic_class: u8,
 }
 
 /// The trains of one shard.
 #[derive(Debug)]
 pub struct Departures {
+    /// INVARIANT: at least one.
     trains: Box<[Train]>,
     /// One for each filled train.
     waybills: Vec<Waybill>,
 }
 
 impl Departures {
-    /// Room for `trains` trains, and so for at least as many datagrams.
+    /// Room for `trains` trains, one at least. When they are full they are sent.
     pub fn new(trains: usize) -> Self {
         Self {
-            trains: (0..trains).map(|_| Train::new()).collect(),
+            trains: (0..trains.max(1)).map(|_| Train::new()).collect(),
             waybills: Vec::with_capacity(trains),
         }
     }
 
-    /// Appends a handshake message or cookie reply; false if all trains are full.
-    #[must_use]
+    /// Appends a handshake message or cookie reply.
+    ///
+    /// # Errors
+    /// The trains were full, and the port is gone.
     pub fn append_handshake(
         &mut self,
+        context: &Context<'_>,
+        udp: &mut dyn DatagramPort,
         path: Option<&Arc<PeerPath>>,
         to: Endpoint,
         traffic_class: u8,
         datagram: &[u8],
-    ) -> bool {
-        let slot = self.append(Cargo::Handshake, path, to, traffic_class, datagram.len());
-        let Some(slot) = slot else { return false };
-        slot.copy_from_slice(datagram);
-        true
+    ) -> Result<(), SysError> {
+        let consignment = Consignment { cargo: Cargo::Handshake, path, to, traffic_class };
+        self.append(context, udp, consignment, datagram.len())?.copy_from_slice(datagram);
+        Ok(())
     }
 
-    /// Appends `packet` sealed for the peer at `to`; an empty packet is a keepalive.
+    /// Appends `packets` sealed for the peer at `to`; an empty packet is a keepalive.
     ///
-    /// `ecn` is the mark of the packet, which the datagram bears, too. [RFC 6040 §4.1]
+    /// `ecn` is the mark of the packets, which the datagrams bear, too. [RFC 6040 §4.1] Their
+    /// counters are reserved together, so that nobody else's come in between.
     ///
     /// # Errors
-    /// [`Unsealed`]; nothing was appended then.
+    /// [`Unsealed`]; nothing was appended then, unless the port is gone.
     pub fn seal(
         &mut self,
         context: &Context<'_>,
+        udp: &mut dyn DatagramPort,
         path: &Arc<PeerPath>,
         to: Endpoint,
         sealer: &Sealer,
-        packet: &[u8],
+        packets: &mut Splitter<'_>,
         ecn: Ecn,
     ) -> Result<(), Unsealed> {
-        let padding = padding(packet.len(), context.tables.mtu() as usize);
-        let len = packet.len() + padding + TRANSPORT_OVERHEAD_BYTES;
-        if len > TRAIN_BYTES {
+        let mtu = context.tables.mtu() as usize;
+        let message_bytes =
+            |packet: usize| packet + padding(packet, mtu) + TRANSPORT_OVERHEAD_BYTES;
+        if message_bytes(packets.largest()) > TRAIN_BYTES {
             return Err(Unsealed::TooBig);
         }
-        let cargo = if packet.is_empty() { Cargo::Keepalive } else { Cargo::Data };
-        if !self.admits(cargo, Some(path), to, ecn.bits(), len) {
-            return Err(Unsealed::Full);
+        let mut counters = sealer.reserve(packets.count()).ok_or(Unsealed::Exhausted)?;
+        let mut consignment =
+            Consignment { cargo: Cargo::Data, path: Some(path), to, traffic_class: ecn.bits() };
+        while let Some(packet) = packets.next()
+            && let Some(counter) = counters.next()
+        {
+            if packet.is_empty() {
+                consignment.cargo = Cargo::Keepalive;
+            }
+            let len = message_bytes(packet.len());
+            let slot = self.append(context, udp, consignment, len).map_err(Unsealed::Gone)?;
+            sealer.seal(counter, packet, padding(packet.len(), mtu), slot);
         }
-        // A counter once reserved is never given back, so nothing may fail from here on.
-        let counter =
-            sealer.reserve(1).and_then(|mut one| one.next()).ok_or(Unsealed::Exhausted)?;
-        let slot = self.append(cargo, Some(path), to, ecn.bits(), len).ok_or(Unsealed::Full)?;
-        sealer.seal(counter, packet, padding, slot);
         Ok(())
     }
 
@@ -131,30 +152,32 @@ impl Departures {
         Ok(())
     }
 
-    /// Whether [`Self::append`] of the same would succeed.
-    fn admits(
-        &self,
-        cargo: Cargo,
-        path: Option<&Arc<PeerPath>>,
-        to: Endpoint,
-        traffic_class: u8,
+    /// Where to write a datagram of `len` bytes, which is not 0 and fits a train: in the last train
+    /// if it takes it, else in a new one. Only the last train grows, so that order is kept.
+    fn append(
+        &mut self,
+        context: &Context<'_>,
+        udp: &mut dyn DatagramPort,
+        consignment: Consignment<'_>,
         len: usize,
-    ) -> bool {
-        self.waybills.len() < self.trains.len()
-            || self.last_admits(cargo, path, to, traffic_class, len)
+    ) -> Result<&mut [u8], SysError> {
+        if !self.last_admits(consignment, len) {
+            if self.waybills.len() == self.trains.len() {
+                self.send(context, udp)?;
+            }
+            let Consignment { cargo, path, to, traffic_class } = consignment;
+            self.trains[self.waybills.len()].start(to, traffic_class);
+            self.waybills.push(Waybill { cargo, path: path.map(Arc::clone) });
+        }
+        let train = &mut self.trains[self.waybills.len() - 1];
+        Ok(train.append(len).expect("an empty train takes every datagram"))
     }
 
-    fn last_admits(
-        &self,
-        cargo: Cargo,
-        path: Option<&Arc<PeerPath>>,
-        to: Endpoint,
-        traffic_class: u8,
-        len: usize,
-    ) -> bool {
+    fn last_admits(&self, consignment: Consignment<'_>, len: usize) -> bool {
         let Some((train, waybill)) = self.trains.iter().zip(&self.waybills).next_back() else {
             return false;
         };
+        let Consignment { cargo, path, to, traffic_class } = consignment;
         let same_path = match (path, &waybill.path) {
             (Some(path), Some(of_train)) => Arc::ptr_eq(path, of_train),
             (None, None) => true,
@@ -165,23 +188,6 @@ impl Departures {
             && train.to() == to
             && train.traffic_class() == traffic_class
             && train.admits(len)
-    }
-
-    /// Where to write a datagram of `len` bytes: in the last train if it takes it, else in a new
-    /// one; `None` if there is none. Only the last train grows, so that order is kept.
-    fn append(
-        &mut self,
-        cargo: Cargo,
-        path: Option<&Arc<PeerPath>>,
-        to: Endpoint,
-        traffic_class: u8,
-        len: usize,
-    ) -> Option<&mut [u8]> {
-        if !self.last_admits(cargo, path, to, traffic_class, len) {
-            self.trains.get_mut(self.waybills.len())?.start(to, traffic_class);
-            self.waybills.push(Waybill { cargo, path: path.map(Arc::clone) });
-        }
-        self.trains[self.waybills.len() - 1].append(len)
     }
 }
 

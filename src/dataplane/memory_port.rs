@@ -15,6 +15,7 @@ use crate::packet::train::Train;
 use crate::proto::endpoint::Endpoint;
 use crate::sys::SysError;
 use crate::wire::ip::Ecn;
+use crate::wire::vnet::VnetHeader;
 
 /// What a port says once its other end has gone.
 fn gone(op: &'static str) -> SysError {
@@ -27,7 +28,7 @@ fn lock<T>(state: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[derive(Debug, Default)]
 struct IpState {
-    waiting: VecDeque<Vec<u8>>,
+    waiting: VecDeque<(VnetHeader, Vec<u8>)>,
     delivered: Vec<Vec<u8>>,
     gone: bool,
 }
@@ -39,7 +40,12 @@ pub struct MemoryIpPort(Arc<Mutex<IpState>>);
 impl MemoryIpPort {
     /// Lets `packet` wait to be read by the shard.
     pub fn push(&self, packet: &[u8]) {
-        lock(&self.0).waiting.push_back(packet.to_vec());
+        self.push_super(packet, VnetHeader::default());
+    }
+
+    /// Lets a packet wait of which something is still to be done, as a TUN with offloads has them.
+    pub fn push_super(&self, packet: &[u8], vnet: VnetHeader) {
+        lock(&self.0).waiting.push_back((vnet, packet.to_vec()));
     }
 
     /// Packets that wait to be read.
@@ -66,9 +72,9 @@ impl IpPort for MemoryIpPort {
         }
         let mut count = 0;
         while let Some(slab) = batch.vacant() {
-            let Some(packet) = state.waiting.pop_front() else { break };
+            let Some((vnet, packet)) = state.waiting.pop_front() else { break };
             slab[HEADROOM..HEADROOM + packet.len()].copy_from_slice(&packet);
-            batch.push(packet.len());
+            batch.push(packet.len(), Ok(vnet));
             count += 1;
         }
         Ok(count)

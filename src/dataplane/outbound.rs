@@ -21,6 +21,7 @@ use crate::dataplane::turn::Context;
 use crate::dataplane::{IP_BATCH, Stop};
 use crate::packet::batch::{IpBatch, PLAIN_HEADROOM, PlainBatch, PlainRange};
 use crate::packet::slab::{SLAB_BYTES, Slab};
+use crate::packet::split::Splitter;
 use crate::proto::allowed_ips::Routes;
 use crate::proto::device::{Destination, SmallDatagram};
 use crate::proto::drop_reason::DropReason;
@@ -86,8 +87,10 @@ impl Outbound {
         let routes = context.tables.routes();
         let mut run = None;
         for position in 0..count {
-            if let Err(reason) = self.packet(context, &routes, &mut run, position) {
-                context.tables.drops.count(reason);
+            match self.packet(context, udp, &routes, &mut run, position) {
+                Ok(()) => {}
+                Err(Ended::Dropped(reason)) => context.tables.drops.count(reason),
+                Err(Ended::Stopped(stop)) => return Err(stop),
             }
         }
         drop(routes);
@@ -121,11 +124,9 @@ impl Outbound {
             context.tables.drops.count(DropReason::NoEndpoint);
             return Ok(());
         };
-        let departures = &mut self.departures;
-        while !departures.append_handshake(path.as_ref(), endpoint, traffic_class, datagram) {
-            departures.send(context, udp).map_err(Stop::DatagramPortGone)?;
-        }
-        Ok(())
+        self.departures
+            .append_handshake(context, udp, path.as_ref(), endpoint, traffic_class, datagram)
+            .map_err(Stop::DatagramPortGone)
     }
 
     /// Appends what is staged for `peer` to what [`Self::send`] sends, or a keepalive if nothing
@@ -166,17 +167,15 @@ impl Outbound {
             context.tables.drops.count(DropReason::NoEndpoint);
             return Ok(());
         };
-        loop {
-            let Some(sealer) = usable(context.now.mono, &path) else { break };
-            match self.departures.seal(context, &path, to, &sealer, &[], Ecn::NotEct) {
+        if let Some(sealer) = usable(context.now.mono, &path) {
+            let nothing = &mut Splitter::whole(&mut []);
+            match self.departures.seal(context, udp, &path, to, &sealer, nothing, Ecn::NotEct) {
                 Ok(()) => {
                     keep_fresh_on_send(context, &path, &sealer);
                     return Ok(());
                 }
-                Err(Unsealed::Full) => {
-                    self.departures.send(context, udp).map_err(Stop::DatagramPortGone)?;
-                }
-                Err(Unsealed::Exhausted | Unsealed::TooBig) => break,
+                Err(Unsealed::Gone(error)) => return Err(Stop::DatagramPortGone(error)),
+                Err(Unsealed::Exhausted | Unsealed::TooBig) => {}
             }
         }
         path.want_session(context.now.mono, context.lane);
@@ -196,16 +195,17 @@ impl Outbound {
         context.tables.drops.count_many(reason, self.staged.purge(peer) as u64);
     }
 
-    /// Sends or stages the packet at `position` of the batch. `run` is the path of the packet
-    /// before it, which is most often this one's, too.
+    /// Sends or stages the packet at `position` of the batch, or all that are in it. `run` is the
+    /// path of the packet before it, which is most often this one's, too.
     fn packet(
         &mut self,
         context: &Context<'_>,
+        udp: &mut dyn DatagramPort,
         routes: &Routes<PeerId>,
         run: &mut Option<Arc<PeerPath>>,
         position: usize,
-    ) -> Result<(), DropReason> {
-        let packet = self.batch.packet(position);
+    ) -> Result<(), Ended> {
+        let (packet, vnet) = self.batch.packet(position);
         let header = IpHeader::parse(packet)
             .filter(|header| header.total_length <= packet.len())
             .ok_or(DropReason::OutboundNotIp)?;
@@ -215,33 +215,39 @@ impl Outbound {
         }
         let Some(path) = run else {
             self.replies.unreachable(context.now.mono, packet);
-            return Err(DropReason::NoPeer);
+            return Err(DropReason::NoPeer.into());
         };
         let Some(to) = path.endpoint() else {
             self.replies.unreachable(context.now.mono, packet);
-            return Err(DropReason::NoEndpoint);
+            return Err(DropReason::NoEndpoint.into());
         };
         if is_own_datagram(context, to, &header, packet) {
-            return Err(DropReason::RoutingLoop);
+            return Err(DropReason::RoutingLoop.into());
         }
+        let mut packets = vnet
+            .ok()
+            .and_then(|vnet| Splitter::new(packet, &vnet).ok())
+            .ok_or(DropReason::OutboundBadOffload)?;
         let sealer = usable(context.now.mono, path);
         let others_wait = self.staged.has(path.peer);
         if let Some(sealer) = &sealer
             && !others_wait
         {
-            match self.departures.seal(context, path, to, sealer, packet, header.ecn()) {
+            let ecn = header.ecn();
+            match self.departures.seal(context, udp, path, to, sealer, &mut packets, ecn) {
                 Ok(()) => {
                     keep_fresh_on_send(context, path, sealer);
                     return Ok(());
                 }
-                Err(Unsealed::TooBig) => return Err(DropReason::OutboundTooBig),
-                // A batch has a train for each packet, so `Full` cannot be; waiting is right for
-                // it all the same.
-                Err(Unsealed::Full | Unsealed::Exhausted) => {}
+                Err(Unsealed::TooBig) => return Err(DropReason::OutboundTooBig.into()),
+                Err(Unsealed::Gone(error)) => return Err(Stop::DatagramPortGone(error).into()),
+                Err(Unsealed::Exhausted) => {}
             }
         }
-        let overflow = self.staged.push(path.peer, packet) as u64;
-        context.tables.drops.count_many(DropReason::StagedOverflow, overflow);
+        while let Some(packet) = packets.next() {
+            let overflow = self.staged.push(path.peer, packet) as u64;
+            context.tables.drops.count_many(DropReason::StagedOverflow, overflow);
+        }
         if sealer.is_none() || !others_wait {
             path.want_session(context.now.mono, context.lane);
         } else if !self.ready.contains(&path.peer) {
@@ -251,7 +257,7 @@ impl Outbound {
         Ok(())
     }
 
-    /// Seals the staged packets of ready peers, each peer's in order; sends when trains are full.
+    /// Seals the staged packets of ready peers, each peer's in order.
     fn send_ready(
         &mut self,
         context: &Context<'_>,
@@ -263,18 +269,17 @@ impl Outbound {
                 continue;
             };
             while let Some(packet) = self.staged.first(peer) {
-                match seal_staged(context, &mut self.departures, &path, packet) {
+                match seal_staged(context, udp, &mut self.departures, &path, packet) {
                     Ok(()) => {}
-                    Err(NotNow::Full) => {
-                        self.departures.send(context, udp).map_err(Stop::DatagramPortGone)?;
-                        continue;
-                    }
                     // It stays staged, in its place.
                     Err(NotNow::NoSession) => {
                         path.want_session(context.now.mono, context.lane);
                         break;
                     }
-                    Err(NotNow::Never(reason)) => context.tables.drops.count(reason),
+                    Err(NotNow::Never(Ended::Dropped(reason))) => {
+                        context.tables.drops.count(reason);
+                    }
+                    Err(NotNow::Never(Ended::Stopped(stop))) => return Err(stop),
                 }
                 self.staged.pop(peer);
             }
@@ -291,29 +296,49 @@ fn is_own_datagram(context: &Context<'_>, to: Endpoint, header: &IpHeader, packe
         && udp_ports(packet) == Some((context.tables.listen_port(), to.remote.port()))
 }
 
+/// How a packet ended that was neither sent nor staged.
+enum Ended {
+    Dropped(DropReason),
+    /// With the shard.
+    Stopped(Stop),
+}
+
+impl From<DropReason> for Ended {
+    fn from(reason: DropReason) -> Self {
+        Self::Dropped(reason)
+    }
+}
+
+impl From<Stop> for Ended {
+    fn from(stop: Stop) -> Self {
+        Self::Stopped(stop)
+    }
+}
+
 /// Why a staged packet does not go.
 enum NotNow {
-    Full,
     NoSession,
-    Never(DropReason),
+    Never(Ended),
 }
 
 fn seal_staged(
     context: &Context<'_>,
+    udp: &mut dyn DatagramPort,
     departures: &mut Departures,
     path: &Arc<PeerPath>,
-    packet: &[u8],
+    packet: &mut [u8],
 ) -> Result<(), NotNow> {
-    let to = path.endpoint().ok_or(NotNow::Never(DropReason::NoEndpoint))?;
+    let to = path.endpoint().ok_or(NotNow::Never(DropReason::NoEndpoint.into()))?;
     let sealer = usable(context.now.mono, path).ok_or(NotNow::NoSession)?;
     let ecn = IpHeader::parse(packet).map_or(Ecn::NotEct, |header| header.ecn());
-    departures.seal(context, path, to, &sealer, packet, ecn).map_err(
-        |unsealed| match unsealed {
-            Unsealed::Full => NotNow::Full,
+    let packets = &mut Splitter::whole(packet);
+    departures.seal(context, udp, path, to, &sealer, packets, ecn).map_err(|unsealed| {
+        match unsealed {
             Unsealed::Exhausted => NotNow::NoSession,
-            Unsealed::TooBig => NotNow::Never(DropReason::OutboundTooBig),
-        },
-    )?;
+            Unsealed::TooBig => NotNow::Never(DropReason::OutboundTooBig.into()),
+            Unsealed::Gone(error) => NotNow::Never(Stop::DatagramPortGone(error).into()),
+        }
+    })?;
     keep_fresh_on_send(context, path, &sealer);
     Ok(())
 }

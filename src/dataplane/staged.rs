@@ -48,8 +48,8 @@ impl Staged {
     }
 
     /// The oldest packet of `peer`.
-    pub fn first(&self, peer: PeerId) -> Option<&[u8]> {
-        self.queues.get(&peer)?.front().map(|packet| &**packet)
+    pub fn first(&mut self, peer: PeerId) -> Option<&mut [u8]> {
+        self.queues.get_mut(&peer)?.front_mut().map(|packet| &mut **packet)
     }
 
     /// Takes the oldest packet of `peer`.
@@ -110,7 +110,7 @@ mod tests {
         assert_eq!(staged.purge(PEER), 2);
         assert_eq!(staged.purge(PEER), 0);
         assert!(!staged.has(PEER) && staged.has(PeerId(2)));
-        assert_eq!(staged.first(PeerId(2)), Some(&[3][..]));
+        assert_eq!(staged.first(PeerId(2)), Some(&mut [3][..]));
         staged.pop(PeerId(2));
         assert_eq!(staged.bytes, 0);
     }

@@ -12,6 +12,11 @@ use crate::sys::SysError;
 use crate::sys::udp::{Failed, Local, Receiver, RecvMeta, SendItem, Sender, UdpSockets};
 use crate::wire::ip::Ecn;
 
+/// Messages of at least this length on average are joined ones. Not more than so many of them are
+/// received at once: they stay in a core's cache until they are delivered, many do not.
+const LONG_MESSAGE_BYTES: usize = 16 << 10;
+const LONG_MESSAGES: usize = 2;
+
 /// Messages of one system call. Without segmentation each is a datagram.
 const SEND_MESSAGES: usize = TRAIN_DATAGRAMS;
 
@@ -22,6 +27,8 @@ pub struct UdpPort {
     sockets: Arc<UdpSockets>,
     receiver: Receiver,
     metas: Box<[RecvMeta]>,
+    /// Messages to ask for in the next call.
+    budget: usize,
     sender: Sender,
 }
 
@@ -31,6 +38,7 @@ impl UdpPort {
             sockets,
             receiver: Receiver::new(DATAGRAM_BATCH),
             metas: vec![RecvMeta::default(); DATAGRAM_BATCH].into(),
+            budget: DATAGRAM_BATCH,
             sender: Sender::new(SEND_MESSAGES),
         }
     }
@@ -38,8 +46,11 @@ impl UdpPort {
 
 impl DatagramPort for UdpPort {
     fn recv(&mut self, batch: &mut DatagramBatch) -> Result<usize, SysError> {
-        let buffers = batch.vacant().iter_mut().map(|slab| &mut **slab);
+        let buffers = batch.vacant().iter_mut().take(self.budget).map(|slab| &mut **slab);
         let count = self.sockets.recv_batch(&mut self.receiver, buffers, &mut self.metas)?;
+        let bytes: usize = self.metas[..count].iter().map(|meta| meta.len).sum();
+        self.budget =
+            if bytes > count * LONG_MESSAGE_BYTES { LONG_MESSAGES } else { DATAGRAM_BATCH };
         for meta in &self.metas[..count] {
             batch.push(Received {
                 len: meta.len,

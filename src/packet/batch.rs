@@ -8,6 +8,7 @@ use std::ops::Range;
 use crate::packet::slab::{HEADROOM, Slab};
 use crate::proto::endpoint::Endpoint;
 use crate::wire::ip::Ecn;
+use crate::wire::vnet::{VnetError, VnetHeader};
 
 /// Where an IP packet lies in its slab.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -16,11 +17,13 @@ struct Span {
     len: usize,
 }
 
-/// IP packets read from an IP port, one a slab, each with [`HEADROOM`] bytes in front.
+/// IP packets read from an IP port, one a slab, each with [`HEADROOM`] bytes in front. A packet may
+/// be a super-packet, which its vnet header tells.
 #[derive(Debug)]
 pub struct IpBatch {
     slabs: Box<[Slab]>,
     spans: Box<[Span]>,
+    vnets: Box<[Result<VnetHeader, VnetError>]>,
     count: usize,
 }
 
@@ -29,6 +32,7 @@ impl IpBatch {
         Self {
             slabs: Slab::many(capacity),
             spans: vec![Span::default(); capacity].into(),
+            vnets: vec![Ok(VnetHeader::default()); capacity].into(),
             count: 0,
         }
     }
@@ -44,12 +48,14 @@ impl IpBatch {
         self.slabs.get_mut(self.count)
     }
 
-    /// Keeps the packet of `len` bytes that was written to [`HEADROOM`] of the vacant slab.
+    /// Keeps the packet of `len` bytes that was written to [`HEADROOM`] of the vacant slab, and what
+    /// was said of it.
     ///
     /// Does nothing if the batch is full or the slab is shorter.
-    pub fn push(&mut self, len: usize) {
+    pub fn push(&mut self, len: usize, vnet: Result<VnetHeader, VnetError>) {
         if self.count < self.slabs.len() && HEADROOM + len <= self.slabs[self.count].len() {
             self.spans[self.count] = Span { start: HEADROOM, len };
+            self.vnets[self.count] = vnet;
             self.count += 1;
         }
     }
@@ -58,10 +64,10 @@ impl IpBatch {
         self.count
     }
 
-    /// The packet at `position`, which is below [`Self::count`].
-    pub fn packet(&self, position: usize) -> &[u8] {
+    /// The packet at `position`, which is below [`Self::count`], and what was said of it.
+    pub fn packet(&mut self, position: usize) -> (&mut [u8], Result<VnetHeader, VnetError>) {
         let Span { start, len } = self.spans[position];
-        &self.slabs[position][start..start + len]
+        (&mut self.slabs[position][start..start + len], self.vnets[position])
     }
 }
 
@@ -178,6 +184,9 @@ impl<'a> PlainBatch<'a> {
 mod tests {
     use super::*;
 
+    const NOTHING: Result<VnetHeader, VnetError> =
+        Ok(VnetHeader { checksum: None, gso: None, header_length: 0 });
+
     fn received(len: usize, stride: usize) -> Received {
         let from = Endpoint { remote: "192.0.2.1:1".parse().unwrap(), local: None };
         Received { len, stride, from, ecn: Ecn::NotEct, truncated: false }
@@ -188,12 +197,13 @@ mod tests {
         let mut batch = IpBatch::with_capacity(2);
         for byte in [1, 2] {
             batch.vacant().unwrap()[HEADROOM] = byte;
-            batch.push(1);
+            batch.push(1, NOTHING);
         }
         assert!(batch.vacant().is_none());
-        batch.push(1);
+        batch.push(1, NOTHING);
         assert_eq!(batch.count(), 2);
-        assert_eq!((batch.packet(0), batch.packet(1)), (&[1][..], &[2][..]));
+        assert_eq!(batch.packet(0), (&mut [1][..], NOTHING));
+        assert_eq!(batch.packet(1), (&mut [2][..], NOTHING));
 
         let mut batch = DatagramBatch::with_capacity(1);
         batch.push(received(3, 3));
@@ -205,7 +215,7 @@ mod tests {
     #[test]
     fn a_length_beyond_the_slab_is_not_kept() {
         let mut batch = IpBatch::with_capacity(1);
-        batch.push(crate::packet::slab::SLAB_BYTES);
+        batch.push(crate::packet::slab::SLAB_BYTES, NOTHING);
         assert_eq!(batch.count(), 0);
         let mut batch = DatagramBatch::with_capacity(1);
         batch.push(received(crate::packet::slab::SLAB_BYTES + 1, 1));

@@ -74,6 +74,12 @@ impl<'a> Splitter<'a> {
         Ok(Self { packet, cut, position: 0, count })
     }
 
+    /// One packet that is finished, or none of the network's at all, such as the nothing that a
+    /// keepalive carries.
+    pub const fn whole(packet: &'a mut [u8]) -> Self {
+        Self { packet, cut: None, position: 0, count: 1 }
+    }
+
     /// How many packets there are in all.
     pub const fn count(&self) -> u32 {
         self.count

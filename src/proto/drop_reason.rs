@@ -124,6 +124,8 @@ drop_reasons! {
     StagedOverflow "staged_overflow",
     /// The packets that waited for a session were given up with the handshake. [LNX timers.c:wg_expired_retransmit_handshake]
     StagedPurged "staged_purged",
+    /// A packet is not what the kernel says about its segmentation or checksum.
+    OutboundBadOffload "outbound_bad_offload",
     /// The packet does not fit into a datagram.
     OutboundTooBig "outbound_too_big",
     /// The UDP socket refused the datagram.

@@ -1,8 +1,9 @@
 //! TUN interfaces: created by name or taken over by descriptor, read and written without blocking.
 //!
-//! One call moves one packet, without packet information in front. A virtio-net header for
-//! segmentation offload is not asked for yet; [`VNET_HEADER_BYTES`] is the one place that says so,
-//! and an inherited descriptor that has one is refused rather than misread.
+//! One call moves one packet, without packet information in front, or with a virtio-net header a
+//! super-packet: the kernel then leaves it to us to cut what its TCP and UDP send into packets, and
+//! cuts what we hand it joined. Each of these offloads may be refused: [`Tun::offloads`] says what is
+//! left, and [`Tun::header_bytes`] whether there is a header at all.
 //!
 //! The interface lives as long as a descriptor does. Addresses, MTU and state are set over netlink
 //! elsewhere.
@@ -18,19 +19,43 @@ use rustix::io::Errno;
 
 use super::{SysError, check};
 
-/// Bytes of virtio-net header before each packet.
-pub const VNET_HEADER_BYTES: usize = 0;
+/// Bytes of the virtio-net header before each packet of a TUN that has one.
+pub const VNET_HEADER_BYTES: usize = 10;
 
 /// Longest interface name in bytes, without the terminating zero.
 pub const MAX_NAME_BYTES: usize = libc::IFNAMSIZ - 1;
 
 const DEVICE: &CStr = c"/dev/net/tun";
 
+/// Super-packets that may cross a TUN interface, both ways.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TunOffloads {
+    /// Of TCP, over IPv4 and IPv6.
+    pub tcp: bool,
+    /// Of UDP, over IPv4 and IPv6 (Linux 6.2).
+    pub udp: bool,
+}
+
+impl TunOffloads {
+    pub const ALL: Self = Self { tcp: true, udp: true };
+    pub const NONE: Self = Self { tcp: false, udp: false };
+
+    /// The argument of TUNSETOFFLOAD. Segmentation includes checksums.
+    const fn bits(self) -> libc::c_uint {
+        let tcp = libc::TUN_F_TSO4 | libc::TUN_F_TSO6 | libc::TUN_F_TSO_ECN;
+        let udp = libc::TUN_F_USO4 | libc::TUN_F_USO6;
+        let chosen = (if self.tcp { tcp } else { 0 }) | (if self.udp { udp } else { 0 });
+        if chosen == 0 { 0 } else { libc::TUN_F_CSUM | chosen }
+    }
+}
+
 /// A TUN interface's packet port. Reads and writes may come from two threads at once.
 #[derive(Debug)]
 pub struct Tun {
     fd: OwnedFd,
     name: String,
+    has_header: bool,
+    offloads: TunOffloads,
 }
 
 /// Why there is no interface.
@@ -59,10 +84,8 @@ pub enum TunError {
         "{0} (an interface named {1} exists and is not a TUN interface that can be taken over)"
     )]
     NotTun(SysError, String),
-    /// The inherited descriptor is a TAP, or puts a virtio-net header before its packets.
-    #[error(
-        "interface {name} has flags {flags:#06x}: only a TUN interface without virtio-net header can be used"
-    )]
+    /// The inherited descriptor is a TAP.
+    #[error("interface {name} has flags {flags:#06x}: only a TUN interface can be used")]
     WrongKind { name: String, flags: u16 },
     /// Anything else the kernel said.
     #[error("{0}")]
@@ -76,12 +99,13 @@ impl From<SysError> for TunError {
 }
 
 impl Tun {
-    /// Creates the interface `name`, or takes over a persistent one that nobody holds. `%d` at the
-    /// end of the name lets the kernel choose a number; [`name`](Self::name) tells which.
+    /// Creates the interface `name`, or takes over a persistent one that nobody holds, with those of
+    /// the `wanted` offloads that the kernel has. `%d` at the end of the name lets the kernel choose
+    /// a number; [`name`](Self::name) tells which.
     ///
     /// # Errors
     /// See [`TunError`]; each tells what to do about it.
-    pub fn create(name: &str) -> Result<Self, TunError> {
+    pub fn create(name: &str, wanted: TunOffloads) -> Result<Self, TunError> {
         if !is_valid_name(name.strip_suffix("%d").unwrap_or(name)) {
             return Err(TunError::InvalidName(name.to_owned()));
         }
@@ -90,33 +114,41 @@ impl Tun {
             Some(libc::EPERM | libc::EACCES) => TunError::NotPermitted(error, name.to_owned()),
             _ => TunError::Other(error),
         })?;
-        let mut request = request(name);
-        request.ifr_ifru.ifru_flags = WANTED;
-        interface_ioctl("ioctl TUNSETIFF", fd.as_fd(), libc::TUNSETIFF, &mut request).map_err(
-            |error| match error.errno() {
+        let set = |flags| {
+            let mut request = request(name);
+            request.ifr_ifru.ifru_flags = flags;
+            interface_ioctl("ioctl TUNSETIFF", fd.as_fd(), libc::TUNSETIFF, &mut request)
+                .map(|()| name_of(&request))
+        };
+        let wants_header = wanted != TunOffloads::NONE;
+        let with_header = if wants_header { set(BARE | HEADER).ok() } else { None };
+        let has_header = with_header.is_some();
+        // Where the kernel's lookalikes know no header, the second error is the one that counts.
+        let name =
+            with_header.map_or_else(|| set(BARE), Ok).map_err(|error| match error.errno() {
                 Some(libc::EPERM) => TunError::NotPermitted(error, name.to_owned()),
                 Some(libc::EBUSY) => TunError::Busy(error, name.to_owned()),
                 Some(libc::EINVAL) => TunError::NotTun(error, name.to_owned()),
                 _ => TunError::Other(error),
-            },
-        )?;
-        let name = name_of(&request);
-        Ok(Self { fd, name })
+            })?;
+        let offloads = negotiate(fd.as_fd(), has_header, wanted)?;
+        Ok(Self { fd, name, has_header, offloads })
     }
 
-    /// Takes over a descriptor that another process, or an earlier one of ours, has attached. It
-    /// must have been made with IFF_NO_PI, which the kernel does not tell.
+    /// Takes over a descriptor that another process, or an earlier one of ours, has attached, with
+    /// those of the `wanted` offloads that are possible: none, if it was made without a virtio-net
+    /// header. It must have been made with IFF_NO_PI, which the kernel does not tell.
     ///
     /// # Errors
-    /// [`TunError::WrongKind`] for a TAP or a virtio-net header; `EBADFD` in
-    /// [`TunError::Other`] for one without an interface.
-    pub fn attach(fd: OwnedFd) -> Result<Self, TunError> {
+    /// [`TunError::WrongKind`] for a TAP; `EBADFD` in [`TunError::Other`] for one without an
+    /// interface.
+    pub fn attach(fd: OwnedFd, wanted: TunOffloads) -> Result<Self, TunError> {
         let mut request = request("");
         interface_ioctl("ioctl TUNGETIFF", fd.as_fd(), libc::TUNGETIFF, &mut request)?;
         let name = name_of(&request);
         // SAFETY: TUNGETIFF succeeded, so the kernel has written the flags member of the union.
         let flags = unsafe { request.ifr_ifru.ifru_flags };
-        if flags & COMPARED != WANTED & COMPARED {
+        if flags & COMPARED != BARE & COMPARED {
             return Err(TunError::WrongKind { name, flags: flags.cast_unsigned() });
         }
         let status = rustix::fs::fcntl_getfl(&fd).map_err(|e| SysError::new("fcntl F_GETFL", e))?;
@@ -124,14 +156,27 @@ impl Tun {
             .map_err(|e| SysError::new("fcntl F_SETFL", e))?;
         rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::CLOEXEC)
             .map_err(|e| SysError::new("fcntl F_SETFD", e))?;
-        Ok(Self { fd, name })
+        let has_header = flags & HEADER != 0;
+        let offloads = negotiate(fd.as_fd(), has_header, wanted)?;
+        Ok(Self { fd, name, has_header, offloads })
     }
 
     /// A second descriptor of the same queue, e.g. for the other direction's thread.
     pub fn try_clone(&self) -> Result<Self, SysError> {
         let fd = rustix::io::fcntl_dupfd_cloexec(&self.fd, 0)
             .map_err(|e| SysError::new("fcntl F_DUPFD", e))?;
-        Ok(Self { fd, name: self.name.clone() })
+        Ok(Self { fd, name: self.name.clone(), ..*self })
+    }
+
+    /// Bytes of virtio-net header in front of each packet, read and written: 0 or
+    /// [`VNET_HEADER_BYTES`].
+    pub fn header_bytes(&self) -> usize {
+        if self.has_header { VNET_HEADER_BYTES } else { 0 }
+    }
+
+    /// The super-packets that may cross.
+    pub fn offloads(&self) -> TunOffloads {
+        self.offloads
     }
 
     /// The name when the descriptor was opened; a later rename is told by
@@ -150,7 +195,7 @@ impl Tun {
         Ok(name_of(&request))
     }
 
-    /// Reads one packet into the front of `buffer`; `None` when none waits. A packet longer than
+    /// Reads one packet, its header first, into the front of `buffer`; `None` when none waits. A packet longer than
     /// the buffer is cut by the kernel, so give room for the interface's MTU.
     ///
     /// # Errors
@@ -171,7 +216,7 @@ impl Tun {
         }
     }
 
-    /// Writes one packet.
+    /// Writes one packet, its header first.
     ///
     /// # Errors
     /// [`is_tun_down`](SysError::is_tun_down) and [`is_packet_refused`](SysError::is_packet_refused)
@@ -218,13 +263,45 @@ pub fn is_valid_name(name: &str) -> bool {
 
 /// Flags of a TUN interface that gives bare packets. The constants fit: they are at most 0x1000.
 #[allow(clippy::cast_possible_truncation, reason = "IFF_TUN and IFF_NO_PI are below 0x8000")]
-const WANTED: libc::c_short = (libc::IFF_TUN | libc::IFF_NO_PI) as libc::c_short;
+const BARE: libc::c_short = (libc::IFF_TUN | libc::IFF_NO_PI) as libc::c_short;
 
-/// The flags that tell about the packet format and can be asked for. IFF_NO_PI cannot: TUNGETIFF
-/// answers IFF_NOFILTER, "no socket filter", in the same bit. [LNX drivers/net/tun.c:TUNGETIFF]
+/// The flag of one that has a virtio-net header before its packets.
+#[allow(clippy::cast_possible_truncation, reason = "IFF_VNET_HDR is below 0x8000")]
+const HEADER: libc::c_short = libc::IFF_VNET_HDR as libc::c_short;
+
+/// The flags that must be right and can be asked for. IFF_NO_PI cannot: TUNGETIFF answers
+/// IFF_NOFILTER, "no socket filter", in the same bit. [LNX drivers/net/tun.c:TUNGETIFF]
 #[allow(clippy::cast_possible_truncation, reason = "all are below 0x8000")]
-const COMPARED: libc::c_short =
-    (libc::IFF_TUN | libc::IFF_TAP | libc::IFF_VNET_HDR) as libc::c_short;
+const COMPARED: libc::c_short = (libc::IFF_TUN | libc::IFF_TAP) as libc::c_short;
+
+/// Agrees with the kernel on those of the `wanted` offloads that it has.
+fn negotiate(
+    fd: BorrowedFd<'_>,
+    has_header: bool,
+    wanted: TunOffloads,
+) -> Result<TunOffloads, SysError> {
+    if !has_header {
+        return Ok(TunOffloads::NONE);
+    }
+    let mut size = libc::c_int::try_from(VNET_HEADER_BYTES).unwrap_or(0);
+    // SAFETY: `fd` is open for the call; TUNSETVNETHDRSZ reads one int, to which `size` is an
+    // exclusive, initialised reference.
+    let set = unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETVNETHDRSZ, &raw mut size) };
+    check("ioctl TUNSETVNETHDRSZ", set)?;
+    let tries = [wanted, TunOffloads { udp: false, ..wanted }, TunOffloads::NONE];
+    let mut outcome = Ok(TunOffloads::NONE);
+    for offloads in tries {
+        // SAFETY: `fd` is open for the call; TUNSETOFFLOAD takes a number.
+        let set = unsafe {
+            libc::ioctl(fd.as_raw_fd(), libc::TUNSETOFFLOAD, libc::c_ulong::from(offloads.bits()))
+        };
+        outcome = check("ioctl TUNSETOFFLOAD", set).map(|_| offloads);
+        if outcome.is_ok() {
+            break;
+        }
+    }
+    outcome
+}
 
 fn open_device() -> Result<OwnedFd, SysError> {
     rustix::fs::open(DEVICE, OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty())

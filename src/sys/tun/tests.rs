@@ -6,6 +6,7 @@ use rustix::thread::CapabilitySet;
 use super::*;
 use crate::sys::poll::{Interest, Poller, Ready};
 use crate::sys::testing::{eventually, in_own_namespace, ip};
+use crate::sys::udp::{Receiver, RecvMeta, SendItem, Sender, UdpOffloads, UdpSockets};
 
 /// An IPv4 UDP datagram from 10.9.0.2 to `10.9.0.1:9`, without UDP checksum.
 fn packet(payload: u8) -> Vec<u8> {
@@ -25,7 +26,11 @@ fn ready_within(tun: &Tun, timeout: Duration) -> Option<Ready> {
 
 /// Creates an interface that is up and has 10.9.0.1/24.
 fn up(name: &str) -> Tun {
-    let tun = Tun::create(name).unwrap();
+    up_with(name, TunOffloads::NONE)
+}
+
+fn up_with(name: &str, wanted: TunOffloads) -> Tun {
+    let tun = Tun::create(name, wanted).unwrap();
     ip(&format!("address add 10.9.0.1/24 dev {name}"));
     // Else the kernel sends router solicitations, and tests count packets.
     std::fs::write(format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6"), "1").unwrap();
@@ -58,8 +63,8 @@ fn packets_written_reach_a_socket_and_packets_sent_there_are_read() {
 #[test]
 fn the_kernel_chooses_the_number_where_the_name_ends_in_percent_d() {
     in_own_namespace(|| {
-        let first = Tun::create("hw%d").unwrap();
-        let second = Tun::create("hw%d").unwrap();
+        let first = Tun::create("hw%d", TunOffloads::NONE).unwrap();
+        let second = Tun::create("hw%d", TunOffloads::NONE).unwrap();
         assert_eq!((first.name(), second.name()), ("hw0", "hw1"));
     });
 }
@@ -67,8 +72,8 @@ fn the_kernel_chooses_the_number_where_the_name_ends_in_percent_d() {
 #[test]
 fn an_interface_that_another_descriptor_holds_is_busy_and_the_error_names_it() {
     in_own_namespace(|| {
-        let _holder = Tun::create("hw0").unwrap();
-        let error = Tun::create("hw0").unwrap_err();
+        let _holder = Tun::create("hw0", TunOffloads::NONE).unwrap();
+        let error = Tun::create("hw0", TunOffloads::NONE).unwrap_err();
         assert!(matches!(error, TunError::Busy(_, _)), "{error:?}");
         assert!(error.to_string().contains("hw0 is in use"), "{error}");
     });
@@ -78,7 +83,7 @@ fn an_interface_that_another_descriptor_holds_is_busy_and_the_error_names_it() {
 fn an_interface_of_another_kind_under_the_name_is_told_apart() {
     in_own_namespace(|| {
         ip("link add hw0 type veth peer name hw1");
-        let error = Tun::create("hw0").unwrap_err();
+        let error = Tun::create("hw0", TunOffloads::NONE).unwrap_err();
         assert!(matches!(error, TunError::NotTun(_, _)), "{error:?}");
     });
 }
@@ -89,7 +94,7 @@ fn without_the_capability_the_error_says_which_is_missing() {
         let mut sets = rustix::thread::capabilities(None).unwrap();
         sets.effective -= CapabilitySet::NET_ADMIN;
         rustix::thread::set_capabilities(None, sets).unwrap();
-        let error = Tun::create("hw0").unwrap_err();
+        let error = Tun::create("hw0", TunOffloads::NONE).unwrap_err();
         assert!(matches!(error, TunError::NotPermitted(_, _)), "{error:?}");
         assert!(error.to_string().contains("CAP_NET_ADMIN"), "{error}");
     });
@@ -103,7 +108,7 @@ fn without_the_device_node_the_error_says_how_to_get_it() {
         // of its own and leaves descriptors alone.
         unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::FS) }.unwrap();
         rustix::process::chroot(empty.path()).unwrap();
-        let error = Tun::create("hw0").unwrap_err();
+        let error = Tun::create("hw0", TunOffloads::NONE).unwrap_err();
         assert!(matches!(error, TunError::NoDevice(_)), "{error:?}");
         assert!(error.to_string().contains("modprobe tun"), "{error}");
     });
@@ -159,7 +164,7 @@ fn an_inherited_descriptor_is_attached_and_told_its_name() {
         // Blocking and inheritable, as a supervisor may leave it.
         rustix::fs::fcntl_setfl(&fd, OFlags::RDWR).unwrap();
         rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::empty()).unwrap();
-        let tun = Tun::attach(fd).unwrap();
+        let tun = Tun::attach(fd, TunOffloads::NONE).unwrap();
         assert_eq!(tun.name(), "hw0");
         assert_eq!(tun.recv(&mut [0; 64]).unwrap(), None, "it does not block");
         ip("link set hw0 down");
@@ -167,27 +172,75 @@ fn an_inherited_descriptor_is_attached_and_told_its_name() {
         assert_eq!(tun.current_name().unwrap(), "hw1");
         drop(tun);
         // A process that another test has started in between holds a copy as long as it lives.
-        let is_gone = || Tun::create("hw1").is_ok();
+        let is_gone = || Tun::create("hw1", TunOffloads::NONE).is_ok();
         assert!(eventually(is_gone), "the last descriptor takes the interface with it");
     });
 }
 
 #[test]
-fn a_descriptor_of_frames_or_with_virtio_headers_is_refused() {
+fn a_descriptor_of_frames_is_refused() {
     in_own_namespace(|| {
-        for (name, flags) in [
-            ("tap0", libc::IFF_TAP | libc::IFF_NO_PI),
-            ("vnet0", libc::IFF_TUN | libc::IFF_NO_PI | libc::IFF_VNET_HDR),
+        let fd = open_device().unwrap();
+        let mut request = request("tap0");
+        request.ifr_ifru.ifru_flags = i16::try_from(libc::IFF_TAP | libc::IFF_NO_PI).unwrap();
+        interface_ioctl("ioctl TUNSETIFF", fd.as_fd(), libc::TUNSETIFF, &mut request).unwrap();
+        let error = Tun::attach(fd, TunOffloads::NONE).unwrap_err();
+        assert!(matches!(&error, TunError::WrongKind { name, .. } if name == "tap0"), "{error:?}");
+    });
+}
+
+#[test]
+fn with_offloads_a_message_to_be_cut_crosses_whole_with_its_header() {
+    in_own_namespace(|| {
+        let tun = up_with("hw0", TunOffloads::ALL);
+        assert_eq!((tun.header_bytes(), tun.offloads()), (10, TunOffloads::ALL));
+        let outbox = UdpSockets::bind(0, 0, UdpOffloads::ALL).unwrap();
+        let remote = "10.9.0.2:9".parse().unwrap();
+        let one = SendItem { remote, source: None, tos: 0, payload: &[7; 2500], stride: 1000 };
+        assert_eq!(outbox.send_batch(&mut Sender::new(1), [one]).sent, 3);
+        let mut buffer = [0; 4096];
+        let len = tun.recv(&mut buffer).unwrap().unwrap();
+        assert_eq!(len, 10 + 28 + 2500);
+        // Needs a checksum, UDP, segments of 1000 bytes.
+        assert_eq!((buffer[0], buffer[1], &buffer[4..6]), (1, 5, &1000_u16.to_ne_bytes()[..]));
+        // And back: the kernel cuts it, or hands it on whole to whoever can take it.
+        buffer[10 + 12..10 + 20].rotate_left(4);
+        let ports = 10 + 20;
+        buffer[ports..ports + 4].rotate_left(2);
+        let port = u16::from_be_bytes([buffer[ports + 2], buffer[ports + 3]]);
+        assert_eq!(port, outbox.local_port());
+        tun.send(&buffer[..len]).unwrap();
+        let mut payload = vec![0; 4096];
+        let mut metas = [RecvMeta::default()];
+        let mut receiver = Receiver::new(1);
+        let mut receive = || outbox.recv_batch(&mut receiver, [&mut payload[..]], &mut metas);
+        assert!(eventually(|| receive().unwrap() == 1));
+        assert_eq!((metas[0].len, metas[0].stride), (2500, 1000));
+    });
+}
+
+#[test]
+fn without_offloads_there_is_no_header() {
+    in_own_namespace(|| {
+        let tun = up_with("hw0", TunOffloads::NONE);
+        assert_eq!((tun.header_bytes(), tun.offloads()), (0, TunOffloads::NONE));
+        let tcp = TunOffloads { tcp: true, udp: false };
+        let tun = up_with("hw1", tcp);
+        assert_eq!((tun.header_bytes(), tun.offloads()), (10, tcp));
+    });
+}
+
+#[test]
+fn an_inherited_descriptor_tells_whether_it_has_headers() {
+    in_own_namespace(|| {
+        for (name, made, bytes, offloads) in [
+            ("hw0", TunOffloads::ALL, 10, TunOffloads::ALL),
+            ("hw1", TunOffloads::NONE, 0, TunOffloads::NONE),
         ] {
-            let fd = open_device().unwrap();
-            let mut request = request(name);
-            request.ifr_ifru.ifru_flags = i16::try_from(flags).unwrap();
-            interface_ioctl("ioctl TUNSETIFF", fd.as_fd(), libc::TUNSETIFF, &mut request).unwrap();
-            let error = Tun::attach(fd).unwrap_err();
-            assert!(
-                matches!(&error, TunError::WrongKind { name: n, .. } if n == name),
-                "{error:?}"
-            );
+            let created = Tun::create(name, made).unwrap();
+            let fd = rustix::io::fcntl_dupfd_cloexec(&created, 0).unwrap();
+            let tun = Tun::attach(fd, TunOffloads::ALL).unwrap();
+            assert_eq!((tun.header_bytes(), tun.offloads()), (bytes, offloads));
         }
     });
 }
@@ -195,7 +248,7 @@ fn a_descriptor_of_frames_or_with_virtio_headers_is_refused() {
 #[test]
 fn a_descriptor_that_is_no_tun_is_refused() {
     let file = std::fs::File::open("/dev/null").unwrap();
-    assert!(matches!(Tun::attach(file.into()), Err(TunError::Other(_))));
+    assert!(matches!(Tun::attach(file.into(), TunOffloads::NONE), Err(TunError::Other(_))));
 }
 
 #[test]
@@ -218,6 +271,9 @@ fn names_are_judged_as_the_kernel_judges_them() {
         ["", ".", "..", "a/b", "a:b", "a b", "a\tb", "a%d", "a\u{b}", "a\0", "sixteen-bytes-xy"]
     {
         assert!(!is_valid_name(invalid), "{invalid:?}");
-        assert!(invalid == "a%d" || matches!(Tun::create(invalid), Err(TunError::InvalidName(_))));
+        assert!(
+            invalid == "a%d"
+                || matches!(Tun::create(invalid, TunOffloads::NONE), Err(TunError::InvalidName(_)))
+        );
     }
 }

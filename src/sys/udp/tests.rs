@@ -4,7 +4,7 @@ use std::time::Duration;
 use super::*;
 use crate::sys::poll::{Interest, Poller};
 use crate::sys::testing::{eventually, in_own_namespace, ip};
-use crate::sys::tun::Tun;
+use crate::sys::tun::{Tun, TunOffloads};
 
 /// A socket pair's receiving side with owned memory, collecting what arrives.
 struct Inbox {
@@ -250,7 +250,7 @@ fn of_what_is_sent_as_datagrams_each_lost_one_is_told() {
 #[test]
 fn a_device_without_offloads_is_given_datagrams() {
     in_own_namespace(|| {
-        let tun = Tun::create("hw0").unwrap();
+        let tun = Tun::create("hw0", TunOffloads::NONE).unwrap();
         std::fs::write("/proc/sys/net/ipv6/conf/hw0/disable_ipv6", "1").unwrap();
         ip("address add 10.9.0.1/24 dev hw0");
         ip("link set hw0 up");
