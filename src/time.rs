@@ -85,11 +85,13 @@ impl TokenBucket {
 
     /// Takes a token, if there is one.
     pub fn take(&mut self, now: Instant) -> bool {
-        let earned = now.since(self.refilled).as_nanos() / self.interval.as_nanos().max(1);
+        let (passed, interval) = (nanos(now.since(self.refilled)), nanos(self.interval));
+        let earned = passed / interval.max(1);
         if earned > 0 {
             let earned = u32::try_from(earned).unwrap_or(u32::MAX);
             self.left = self.left.saturating_add(earned).min(self.burst);
-            self.refilled = now;
+            // What has passed of the next interval counts for it.
+            self.refilled = Instant(now.0 - passed % interval.max(1));
         }
         let taken = self.left > 0;
         self.left = self.left.saturating_sub(1);
@@ -108,7 +110,8 @@ mod tests {
         let taken = |bucket: &mut TokenBucket, now| (0..10).filter(|_| bucket.take(now)).count();
         assert_eq!(taken(&mut bucket, at(1000)), 3);
         assert_eq!(taken(&mut bucket, at(1009)), 0);
-        assert_eq!(taken(&mut bucket, at(1020)), 2);
+        assert_eq!(taken(&mut bucket, at(1025)), 2);
+        assert_eq!(taken(&mut bucket, at(1031)), 1, "nothing of an interval is lost");
         assert_eq!(taken(&mut bucket, at(500)), 0, "the clock went backwards");
         assert_eq!(taken(&mut bucket, at(9000)), 3, "never more than a burst");
     }

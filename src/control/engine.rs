@@ -183,7 +183,8 @@ async fn serve_until_stopped(
         let happening = tokio::select! {
             () = next_turn(&next) => Happening::LaneFilled,
             () = lane_ready.ready() => Happening::LaneFilled,
-            () = until(deadline), if deadline.is_some() => Happening::Deadline,
+            // While the shard catches up, nothing that is due would be done.
+            () = until(deadline), if !matches!(next, Next::AfterShard) => Happening::Deadline,
             Some(command) = requests.recv() => Happening::Request(command),
             () = links_ready.ready() => Happening::LinkChanged,
             () = deletion_ready.ready() => Happening::SocketTouched,

@@ -109,6 +109,8 @@ pub struct SentDatagram {
 struct DatagramState {
     waiting: VecDeque<(Received, Vec<u8>)>,
     sent: Vec<SentDatagram>,
+    /// How many datagrams each train had.
+    trains: Vec<usize>,
     /// Datagrams that may still be sent before the port refuses them; `None`: any number.
     room: Option<usize>,
     lost_source: Option<std::net::IpAddr>,
@@ -136,6 +138,11 @@ impl MemoryDatagramPort {
     /// Takes the datagrams that the shard has sent, oldest first.
     pub fn take_sent(&self) -> Vec<SentDatagram> {
         std::mem::take(&mut lock(&self.0).sent)
+    }
+
+    /// Takes the numbers of datagrams that the shard has sent together, oldest first.
+    pub fn take_trains(&self) -> Vec<usize> {
+        std::mem::take(&mut lock(&self.0).trains)
     }
 
     /// Refuses datagrams after `room` more; `None` takes any number.
@@ -182,6 +189,7 @@ impl DatagramPort for MemoryDatagramPort {
             return Err(gone("sendmmsg"));
         }
         for train in trains {
+            state.trains.push(train.count());
             let mut to = train.to();
             let local = to.local.map(|local| local.address);
             if local.is_some() && local == state.lost_source {

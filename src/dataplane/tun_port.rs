@@ -102,7 +102,11 @@ impl IpPort for TunPort {
 /// Writes one packet; false if the interface is down, or its queue is full, or it does not like the
 /// packet.
 fn deliver(tun: &Tun, pieces: &[IoSlice<'_>]) -> Result<bool, SysError> {
-    match tun.send_vectored(pieces) {
+    let sent = match pieces {
+        [whole] => tun.send(whole),
+        pieces => tun.send_vectored(pieces),
+    };
+    match sent {
         Ok(()) => Ok(true),
         Err(error) if error.is_tun_gone() => Err(error),
         Err(_) => Ok(false),

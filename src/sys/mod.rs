@@ -112,12 +112,19 @@ impl SysError {
     }
 
     /// The kernel would not cut a message into datagrams: it would do so for another path
-    /// (EMSGSIZE, or EINVAL in older kernels, where a segment does not fit the device), for none
-    /// ([`is_segmentation_impossible`](Self::is_segmentation_impossible)), or for a shorter queue
+    /// ([`is_path_too_narrow`](Self::is_path_too_narrow)), for none
+    /// ([`is_segmentation_impossible`](Self::is_segmentation_impossible)), or with a shorter queue
     /// (ENOBUFS). [LNX udp.c:udp_send_skb]
     pub fn is_segmentation_refused(&self) -> bool {
         self.is_segmentation_impossible()
-            || self.is_any(&[libc::EINVAL, libc::EMSGSIZE, libc::ENOBUFS])
+            || self.is_path_too_narrow()
+            || self.is_any(&[libc::ENOBUFS])
+    }
+
+    /// A datagram does not fit the device, so that it would have to be fragmented as well: EINVAL in
+    /// older kernels.
+    pub fn is_path_too_narrow(&self) -> bool {
+        self.is_any(&[libc::EMSGSIZE, libc::EINVAL])
     }
 
     /// The device cannot do checksums, without which the kernel cuts nothing.
@@ -197,5 +204,50 @@ pub(crate) mod testing {
         let complaint = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "ip {arguments}: {complaint}");
         String::from_utf8(output.stdout).expect("ip prints text")
+    }
+
+    /// Makes a system call fail for the calling thread, always or with that first argument: e.g.
+    /// `socket(AF_INET6, …)` with EAFNOSUPPORT, as in a kernel built without IPv6.
+    pub(crate) fn refuse_calls(
+        call: libc::c_long,
+        argument: Option<libc::c_int>,
+        errno: libc::c_int,
+    ) {
+        #[cfg(target_endian = "little")]
+        const FIRST_ARGUMENT: u32 = 16;
+        #[cfg(target_endian = "big")]
+        const FIRST_ARGUMENT: u32 = 20;
+        let op = |code: u32, jt, jf, k| libc::sock_filter {
+            code: u16::try_from(code).expect("fits"),
+            jt,
+            jf,
+            k,
+        };
+        let load = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
+        let jump_equal = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
+        let ret = libc::BPF_RET | libc::BPF_K;
+        let number = |n: i64| u32::try_from(n).expect("fits");
+        let errno = libc::SECCOMP_RET_ERRNO | u32::try_from(errno).expect("fits");
+        // Past the check of the argument, if any will do.
+        let any = u8::from(argument.is_none()) * 2;
+        let mut program = [
+            op(load, 0, 0, 0),
+            op(jump_equal, any, 3, number(call)),
+            op(load, 0, 0, FIRST_ARGUMENT),
+            op(jump_equal, 0, 1, u32::try_from(argument.unwrap_or(0)).expect("fits")),
+            op(ret, 0, 0, errno),
+            op(ret, 0, 0, libc::SECCOMP_RET_ALLOW),
+        ];
+        let filter = libc::sock_fprog {
+            len: u16::try_from(program.len()).expect("fits"),
+            filter: program.as_mut_ptr(),
+        };
+        // SAFETY: takes numbers only.
+        assert_eq!(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }, 0);
+        // SAFETY: the kernel copies the program, which outlives the call, and its header.
+        let set = unsafe {
+            libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const filter)
+        };
+        assert_eq!(set, 0, "{}", std::io::Error::last_os_error());
     }
 }

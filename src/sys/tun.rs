@@ -223,7 +223,13 @@ impl Tun {
     /// concern this packet only; [`is_would_block`](SysError::is_would_block) is rare (memory);
     /// [`is_tun_gone`](SysError::is_tun_gone) is the end.
     pub fn send(&self, packet: &[u8]) -> Result<(), SysError> {
-        self.send_vectored(&[IoSlice::new(packet)])
+        loop {
+            match rustix::io::write(&self.fd, packet) {
+                Ok(_) => return Ok(()),
+                Err(Errno::INTR) => {}
+                Err(e) => return Err(SysError::new("write tun", e)),
+            }
+        }
     }
 
     /// As [`send`](Self::send), gathered from several pieces.

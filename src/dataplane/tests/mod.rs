@@ -3,6 +3,7 @@
 mod devices;
 mod established;
 mod hostile;
+mod offload;
 mod sessions;
 mod thread;
 

@@ -9,7 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr::null_mut;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -129,7 +129,7 @@ impl UdpSockets {
                 continue;
             };
             let lane = &mut sender.lanes[family.lane()];
-            if count > 1 && self.segmentation.is_on(family) {
+            if count > 1 && self.segmentation.cuts(family, item.stride) {
                 lane.push(position, 0, &item, item.payload, true);
                 if lane.is_full() {
                     lane.flush(socket, &self.segmentation, &mut patience, &mut report);
@@ -154,23 +154,59 @@ impl UdpSockets {
     }
 }
 
-/// Whether the kernel cuts messages into datagrams (UDP_SEGMENT, Linux 4.18), for each family.
-///
-/// Ordering: relaxed; whoever reads it too early is told by the kernel.
+/// How long datagrams go one by one, if of a length that the kernel did not cut to: the path is too
+/// narrow for them, and a try costs a message's worth of calls.
+const NARROW_PATH_TIME: Duration = Duration::from_secs(1);
+
+/// What the kernel cuts into datagrams (UDP_SEGMENT, Linux 4.18), for each family.
 #[derive(Debug)]
-pub(super) struct Segmentation([AtomicBool; 2]);
+pub(super) struct Segmentation([Cutting; 2]);
+
+/// Ordering: relaxed; whoever reads too early is told by the kernel.
+#[derive(Debug)]
+struct Cutting {
+    is_on: AtomicBool,
+    /// Datagrams of so many bytes or more are not cut, until then (nanoseconds of the monotonic
+    /// clock). One number for all destinations: the wrong one costs time and no datagram.
+    limit: AtomicUsize,
+    until: AtomicU64,
+}
 
 impl Segmentation {
     pub(super) fn new(v4: bool, v6: bool) -> Self {
-        Self([AtomicBool::new(v4), AtomicBool::new(v6)])
+        Self([v4, v6].map(|is_on| Cutting {
+            is_on: AtomicBool::new(is_on),
+            limit: AtomicUsize::new(usize::MAX),
+            until: AtomicU64::new(0),
+        }))
     }
 
     pub(super) fn is_on(&self, family: Family) -> bool {
-        self.0[family.lane()].load(Ordering::Relaxed)
+        self.0[family.lane()].is_on.load(Ordering::Relaxed)
     }
 
-    fn switch_off(&self, family: Family) {
-        self.0[family.lane()].store(false, Ordering::Relaxed);
+    /// Whether messages of datagrams of `stride` bytes are worth a try.
+    pub(super) fn cuts(&self, family: Family, stride: usize) -> bool {
+        let Cutting { limit, until, .. } = &self.0[family.lane()];
+        if self.is_on(family) && stride >= limit.load(Ordering::Relaxed) {
+            if clock::now().mono < Instant::from_nanos(until.load(Ordering::Relaxed)) {
+                return false;
+            }
+            limit.store(usize::MAX, Ordering::Relaxed);
+        }
+        self.is_on(family)
+    }
+
+    /// Takes note that datagrams of `stride` bytes were not cut, and why.
+    fn refused(&self, family: Family, stride: usize, error: &SysError) {
+        let Cutting { is_on, limit, until } = &self.0[family.lane()];
+        if error.is_segmentation_impossible() {
+            is_on.store(false, Ordering::Relaxed);
+        } else if error.is_path_too_narrow() {
+            let end = clock::now().mono + NARROW_PATH_TIME;
+            until.store(end.as_nanos(), Ordering::Relaxed);
+            limit.store(stride, Ordering::Relaxed);
+        }
     }
 }
 
@@ -276,9 +312,7 @@ impl Lane {
                 Err(error) if error.is_interrupted() => {}
                 Err(error) if error.is_would_block() && patience.wait_writable(socket) => {}
                 Err(error) if error.is_segmentation_refused() && slot.is_segmented => {
-                    if error.is_segmentation_impossible() {
-                        segmentation.switch_off(Family::of(slot.remote));
-                    }
+                    segmentation.refused(Family::of(slot.remote), slot.stride, &error);
                     self.take_apart(at);
                 }
                 // The routing table chooses the source, and the datagram is tried again. [P-81]

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::sys::poll::{Interest, Poller};
-use crate::sys::testing::{eventually, in_own_namespace, ip};
+use crate::sys::testing::{eventually, in_own_namespace, ip, refuse_calls};
 use crate::sys::tun::{Tun, TunOffloads};
 
 /// A socket pair's receiving side with owned memory, collecting what arrives.
@@ -226,6 +226,10 @@ fn what_the_kernel_does_not_cut_is_sent_as_datagrams() {
         let report = outbox.send_batch(&mut Sender::new(8), items);
         assert_eq!((report.sent, report.failed.len()), (43, 0));
         assert!(outbox.offloads().segmentation, "it works for other paths");
+        assert!(
+            !outbox.segmentation.cuts(Family::V4, 1452)
+                && outbox.segmentation.cuts(Family::V4, 1000)
+        );
         let received = inbox.collect(41);
         let bytes: Vec<u8> = received.into_iter().flat_map(|(_, data)| data).collect();
         assert_eq!(bytes, [&long[..], &short, &long].concat());
@@ -272,7 +276,7 @@ fn a_device_without_offloads_is_given_datagrams() {
 fn an_input_output_error_ends_segmentation_for_that_family() {
     let sockets = std::thread::spawn(|| {
         let sockets = UdpSockets::bind(0, 0, UdpOffloads::ALL).unwrap();
-        refuse(libc::SYS_sendmmsg, None, libc::EIO);
+        refuse_calls(libc::SYS_sendmmsg, None, libc::EIO);
         let payload = run(5, 100, 50);
         let one = SendItem { stride: 100, ..item("127.0.0.1:9".parse().unwrap(), &payload) };
         let report = sockets.send_batch(&mut Sender::new(8), [one]);
@@ -370,7 +374,7 @@ fn trap_20_each_datagram_of_a_batch_keeps_its_own_ipv6_sender() {
 #[test]
 fn trap_21_a_host_without_ipv6_gets_ipv4_alone() {
     let sockets = std::thread::spawn(|| {
-        refuse(libc::SYS_socket, Some(libc::AF_INET6), libc::EAFNOSUPPORT);
+        refuse_calls(libc::SYS_socket, Some(libc::AF_INET6), libc::EAFNOSUPPORT);
         assert!(UdpSocket::bind("[::1]:0").is_err(), "the filter is in place");
         UdpSockets::bind(0, 0, UdpOffloads::ALL).unwrap()
     });
@@ -403,43 +407,6 @@ fn a_host_with_ipv6_disabled_still_talks_ipv4() {
         assert_eq!((report.sent, report.failed.len()), (1, 1));
         assert_eq!(inbox.collect(1)[0].1, [2]);
     });
-}
-
-/// Makes a system call fail for the calling thread, always or with that first argument: e.g.
-/// `socket(AF_INET6, …)` with EAFNOSUPPORT, as in a kernel built without IPv6.
-fn refuse(call: libc::c_long, argument: Option<libc::c_int>, errno: libc::c_int) {
-    #[cfg(target_endian = "little")]
-    const FIRST_ARGUMENT: u32 = 16;
-    #[cfg(target_endian = "big")]
-    const FIRST_ARGUMENT: u32 = 20;
-    let op =
-        |code: u32, jt, jf, k| libc::sock_filter { code: u16::try_from(code).unwrap(), jt, jf, k };
-    let load = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
-    let jump_equal = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
-    let ret = libc::BPF_RET | libc::BPF_K;
-    let number = |n: i64| u32::try_from(n).unwrap();
-    let errno = libc::SECCOMP_RET_ERRNO | u32::try_from(errno).unwrap();
-    // Past the check of the argument, if any will do.
-    let any = u8::from(argument.is_none()) * 2;
-    let mut program = [
-        op(load, 0, 0, 0),
-        op(jump_equal, any, 3, number(call)),
-        op(load, 0, 0, FIRST_ARGUMENT),
-        op(jump_equal, 0, 1, u32::try_from(argument.unwrap_or(0)).unwrap()),
-        op(ret, 0, 0, errno),
-        op(ret, 0, 0, libc::SECCOMP_RET_ALLOW),
-    ];
-    let filter = libc::sock_fprog {
-        len: u16::try_from(program.len()).unwrap(),
-        filter: program.as_mut_ptr(),
-    };
-    // SAFETY: takes numbers only.
-    assert_eq!(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }, 0);
-    // SAFETY: the kernel copies the program, which outlives the call, and its header.
-    let set = unsafe {
-        libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const filter)
-    };
-    assert_eq!(set, 0, "{}", std::io::Error::last_os_error());
 }
 
 /// Trap 28.
