@@ -30,7 +30,8 @@ use crate::proto::keypair::Sealer;
 use crate::proto::peer::PeerId;
 use crate::time::{Instant, TokenBucket};
 use crate::wire::icmp;
-use crate::wire::ip::{Ecn, IpHeader, udp_ports};
+use crate::wire::ip::{Ecn, IpHeader, udp_datagram};
+use crate::wire::message::{Message, classify};
 
 /// Replies in a burst, after a time without any. [RFC 4443 §2.4] [LNX icmp.rst:icmp_msgs_burst]
 const REPLY_BURST: u32 = 50;
@@ -221,14 +222,14 @@ impl Outbound {
             self.replies.unreachable(context.now.mono, packet);
             return Err(DropReason::NoEndpoint.into());
         };
-        if is_own_datagram(context, to, &header, packet) {
+        let sealer = usable(context.now.mono, path);
+        if is_own_datagram(context, to, sealer.as_deref(), &header, packet) {
             return Err(DropReason::RoutingLoop.into());
         }
         let mut packets = vnet
             .ok()
             .and_then(|vnet| Splitter::new(packet, &vnet).ok())
             .ok_or(DropReason::OutboundBadOffload)?;
-        let sealer = usable(context.now.mono, path);
         let others_wait = self.staged.has(path.peer);
         if let Some(sealer) = &sealer
             && !others_wait
@@ -289,11 +290,35 @@ impl Outbound {
 }
 
 /// Whether `packet` is a datagram that we have sent to `to` before. Sealed again, it would come
-/// back again, larger each time. Later fragments pass: what is made of them is caught when it
-/// returns.
-fn is_own_datagram(context: &Context<'_>, to: Endpoint, header: &IpHeader, packet: &[u8]) -> bool {
-    header.destination == to.remote.ip()
-        && udp_ports(packet) == Some((context.tables.listen_port(), to.remote.port()))
+/// back again, larger each time.
+///
+/// Another host may have a WireGuard of its own towards the same endpoint, on the same port: only
+/// the session tells whose a datagram is. Handshake messages do not name one. While there is a
+/// session they pass, as later fragments do, and what is made of them is caught when it returns;
+/// while there is none, nothing of another host could be sent either.
+fn is_own_datagram(
+    context: &Context<'_>,
+    to: Endpoint,
+    sealer: Option<&Sealer>,
+    header: &IpHeader,
+    packet: &[u8],
+) -> bool {
+    if header.destination != to.remote.ip() {
+        return false;
+    }
+    let Some(datagram) = udp_datagram(packet) else { return false };
+    if datagram.source_port != context.tables.listen_port()
+        || datagram.destination_port != to.remote.port()
+    {
+        return false;
+    }
+    match (classify(datagram.payload), sealer) {
+        (Some(Message::Transport { receiver, .. }), Some(sealer)) => {
+            receiver == sealer.remote_index().0
+        }
+        (Some(Message::Transport { .. }), None) | (None, _) => false,
+        (Some(_), sealer) => sealer.is_none(),
+    }
 }
 
 /// How a packet ended that was neither sent nor staged.

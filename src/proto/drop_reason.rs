@@ -114,7 +114,7 @@ drop_reasons! {
     // Outbound.
     /// A packet from the TUN device is not IP, or is shorter than its header says.
     OutboundNotIp "outbound_not_ip",
-    /// A datagram of our own came back: the host routes the endpoint into the tunnel. [LNX socket.c:send4]
+    /// A datagram of our own session, or of our handshake while there is none, came back: the host routes the endpoint into the tunnel. [LNX socket.c:send4]
     RoutingLoop "routing_loop",
     /// No peer has the destination among its allowed IPs. [WG §3]
     NoPeer "no_peer",

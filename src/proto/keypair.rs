@@ -145,6 +145,11 @@ impl Sealer {
             || self.counter.load(Ordering::Relaxed) > REKEY_AFTER_MESSAGES
     }
 
+    /// What the peer calls this session by: the receiver of every message that is sealed.
+    pub fn remote_index(&self) -> Index {
+        self.remote
+    }
+
     /// When the session began.
     pub fn born(&self) -> Instant {
         self.born

@@ -6,6 +6,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::wire::checksum;
+use crate::wire::transport::UDP_HEADER_BYTES;
 
 pub const IPV4_HEADER_BYTES: usize = 20;
 pub const IPV6_HEADER_BYTES: usize = 40;
@@ -112,11 +113,20 @@ impl IpHeader {
     }
 }
 
-/// The source and destination ports of a UDP packet, or of its first fragment.
+/// What a UDP packet, or its first fragment, carries, and between which ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UdpDatagram<'a> {
+    pub source_port: u16,
+    pub destination_port: u16,
+    /// As far as it is in the packet.
+    pub payload: &'a [u8],
+}
+
+/// Reads a UDP packet, or the first fragment of one.
 ///
 /// `None` for anything else. Of the IPv6 extension headers only the fragment header is known: it is
 /// the one that a host puts in front of its own datagrams.
-pub fn udp_ports(packet: &[u8]) -> Option<(u16, u16)> {
+pub fn udp_datagram(packet: &[u8]) -> Option<UdpDatagram<'_>> {
     let (protocol, fragment_offset, header_bytes) = match packet.first()? >> 4 {
         4 => {
             let header: &[u8; IPV4_HEADER_BYTES] = packet.first_chunk()?;
@@ -139,9 +149,15 @@ pub fn udp_ports(packet: &[u8]) -> Option<(u16, u16)> {
     if protocol != PROTOCOL_UDP || fragment_offset != 0 {
         return None;
     }
-    let (_, payload) = packet.split_at_checked(header_bytes)?;
-    let ports: &[u8; 4] = payload.first_chunk()?;
-    Some((u16::from_be_bytes([ports[0], ports[1]]), u16::from_be_bytes([ports[2], ports[3]])))
+    let (_, datagram) = packet.split_at_checked(header_bytes)?;
+    let (header, rest) = datagram.split_first_chunk::<UDP_HEADER_BYTES>()?;
+    let field = |at: usize| u16::from_be_bytes([header[at], header[at + 1]]);
+    let length = usize::from(field(4)).saturating_sub(UDP_HEADER_BYTES).min(rest.len());
+    Some(UdpDatagram {
+        source_port: field(0),
+        destination_port: field(2),
+        payload: &rest[..length],
+    })
 }
 
 /// Writes `ecn` into the header at the start of `packet`, and mends an IPv4 header checksum.
@@ -168,28 +184,33 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ports_are_those_of_udp_and_of_first_fragments_only() {
-        let mut v4 = [0; 28];
+    fn a_datagram_is_read_from_udp_and_from_first_fragments_only() {
+        fn read(packet: &[u8]) -> Option<(u16, u16, &[u8])> {
+            udp_datagram(packet)
+                .map(|found| (found.source_port, found.destination_port, found.payload))
+        }
+        let mut v4 = [0; 36];
         v4[0] = 0x46;
         v4[9] = PROTOCOL_UDP;
-        v4[24..28].copy_from_slice(&[1, 2, 3, 4]);
-        assert_eq!(udp_ports(&v4), Some((0x0102, 0x0304)), "behind options");
-        assert_eq!(udp_ports(&v4[..27]), None);
+        v4[24..35].copy_from_slice(&[1, 2, 3, 4, 0, 10, 0, 0, 8, 9, 10]);
+        assert_eq!(read(&v4), Some((0x0102, 0x0304, &[8, 9][..])), "behind options");
+        assert_eq!(read(&v4[..33]), Some((0x0102, 0x0304, &[8][..])), "cut");
+        assert_eq!(read(&v4[..31]), None);
         v4[7] = 1;
-        assert_eq!(udp_ports(&v4), None, "a later fragment");
-        let mut v6 = [0; 52];
+        assert_eq!(read(&v4), None, "a later fragment");
+        let mut v6 = [0; 58];
         v6[0] = 0x60;
         v6[6] = PROTOCOL_UDP;
-        v6[40..44].copy_from_slice(&[5, 6, 7, 8]);
-        assert_eq!(udp_ports(&v6), Some((0x0506, 0x0708)));
+        v6[40..50].copy_from_slice(&[5, 6, 7, 8, 0, 9, 0, 0, 7, 7]);
+        assert_eq!(read(&v6), Some((0x0506, 0x0708, &[7][..])));
         v6[6] = IPV6_FRAGMENT_HEADER;
         v6[40..48].copy_from_slice(&[PROTOCOL_UDP, 0, 0, 1, 0, 0, 0, 0]);
-        v6[48..52].copy_from_slice(&[1, 2, 3, 4]);
-        assert_eq!(udp_ports(&v6), Some((0x0102, 0x0304)), "more fragments follow");
+        v6[48..58].copy_from_slice(&[1, 2, 3, 4, 5, 220, 0, 0, 8, 9]);
+        assert_eq!(read(&v6), Some((0x0102, 0x0304, &[8, 9][..])), "more fragments follow");
         v6[43] = 9;
-        assert_eq!(udp_ports(&v6), None, "a later fragment");
+        assert_eq!(read(&v6), None, "a later fragment");
         v6[6] = 6;
-        assert_eq!(udp_ports(&v6), None, "TCP");
+        assert_eq!(read(&v6), None, "TCP");
     }
 
     fn v4(tos: u8) -> [u8; 28] {

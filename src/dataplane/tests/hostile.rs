@@ -229,19 +229,71 @@ fn trap_22_a_port_that_is_gone_stops_the_shard() {
     assert!(matches!(b.shard.turn(at(1)), Turn::Stopped(Stop::DatagramPortGone(_))));
 }
 
+/// A datagram from port 1001 of 10.0.1.1, as which `a` can be known in the tunnel, to its endpoint.
+fn looped(source: &str, payload: &[u8]) -> Vec<u8> {
+    let mut packet = packet(source, "10.0.2.9", 0, 28 + payload.len(), 0);
+    packet[20..22].copy_from_slice(&1001_u16.to_be_bytes());
+    packet[22..24].copy_from_slice(&1002_u16.to_be_bytes());
+    packet[24..26].copy_from_slice(&u16::try_from(8 + payload.len()).unwrap().to_be_bytes());
+    packet[28..].copy_from_slice(payload);
+    packet
+}
+
+/// Lets the host's routes lead the endpoint of `a` into the tunnel.
+fn misroute(a: &Node) {
+    a.reach("10.0.2.9:1002".parse().unwrap());
+    a.tables.set_listen_port(1001);
+}
+
+/// A message of that type with zeros in it.
+fn message(kind: u8, len: usize) -> Vec<u8> {
+    let mut bytes = vec![0; len];
+    bytes[0] = kind;
+    bytes
+}
+
 #[test]
 fn trap_a_routing_loop_through_our_own_tunnel_ends_at_its_first_turn() {
     let [mut a, _] = connected(at(0));
-    // An endpoint that the host's routes lead into the tunnel.
-    a.reach("10.0.2.9:1002".parse().unwrap());
-    a.tables.set_listen_port(1001);
-    let ports = |from: u16, to: u16| {
-        let mut packet = packet("10.0.1.1", "10.0.2.9", 0, 100, 1);
-        packet[20..22].copy_from_slice(&from.to_be_bytes());
-        packet[22..24].copy_from_slice(&to.to_be_bytes());
-        packet
-    };
-    assert!(a.send(at(1), &[ports(1001, 1002)]).is_empty());
+    misroute(&a);
+    let sent = a.send(at(1), &[there(100, 1)]);
+    assert!(a.send(at(1), &[looped("10.0.1.1", &sent[0].bytes)]).is_empty());
     assert_eq!(a.dropped(DropReason::RoutingLoop), 1);
-    assert_eq!(a.send(at(1), &[ports(1001, 53), ports(1003, 1002)]).len(), 2, "others pass");
+    // A handshake message says nothing of the session: it makes one turn more, inside of it.
+    let sent = a.send(at(1), &[looped("10.0.1.1", &message(1, 148))]);
+    assert_eq!(sent.len(), 1);
+    assert!(a.send(at(1), &[looped("10.0.1.1", &sent[0].bytes)]).is_empty());
+    assert_eq!(a.dropped(DropReason::RoutingLoop), 2);
+}
+
+#[test]
+fn trap_a_routing_loop_is_told_while_it_keeps_a_session_from_coming() {
+    let [mut a, _] = strangers();
+    misroute(&a);
+    for (kind, len) in [(1, 148), (2, 92), (3, 64)] {
+        assert!(a.send(at(1), &[looped("10.0.1.1", &message(kind, len))]).is_empty());
+    }
+    assert_eq!(a.dropped(DropReason::RoutingLoop), 3);
+    assert_eq!(a.sessions_wanted(), 0);
+    a.send(at(1), &[looped("10.0.1.1", &message(4, 96))]);
+    assert_eq!((a.dropped(DropReason::RoutingLoop), a.sessions_wanted()), (3, 1));
+}
+
+#[test]
+fn a_wireguard_behind_us_reaches_the_same_endpoint_from_the_same_port() {
+    let [mut a, _] = connected(at(0));
+    misroute(&a);
+    let mut data = message(4, 96);
+    data[4] = 23;
+    let packets = [message(1, 148), message(2, 92), data, message(9, 40)]
+        .map(|payload| looped("10.0.1.77", &payload));
+    assert_eq!(a.send(at(1), &packets).len(), 4);
+    // The index of our session, and nothing else of it.
+    let mut other = looped("10.0.1.1", &message(4, 96));
+    other[32] = 22;
+    let mut ports = [other.clone(), other.clone(), other];
+    ports[0][21] ^= 1;
+    ports[1][23] ^= 1;
+    assert_eq!(a.send(at(1), &ports).len(), 2, "other ports");
+    assert_eq!(a.dropped(DropReason::RoutingLoop), 1);
 }
