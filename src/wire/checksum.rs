@@ -32,15 +32,23 @@ impl Sum {
                 *lane += u128::from(u64::from_ne_bytes(*word));
             }
         }
+        let mut sum: u128 = lanes.into_iter().sum();
         let (words, rest) = rest.as_chunks::<8>();
-        for (lane, word) in lanes.iter_mut().zip(words) {
-            *lane += u128::from(u64::from_ne_bytes(*word));
+        for word in words {
+            sum += u128::from(u64::from_ne_bytes(*word));
         }
-        let mut last = [0; 8];
-        last[..rest.len()].copy_from_slice(rest);
-        let [a, b, c, d] = lanes;
-        let sum = a + b + c + d + u128::from(u64::from_ne_bytes(last));
-        let [low, high] = [sum & u128::from(u64::MAX), sum >> 64].map(|half| half as u64);
+        let (words, rest) = rest.as_chunks::<4>();
+        for word in words {
+            sum += u128::from(u32::from_ne_bytes(*word));
+        }
+        let (words, rest) = rest.as_chunks::<2>();
+        for word in words {
+            sum += u128::from(u16::from_ne_bytes(*word));
+        }
+        if let [high] = rest {
+            sum += u128::from(u16::from_ne_bytes([*high, 0]));
+        }
+        let [low, high] = [sum, sum >> 64].map(|half| half as u64);
         Self(self.0 + (low >> 32) + (low & 0xffff_ffff) + high)
     }
 
