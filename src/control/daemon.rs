@@ -6,18 +6,19 @@
 //! descriptors are those of `wireguard-go`: `WG_TUN_FD` and `WG_UAPI_FD`. The child stays on a
 //! [`Leash`] until its starter has done all that it wants to do.
 
-use std::fs::{DirBuilder, File};
+use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use super::engine::{self, EngineError};
+use super::run_folder;
 use super::uapi::client::{ClientError, UapiClient};
 use super::uapi::{SOCKET_DIRECTORY, is_interface_name, socket_path};
 use crate::sys::SysError;
+use crate::sys::pidfd;
 use crate::sys::process::{self, Detached, FIRST_INHERITED};
 use crate::sys::tun::{Tun, TunError, TunOffloads};
 
@@ -150,10 +151,13 @@ fn open_listener(interface: &str) -> Result<UnixListener, DaemonError> {
     if let Some(fd) = inherited(UAPI_FD)? {
         let listener = UnixListener::from(fd);
         let address = listener.local_addr().ok();
-        return if address.is_some_and(|address| address.as_pathname() == Some(&path)) {
-            Ok(listener)
-        } else {
-            Err(DaemonError::Inherited { variable: UAPI_FD })
+        if address.is_none_or(|address| address.as_pathname() != Some(&path)) {
+            return Err(DaemonError::Inherited { variable: UAPI_FD });
+        }
+        // `down` shall wait for this process, and not for the one that has started it.
+        return match pidfd::listen_again(&listener) {
+            Ok(()) => Ok(listener),
+            Err(SysError { source, .. }) => Err(DaemonError::Listen { path, source }),
         };
     }
     listen(interface, &path).map_err(|source| match source.kind() {
@@ -162,9 +166,10 @@ fn open_listener(interface: &str) -> Result<UnixListener, DaemonError> {
     })
 }
 
-/// Takes the place of a socket that nobody serves any more.
+/// Takes the place of a socket that nobody serves any more. The caller holds the TUN of that name,
+/// so that nobody else does the same.
 fn listen(interface: &str, path: &Path) -> io::Result<UnixListener> {
-    DirBuilder::new().recursive(true).mode(0o755).create(SOCKET_DIRECTORY)?;
+    run_folder::create(Path::new(SOCKET_DIRECTORY))?;
     // A client that connects between bind and listen, as `wg show` does with every socket it finds,
     // is refused, and `wg` removes what refuses it. Once we listen it stays.
     let bind = || -> io::Result<UnixListener> {

@@ -32,11 +32,16 @@ pub enum LifecycleError {
     Exists { interface: String },
     #[error("`{interface}' already exists: `hybridwg down {argument}` takes it down")]
     Running { interface: String, argument: String },
+    #[error("another `hybridwg up` or `down` of {interface} is at work")]
+    Busy { interface: String },
     #[error("cannot remove {} of a daemon that has ended", .socket.display())]
     LeftBehind { socket: PathBuf, source: io::Error },
     #[error("`{interface}' is not a WireGuard interface")]
     NotWireGuard { interface: String },
-    #[error("`{interface}' is not in this network namespace, though its daemon answers here")]
+    #[error(
+        "`{interface}' is not here, though its daemon answers: renamed or in another network \
+         namespace"
+    )]
     Elsewhere { interface: String },
     #[error(transparent)]
     Netlink(#[from] NetlinkError),

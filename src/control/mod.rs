@@ -15,5 +15,7 @@ pub mod mtu;
 pub mod netlink;
 pub mod resolve;
 pub mod routes;
+pub mod run_folder;
+pub mod starting;
 pub mod uapi;
 pub mod up;

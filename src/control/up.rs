@@ -3,7 +3,8 @@
 //! `up`: interface, PreUp, keys and peers, addresses, MTU and up, routes, PostUp. If a step fails,
 //! the interface is deleted, and everything on it with it; PreDown and PostDown are not run, and
 //! what hooks did is not undone. `down`: PreDown, delete the interface, PostDown. Where the last
-//! daemon has crashed, its socket is removed and PostDown run, by `down` or by the next `up`.
+//! daemon has crashed, or the last `up` was killed half-way, PostDown is run by `down` or by the
+//! next `up`.
 //!
 //! Must not read files or resolve names by itself: it is given a configuration that was understood
 //! and a resolver, which is asked after PreUp because that may bring up the network.
@@ -23,6 +24,7 @@ use crate::control::mtu;
 use crate::control::netlink::{Link, Netlink};
 use crate::control::resolve::Resolve;
 use crate::control::routes::{self, AddRoute};
+use crate::control::starting::{self, Note, NoteError};
 use crate::control::uapi::client::{ClientError, UapiClient, is_nobody};
 use crate::control::uapi::is_interface_name;
 
@@ -50,9 +52,16 @@ pub fn up(
     if netlink.link(interface)?.is_some() {
         return Err(present(interface, &file));
     }
+    // Dropped after the transaction, which takes back what was done.
+    let note = take_note(interface, console)?;
     let shell = Shell::for_hooks(&[&settings.pre_up, &settings.post_up], console);
+    let was_killed = note.as_ref().is_some_and(Note::was_left);
     if link::is_left_behind(&mut netlink, interface)? {
-        clean_up(interface, &settings.post_down, console, &mut netlink)?;
+        console.warn(&format!("the last daemon of {interface} ended without `hybridwg down`"));
+        clean_up(interface, &settings.post_down, console, &mut netlink);
+    } else if was_killed {
+        console.warn(&format!("the last `hybridwg up` of {interface} was killed half-way"));
+        clean_up(interface, &settings.post_down, console, &mut netlink);
     }
 
     let mut steps = Transaction::new(&mut netlink, console, interrupt);
@@ -105,25 +114,77 @@ pub fn down(
 ) -> Result<(), LifecycleError> {
     let settings = &config.interface;
     let mut netlink = Netlink::new();
-    let is_left_behind = link::is_left_behind(&mut netlink, interface)?;
-    // Also finds out, before a hook runs, whether this user may speak to it.
-    if !is_left_behind && !has_daemon(interface)? {
-        return Err(LifecycleError::NotWireGuard { interface: interface.to_owned() });
-    }
+    let is_there = netlink.link(interface)?.is_some();
+    let note = if is_there {
+        // Also finds out, before a hook runs, whether this user may speak to it.
+        if !has_daemon(interface)? {
+            return Err(LifecycleError::NotWireGuard { interface: interface.to_owned() });
+        }
+        None
+    } else {
+        take_what_is_left(interface, console, &mut netlink)?
+    };
     let shell = Shell::for_hooks(&[&settings.pre_down, &settings.post_down], console);
     let run = |key, hooks: &[String], console: &mut dyn Console, netlink: &mut Netlink| {
         hooks.iter().try_for_each(|hook| {
             run_hook(RunHook::new(key, hook, interface, shell), console, netlink)
         })
     };
-    if is_left_behind {
-        remove_socket(interface, console)?;
-    } else {
+    if is_there {
         run("PreDown", &settings.pre_down, console, &mut netlink)?;
         console.command(&delete_command(interface));
         link::delete(&mut netlink, interface)?;
     }
-    run("PostDown", &settings.post_down, console, &mut netlink)
+    run("PostDown", &settings.post_down, console, &mut netlink)?;
+    if note.is_none() && starting::is_noted(interface) {
+        // Of an `up` that was killed when all was done but this: nothing is left of it now.
+        drop(Note::take(interface));
+    }
+    Ok(())
+}
+
+/// Finds out whether a daemon that has crashed, or an `up` that was killed, has left work for
+/// `down`, although there is no interface of that name; removes the socket of such a daemon.
+///
+/// # Errors
+/// Nothing is left, the daemon lives and its interface is elsewhere, or an `up` is at work.
+fn take_what_is_left(
+    interface: &str,
+    console: &mut dyn Console,
+    netlink: &mut Netlink,
+) -> Result<Option<Note>, LifecycleError> {
+    let nothing = || LifecycleError::NotWireGuard { interface: interface.to_owned() };
+    let has_socket = link::is_left_behind(netlink, interface)?;
+    if !has_socket && has_daemon(interface)? {
+        return Err(LifecycleError::Elsewhere { interface: interface.to_owned() });
+    }
+    if !has_socket && !starting::is_noted(interface) {
+        return Err(nothing());
+    }
+    let note = take_note(interface, console)?;
+    if has_socket {
+        console.command(&link::remove_socket_command(interface));
+        link::remove_socket(interface)?;
+    } else if !note.as_ref().is_some_and(Note::was_left) {
+        return Err(nothing());
+    }
+    Ok(note)
+}
+
+/// Notes that hooks may run from now on. Without the note they are not cleaned up after if this
+/// process is killed, which is no reason not to run them.
+///
+/// # Errors
+/// [`LifecycleError::Busy`]
+fn take_note(interface: &str, console: &mut dyn Console) -> Result<Option<Note>, LifecycleError> {
+    match Note::take(interface) {
+        Ok(note) => Ok(Some(note)),
+        Err(NoteError::Held) => Err(LifecycleError::Busy { interface: interface.to_owned() }),
+        Err(NoteError::Failed { path, source }) => {
+            console.warn(&format!("cannot write {}: {source}", path.display()));
+            Ok(None)
+        }
+    }
 }
 
 /// Whether somebody serves the socket of the interface.
@@ -149,16 +210,17 @@ fn present(interface: &str, file: &Path) -> LifecycleError {
     LifecycleError::Running { interface, argument }
 }
 
-/// Does what `down` would have done after a daemon that has crashed: without this, what its PostUp
-/// hooks made would be made twice. A hook that fails is reported, as it may have run before.
+/// Does what `down` would have done after a crash: without this, what PreUp and PostUp hooks made
+/// would be made twice. A hook that fails is reported, as it may have run before.
+///
+/// The socket of a daemon that has crashed is left to [`AddInterface`], who can take its place and
+/// nobody else's.
 fn clean_up(
     interface: &str,
     post_down: &[String],
     console: &mut dyn Console,
     netlink: &mut Netlink,
-) -> Result<(), LifecycleError> {
-    console.warn(&format!("the last daemon of {interface} ended without `hybridwg down`"));
-    remove_socket(interface, console)?;
+) {
     let shell = Shell::for_hooks(&[post_down], console);
     for hook in post_down {
         let hook = RunHook::new("PostDown", hook, interface, shell);
@@ -166,12 +228,6 @@ fn clean_up(
             console.warn(&error.to_string());
         }
     }
-    Ok(())
-}
-
-fn remove_socket(interface: &str, console: &mut dyn Console) -> Result<(), LifecycleError> {
-    console.command(&link::remove_socket_command(interface));
-    link::remove_socket(interface)
 }
 
 fn run_hook(

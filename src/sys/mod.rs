@@ -18,6 +18,7 @@ pub mod inotify;
 pub mod interface;
 pub mod link_watch;
 pub mod netns;
+pub mod pidfd;
 pub mod poll;
 pub mod process;
 pub mod reactor;

@@ -100,7 +100,7 @@ fn config(extra: &str) -> String {
 /// Prints what a tunnel could have left, one thing a line; nothing on a clean host.
 const LEFTOVERS: &str = "ip -o link | grep -v ': lo:'; ip route; ip -6 route | grep -v ' dev lo '; \
                          ip rule | grep -v 'lookup \\(local\\|main\\|default\\)'; \
-                         ls /run/wireguard 2>/dev/null; pgrep -x hybridwg; true\n";
+                         ls /run/wireguard 2>/dev/null; ls /run/hybridwg 2>/dev/null; pgrep -x hybridwg; true\n";
 
 #[test]
 fn up_takes_its_steps_in_the_order_of_wg_quick_and_down_leaves_nothing() {
@@ -194,7 +194,97 @@ fn an_up_that_is_killed_half_way_leaves_no_device() {
          for i in $(seq 250); do pgrep -x hybridwg > /dev/null || break; sleep 0.02; done; \
          {LEFTOVERS}"
     ));
-    assert_eq!(outcome.out, "code 137\n", "{}", outcome.err);
+    assert_eq!(outcome.out, "code 137\nwg0.starting\n", "{}", outcome.err);
+}
+
+#[test]
+fn after_an_up_that_was_killed_up_and_down_clean_up_first() {
+    if skips(PROGRAMS) {
+        return;
+    }
+    let host = Host::new(&config(
+        "PreUp = ! test -e made-%i && touch made-%i && ls /run/hybridwg\nPreDown = echo PRE\n\
+         PostUp = if test -e trap; then rm trap; kill -9 $PPID; sleep 0.2; fi\n\
+         PostDown = rm made-%i; exit 3",
+    ));
+    let kill = "touch trap; ./hybridwg up ./wg0.conf; echo code $?; \
+                for i in $(seq 250); do pgrep -x hybridwg > /dev/null || break; sleep 0.02; done; ";
+    let outcome = host.run(&format!(
+        "{kill} hybridwg up ./wg0.conf; echo up $?; ls /run/hybridwg; \
+         sed -i 's/; exit 3//; s/PRE/down/' wg0.conf; hybridwg down ./wg0.conf; echo down $?; \
+         {kill} hybridwg down ./wg0.conf; echo down $?; hybridwg down ./wg0.conf; echo again $?; \
+         ls made-* 2>/dev/null; {LEFTOVERS}"
+    ));
+    assert_eq!(
+        outcome.out,
+        "wg0.starting\ncode 137\nwg0.starting\nup 0\ndown\ndown 0\n\
+         wg0.starting\ncode 137\ndown 0\nagain 1\n",
+        "{}",
+        outcome.err
+    );
+    let said = "Warning: the last `hybridwg up` of wg0 was killed half-way\n\
+                [#] rm made-wg0; exit 3\n\
+                Warning: PostDown failed (exit status: 3): rm made-wg0; exit 3\n\
+                [#] ip link add wg0 type tun\n";
+    assert!(outcome.err.contains(said), "{}", outcome.err);
+}
+
+#[test]
+fn of_two_ups_at_once_after_a_crash_one_does_the_work() {
+    if skips(PROGRAMS) {
+        return;
+    }
+    let host = Host::new(&config("PostDown = echo gone"));
+    let outcome = host.run(&format!(
+        "hybridwg up ./wg0.conf || exit 1; \
+         for i in $(seq 10); do \
+         kill -9 $(pgrep -x hybridwg); while pgrep -x hybridwg > /dev/null; do sleep 0.02; done; \
+         ./hybridwg up ./wg0.conf & one=$!; ./hybridwg up ./wg0.conf & \
+         wait $!; two=$?; wait $one; echo $(($? + two)) $(hybridwg show interfaces); done; \
+         hybridwg down ./wg0.conf; {LEFTOVERS}"
+    ));
+    assert_eq!(outcome.out, "gone\n1 wg0\n".repeat(10) + "gone\n", "{}", outcome.err);
+}
+
+#[test]
+fn down_returns_when_the_process_of_the_daemon_has_ended() {
+    if skips(PROGRAMS) {
+        return;
+    }
+    let host = Host::new(&config(""));
+    let outcome = host.run(&format!(
+        "for i in $(seq 20); do hybridwg up ./wg0.conf && hybridwg down ./wg0.conf || exit 1; \
+         pgrep -x hybridwg && ps -C hybridwg -o stat=; done; {LEFTOVERS}"
+    ));
+    outcome.assert_ok();
+    assert_eq!(outcome.out, "", "{}", outcome.err);
+}
+
+#[test]
+fn an_interface_that_was_renamed_is_told_before_a_hook_runs() {
+    if skips(PROGRAMS) {
+        return;
+    }
+    let host = Host::new(&config("PreDown = echo touched\nPostDown = echo touched"));
+    let outcome = host.run(
+        "hybridwg up ./wg0.conf || exit 1; ip link set wg0 down; ip link set wg0 name wg9; \
+         hybridwg down ./wg0.conf; echo code $?; ip -o link show wg9 | grep -c wg9",
+    );
+    assert_eq!(outcome.out, "code 1\n1\n", "{}", outcome.err);
+    let told = "hybridwg: `wg0' is not here, though its daemon answers: renamed or in another \
+                network namespace\n";
+    assert!(outcome.err.ends_with(told), "{}", outcome.err);
+}
+
+#[test]
+fn folders_below_run_can_be_read_by_all_whatever_the_umask_is() {
+    if skips(PROGRAMS) {
+        return;
+    }
+    let host = Host::new(&config("PreUp = stat -c %a /run/hybridwg"));
+    let outcome = host.run("umask 077; hybridwg up ./wg0.conf; stat -c %a /run/wireguard");
+    outcome.assert_ok();
+    assert_eq!(outcome.out, "755\n755\n");
 }
 
 #[test]
@@ -372,7 +462,7 @@ fn after_a_crash_up_and_down_clean_up_first() {
     ));
     assert_eq!(outcome.out, "up 0\nwg0\ndown 0\nagain 1\n", "{}", outcome.err);
     let said = "the last daemon of wg0 ended without `hybridwg down`\n\
-                [#] rm /var/run/wireguard/wg0.sock\n[#] rm made-wg0; exit 3\n\
+                [#] rm made-wg0; exit 3\n\
                 Warning: PostDown failed (exit status: 3): rm made-wg0; exit 3\n\
                 [#] ip link add wg0 type tun\n";
     assert!(outcome.err.contains(said), "{}", outcome.err);
