@@ -41,7 +41,17 @@ fn start_log() {
         ));
         DEFAULT_LEVEL
     });
-    fmt().with_max_level(level).with_writer(std::io::stderr).log_internal_errors(false).init();
+    // Whoever keeps a log in a file greps it.
+    fmt()
+        .with_max_level(level)
+        .with_ansi(message::is_watched() && !is_set("NO_COLOR"))
+        .with_writer(std::io::stderr)
+        .log_internal_errors(false)
+        .init();
+}
+
+fn is_set(variable: &str) -> bool {
+    std::env::var_os(variable).is_some_and(|value| !value.is_empty())
 }
 
 const DEFAULT_LEVEL: LevelFilter = LevelFilter::INFO;

@@ -3,6 +3,8 @@
 use crate::cli::file;
 use crate::cli::message::{Failure, Terminal};
 use crate::control::config::Written;
+use crate::control::link;
+use crate::control::uapi::client::UapiClient;
 use crate::control::up;
 
 /// Takes the interface of a configuration file down: its hooks, the interface, its daemon.
@@ -12,8 +14,17 @@ use crate::control::up;
 /// # Errors
 /// [`Failure::Usage`] if the file is not usable; otherwise what stood in the way.
 pub fn run(argument: &str) -> Result<(), Failure> {
+    let located = file::find(argument)?;
+    let interface = &located.interface;
     // What is odd about the file was told when it was brought up.
-    let (located, Written { config, .. }) = file::open(argument)?;
-    up::down(&located.interface, &config, &mut Terminal)?;
+    let Written { config, .. } = file::read(&located).map_err(|failure| {
+        // It may have got its faults since, and there shall be a way out.
+        if UapiClient::connect(interface).is_err() {
+            return failure;
+        }
+        let command = link::delete_command(interface);
+        failure.with_hint(format!("`{command}` takes {interface} down without its hooks"))
+    })?;
+    up::down(interface, &config, &mut Terminal)?;
     Ok(())
 }

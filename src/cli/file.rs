@@ -8,26 +8,31 @@ use anyhow::anyhow;
 use crate::cli::message::{self, Failure};
 use crate::control::config::{self, Config, DIRECTORY, LoadError, Located, Written};
 
-/// Finds and reads the file that `argument` means, and prints all its faults if it has some.
+/// Finds the file that `argument` means.
 ///
 /// # Errors
-/// [`Failure::Usage`] if there is no such file, it cannot be read, or it has faults.
-pub fn open(argument: &str) -> Result<(Located, Written), Failure> {
+/// [`Failure::Usage`] if there is no such file.
+pub fn find(argument: &str) -> Result<Located, Failure> {
     let located = config::locate(argument, &env::current_dir()?, Path::new(DIRECTORY))
         .map_err(Failure::usage)?;
     // A word can mean two places; the operator sees which one it was.
     if !argument.contains('/') {
         message::note(&format!("Using {}", located.path.display()));
     }
-    match config::load(&located.path) {
-        Ok(written) => Ok((located, written)),
-        Err(error) => {
-            if let LoadError::Faulty { errors, .. } = &error {
-                errors.iter().for_each(|fault| message::note(&fault.to_string()));
-            }
-            Err(Failure::usage(error))
+    Ok(located)
+}
+
+/// Reads a file, and prints all its faults if it has some.
+///
+/// # Errors
+/// [`Failure::Usage`] if it cannot be read, or has faults.
+pub fn read(located: &Located) -> Result<Written, Failure> {
+    config::load(&located.path).map_err(|error| {
+        if let LoadError::Faulty { errors, .. } = &error {
+            errors.iter().for_each(|fault| message::note(&fault.to_string()));
         }
-    }
+        Failure::usage(error)
+    })
 }
 
 /// Refuses a configuration that asks for more than this version does, naming all of it.

@@ -63,13 +63,18 @@ impl<E: std::error::Error + Send + Sync + 'static> From<E> for Failure {
 ///
 /// # Errors
 /// If standard output cannot be written to, unless it is a pipe that nobody reads any more.
-pub fn result(text: &str) -> io::Result<()> {
+pub fn result(text: &str) -> Result<(), Unwritten> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        outcome => outcome,
+        outcome => outcome.map_err(Unwritten),
     }
 }
+
+/// The result did not get out, as on a disk that is full.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write to standard output")]
+pub struct Unwritten(#[source] io::Error);
 
 /// A step that is about to be taken, in the form that scripts know from wg-quick.
 pub fn step(text: &str) {

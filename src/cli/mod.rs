@@ -15,15 +15,17 @@ pub mod up;
 
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::Parser;
 
 use self::args::{Arguments, Command};
 use self::message::Failure;
 use crate::sys::entropy::OsEntropy;
+use crate::sys::process;
 
 /// Runs the program. Wrong usage is mostly answered by clap, which ends the process with status 2.
 pub fn main() -> ExitCode {
-    match refuse_foreign_word().and_then(|()| dispatch(&Arguments::parse())) {
+    match refuse_foreign_word().and_then(|()| run(&Arguments::parse())) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             message::failure(&failure);
@@ -44,6 +46,23 @@ fn refuse_foreign_word() -> Result<(), Failure> {
         Some(meant) => Err(Failure::usage(anyhow::anyhow!("`{}` is no command", word.display()))
             .with_hint(format!("it is {meant}; `hybridwg help` lists the commands"))),
     }
+}
+
+fn run(arguments: &Arguments) -> Result<(), Failure> {
+    // Before a key is read. The demo maps the users of its namespace first, which the kernel
+    // refuses to a process whose memory is hidden.
+    if !matches!(arguments.command, Some(Command::Demo(_))) {
+        hide_memory()?;
+    }
+    dispatch(arguments)
+}
+
+/// Keeps keys out of core dumps and away from other processes of the same user.
+///
+/// # Errors
+/// The kernel refuses, which no known one does.
+fn hide_memory() -> Result<(), Failure> {
+    process::hide_memory().context("cannot keep the keys out of core dumps").map_err(Failure::run)
 }
 
 fn dispatch(arguments: &Arguments) -> Result<(), Failure> {

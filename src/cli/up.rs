@@ -13,7 +13,8 @@ use crate::control::up::{self, Up};
 /// [`Failure::Usage`] if the file is not usable; otherwise what stood in the way, after everything
 /// that was done has been taken back.
 pub fn run(argument: &str) -> Result<(), Failure> {
-    let (located, Written { config, warnings }) = file::open(argument)?;
+    let located = file::find(argument)?;
+    let Written { config, warnings } = file::read(&located)?;
     warnings.iter().for_each(|warning| message::warning(&warning.to_string()));
     file::refuse_unavailable(&located, &config)?;
     let interrupt = Interrupt::on_signals()?;

@@ -53,8 +53,6 @@ pub enum DaemonError {
         "the background process of {interface} ended at once (run `hybridwg -f {interface}` to see why)"
     )]
     Silent { interface: String, source: ClientError },
-    #[error("cannot keep the keys out of core dumps")]
-    Memory(#[source] SysError),
     #[error(transparent)]
     Engine(#[from] EngineError),
 }
@@ -130,7 +128,6 @@ pub fn run_foreground(interface: &str) -> Result<(), DaemonError> {
     let tun = open_tun(interface)?;
     let listener = open_listener(tun.name())?;
     let leash = inherited(LEASH_FD)?;
-    process::hide_memory().map_err(DaemonError::Memory)?;
     let path = socket_path(tun.name());
     Ok(engine::run(tun, listener, &path, leash)?)
 }

@@ -19,6 +19,7 @@ use std::thread;
 use anyhow::{Context, anyhow};
 
 use crate::cli::args::Demo;
+use crate::cli::hide_memory;
 use crate::cli::message::Failure;
 use crate::control::interrupt::Interrupt;
 use crate::sys::{SysError, sandbox};
@@ -62,6 +63,7 @@ fn outside() -> Result<(), Failure> {
 }
 
 fn inside(arguments: &Demo) -> Result<(), Failure> {
+    hide_memory()?;
     let interrupt = Interrupt::on_signals()?;
     let outside_gone = interrupt.clone();
     thread::Builder::new().name("lifeline".to_owned()).spawn(move || {

@@ -17,6 +17,7 @@ use zeroize::Zeroizing;
 use crate::cli::args;
 use crate::cli::message::{self, Failure};
 use crate::control::command::DeviceSnapshot;
+use crate::control::uapi::SOCKET_DIRECTORY;
 use crate::control::uapi::client::{self, ClientError, UapiClient};
 use crate::crypto::dh;
 use crate::crypto::key::PublicKey;
@@ -53,7 +54,7 @@ pub fn run(arguments: &args::Show) -> Result<(), Failure> {
         return interfaces(arguments);
     }
     let is_all = arguments.target == "all";
-    let names = if is_all { client::interfaces()? } else { vec![arguments.target.clone()] };
+    let names = if is_all { all()? } else { vec![arguments.target.clone()] };
     let mut shown = Vec::new();
     for interface in &names {
         match UapiClient::connect(interface).and_then(|mut client| client.get()) {
@@ -80,7 +81,7 @@ fn interfaces(arguments: &args::Show) -> Result<(), Failure> {
     if arguments.parameter.is_some() {
         return Err(Failure::usage(anyhow::anyhow!("`show interfaces` takes no parameter")));
     }
-    let names = client::interfaces()?;
+    let names = all()?;
     if arguments.json {
         return Ok(message::result(&format!("{}\n", serde_json::to_string(&names)?))?);
     }
@@ -88,6 +89,17 @@ fn interfaces(arguments: &args::Show) -> Result<(), Failure> {
         return Ok(());
     }
     Ok(message::result(&format!("{}\n", names.join(" ")))?)
+}
+
+/// # Errors
+/// If the folder of sockets cannot be read.
+fn all() -> Result<Vec<String>, Failure> {
+    client::interfaces().map_err(|error| {
+        let is_denied = error.kind() == std::io::ErrorKind::PermissionDenied;
+        let error = anyhow::Error::new(error).context(format!("cannot read {SOCKET_DIRECTORY}"));
+        let failure = Failure::run(error);
+        if is_denied { failure.with_hint("`sudo hybridwg show` may read it") } else { failure }
+    })
 }
 
 /// The cause alone: the interface is named before it.

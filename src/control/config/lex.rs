@@ -67,6 +67,11 @@ impl Section {
             Self::Peer => "Peer",
         }
     }
+
+    /// What may stand in it.
+    pub fn keys(self) -> impl Iterator<Item = Key> {
+        Key::ALL.iter().copied().filter(move |key| key.section() == self)
+    }
 }
 
 macro_rules! keys {

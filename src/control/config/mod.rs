@@ -83,7 +83,7 @@ impl fmt::Display for ConfigError {
 pub enum Problem {
     NotAPair { read: Read },
     NoEqualsSign,
-    UnknownKey { read: Read, nearest: Option<Key> },
+    UnknownKey { read: Read, nearest: Option<Key>, here: Option<Section> },
     UnknownSection { read: Read, nearest: Option<Section> },
     ReservedSection,
     ReservedComment,
@@ -101,10 +101,17 @@ impl fmt::Display for Problem {
                 write!(f, "read {read}, expected `Key = value` or `[Section]`")
             }
             Self::NoEqualsSign => f.write_str("there is no `=` between the key and its value"),
-            Self::UnknownKey { read, nearest: Some(key) } => {
+            Self::UnknownKey { read, nearest: Some(key), .. } => {
                 write!(f, "unknown key {read}, did you mean {}?", key.name())
             }
-            Self::UnknownKey { read, nearest: None } => write!(f, "unknown key {read}"),
+            Self::UnknownKey { read, nearest: None, here: Some(section) } => {
+                let keys: Vec<_> = section.keys().map(Key::name).collect();
+                let (name, keys) = (section.name(), keys.join(", "));
+                write!(f, "unknown key {read}, [{name}] takes {keys}")
+            }
+            Self::UnknownKey { read, nearest: None, here: None } => {
+                write!(f, "unknown key {read}")
+            }
             Self::UnknownSection { read, nearest: Some(section) } => {
                 write!(f, "unknown section {read}, did you mean [{}]?", section.name())
             }
@@ -210,6 +217,7 @@ impl fmt::Display for BadKey {
         match self {
             Self::Nothing => f.write_str("nothing"),
             Self::Placeholder => f.write_str("a placeholder"),
+            Self::Length(1) => write!(f, "1 character in place of {}", Self::LENGTH),
             Self::Length(length) => write!(f, "{length} characters in place of {}", Self::LENGTH),
             Self::NotBase64 => write!(f, "{} characters that are not a key", Self::LENGTH),
         }

@@ -140,7 +140,7 @@ impl Config {
     }
 
     /// What the file asks for and this version cannot do. `up` must refuse it: a key without its
-    /// effect is worse than no tunnel.
+    /// effect is worse than no tunnel. In the order of the lines.
     pub fn unavailable(&self) -> Vec<Unavailable> {
         let mut found = Vec::new();
         if let Some(dns) = self.interface.dns.first() {
@@ -164,6 +164,7 @@ impl Config {
                 what: "saving the configuration",
             });
         }
+        found.sort_by_key(|unavailable| unavailable.line);
         found
     }
 

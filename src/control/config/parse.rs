@@ -54,6 +54,17 @@ enum Place {
     Unknown,
 }
 
+impl Place {
+    /// If it is one that has keys.
+    const fn section(&self) -> Option<Section> {
+        match self {
+            Self::Interface => Some(Section::Interface),
+            Self::Peer(_) => Some(Section::Peer),
+            Self::Nowhere | Self::Unknown => None,
+        }
+    }
+}
+
 /// A `[Peer]` section whose key may still be to come.
 #[derive(Default)]
 struct Draft {
@@ -135,17 +146,18 @@ impl Parser<'_> {
                 return self.no_equals_sign(number, key);
             }
             if !matches!(self.place, Place::Unknown) {
-                let problem =
-                    Problem::UnknownKey { read: Read::of(name), nearest: Key::nearest(name) };
+                let here = self.place.section();
+                let (read, nearest) = (Read::of(name), Key::nearest(name));
+                let problem = Problem::UnknownKey { read, nearest, here };
                 self.fault(number, None, problem);
             }
             return;
         };
-        let here = match self.place {
-            Place::Interface => Section::Interface,
-            Place::Peer(_) => Section::Peer,
-            Place::Nowhere => return self.fault(number, Some(key), Problem::NoSection),
-            Place::Unknown => return,
+        let Some(here) = self.place.section() else {
+            if matches!(self.place, Place::Nowhere) {
+                self.fault(number, Some(key), Problem::NoSection);
+            }
+            return;
         };
         if here != key.section() {
             return self.fault(number, Some(key), Problem::WrongSection { here });

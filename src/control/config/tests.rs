@@ -101,9 +101,20 @@ fn wq_08_an_unknown_key_is_refused_and_the_likely_one_named() {
         ("KeepAlive = 5", ""),
     ] {
         let key = line.split(' ').next().unwrap();
-        let question = if meant.is_empty() { "" } else { &format!(", did you mean {meant}?") };
+        let question = if meant.is_empty() {
+            ", [Interface] takes PrivateKey, ListenPort, FwMark, Address, DNS, MTU, Table, \
+             SaveConfig, PreUp, PostUp, PreDown, PostDown"
+        } else {
+            &format!(", did you mean {meant}?")
+        };
         assert_eq!(interface_fault(line), format!("t.conf:2: unknown key {key:?}{question}"));
     }
+    assert_eq!(
+        peer_fault("Colour = red"),
+        "t.conf:3: unknown key \"Colour\", [Peer] takes PublicKey, PresharedKey, AllowedIPs, \
+         Endpoint, PersistentKeepalive"
+    );
+    assert_eq!(faults("Colour = red\n"), ["t.conf:1: unknown key \"Colour\""]);
 }
 
 #[test]
@@ -178,6 +189,7 @@ fn a_placeholder_and_a_key_of_the_wrong_length_are_told_apart_and_never_shown() 
     for (value, told) in [
         (&KEY[..43], "43 characters in place of 44"),
         (&KEY[..20], "20 characters in place of 44"),
+        ("x", "1 character in place of 44"),
         (&format!("{KEY}{KEY}"), "88 characters in place of 44"),
         (&KEY.replace('=', "A"), "44 characters that are not a key"),
         (&KEY.replace('Y', "_"), "44 characters that are not a key"),
@@ -574,7 +586,7 @@ fn what_this_version_cannot_do_is_listed_and_nothing_else() {
     assert_eq!(lines(&format!("[Interface]\nTable = off\n{routes}")), []);
     assert_eq!(
         lines(&format!("[Interface]\nTable = 5\nDNS = 10.0.0.1\nSaveConfig = true\n{routes}")),
-        [(3, Key::Dns), (2, Key::Table), (4, Key::SaveConfig)]
+        [(2, Key::Table), (3, Key::Dns), (4, Key::SaveConfig)]
     );
     assert_eq!(lines("[Interface]\nTable = auto\nSaveConfig = false\nMTU = 1400\n"), []);
     let told = good("[Interface]\nDNS = 1.1.1.1\n").unavailable()[0].to_string();

@@ -541,6 +541,90 @@ fn a_bare_interface_is_told_on_a_terminal_alone_and_a_log_level_nobody_knows_is_
 }
 
 #[test]
+fn a_log_in_a_file_has_no_colours_and_one_on_a_terminal_has() {
+    if skips(&["unshare", "mount", "ip", "bash", "pgrep", "script", "grep"]) {
+        return;
+    }
+    let host = Host::new("");
+    host.write(
+        "session",
+        "./hybridwg -f $1 $2 & until [ -S /run/wireguard/$1.sock ]; do sleep 0.02; \
+         kill -0 $! || exit 1; done; ip link delete $1; wait",
+    );
+    let outcome = host.run(
+        "bash session wg0 2> log; LOG_LEVEL=verbose ./hybridwg wg1 2>> log; \
+         ip link delete wg1; while pgrep -x hybridwg > /dev/null; do sleep 0.02; done; \
+         grep -c 'device started' log; grep -c $'\\e' log; \
+         script -qec 'bash session wg2' /dev/null | grep -c $'\\e.*device started'; \
+         NO_COLOR=1 script -qec 'bash session wg3' /dev/null | grep -c $'\\e'",
+    );
+    assert_eq!(outcome.out, "2\n0\n1\n0\n", "{}", outcome.err);
+}
+
+#[test]
+fn a_folder_of_sockets_that_may_not_be_read_is_named_with_a_way_out() {
+    if skips(&["unshare", "mount", "ip", "bash", "setpriv"]) {
+        return;
+    }
+    let host = Host::new(&config(""));
+    let outcome = host.run(
+        "hybridwg up ./wg0.conf 2> /dev/null || exit 1; chmod 700 /run/wireguard; \
+         for words in show 'show interfaces'; do \
+         setpriv --reuid=65534 --regid=65534 --clear-groups ./hybridwg $words; echo code $?; done",
+    );
+    assert_eq!(outcome.out, "code 1\ncode 1\n");
+    let told = "hybridwg: cannot read /var/run/wireguard: Permission denied (os error 13)\n\
+                hint: `sudo hybridwg show` may read it\n";
+    assert_eq!(outcome.err, told.repeat(2));
+}
+
+#[test]
+fn the_memory_of_every_command_is_hidden_before_it_reads_a_key() {
+    if skips(&["unshare", "mount", "ip", "bash", "setpriv", "mkfifo", "stat"]) {
+        return;
+    }
+    let host = Host::new("");
+    // What belongs to a process whose memory is hidden belongs to root.
+    let outcome = host.run(
+        "mkfifo -m 666 in.conf; for words in pubkey 'up ./in.conf' 'down ./in.conf'; do \
+         exec 3<> in.conf; \
+         setpriv --reuid=65534 --regid=65534 --clear-groups ./hybridwg $words < in.conf & \
+         for i in $(seq 250); do [ $(cat /proc/$!/comm) = hybridwg ] && \
+         [ $(stat -c %u /proc/$!/environ) = 0 ] && echo hidden && break; sleep 0.02; done; \
+         kill $!; wait $! 2> /dev/null; exec 3>&-; done",
+    );
+    assert_eq!(outcome.out, "hidden\nhidden\nhidden\n", "{}", outcome.err);
+}
+
+#[test]
+fn a_file_that_got_a_fault_meanwhile_is_refused_by_down_with_a_way_out() {
+    if skips(PROGRAMS) {
+        return;
+    }
+    let host = Host::new(&config("PreDown = echo touched"));
+    let outcome = host.run(&format!(
+        "hybridwg down ./wg0.conf; hybridwg up ./wg0.conf || exit 1; echo nonsense >> wg0.conf; \
+         hybridwg down ./wg0.conf; echo code $?; ip link delete dev wg0; \
+         while pgrep -x hybridwg > /dev/null; do sleep 0.02; done; \
+         hybridwg down ./wg0.conf; echo code $?; {LEFTOVERS}"
+    ));
+    assert_eq!(outcome.out, "code 2\ncode 2\n", "{}", outcome.err);
+    let hint = "hint: `ip link delete dev wg0` takes wg0 down without its hooks\n";
+    assert_eq!(outcome.err.matches(hint).count(), 1, "{}", outcome.err);
+}
+
+#[test]
+fn a_result_that_cannot_be_written_is_told_as_such() {
+    if skips(PROGRAMS) {
+        return;
+    }
+    let outcome = Host::new("").run("hybridwg genkey > /dev/full; echo code $?");
+    assert_eq!(outcome.out, "code 1\n");
+    let told = "hybridwg: cannot write to standard output: No space left on device (os error 28)\n";
+    assert_eq!(outcome.err, told);
+}
+
+#[test]
 fn a_key_whose_action_is_missing_is_refused_before_anything_is_touched() {
     if skips(PROGRAMS) {
         return;
