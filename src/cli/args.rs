@@ -7,6 +7,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::control::settings::{Offload, Offloads, Settings};
+
 /// WireGuard tunnels in userspace.
 #[derive(Debug, Parser)]
 #[command(name = "hybridwg", version, args_conflicts_with_subcommands = true)]
@@ -48,12 +50,35 @@ pub struct Daemon {
     /// Stay in the foreground
     #[arg(short, long, requires = "interface")]
     pub foreground: bool,
+
+    #[command(flatten)]
+    pub device: Device,
+}
+
+/// How a device runs.
+#[derive(Clone, Debug, Args)]
+pub struct Device {
+    /// Do without offloads: tso and uso of the TUN device, gso and gro of the UDP sockets
+    #[arg(long, value_name = "OFFLOAD,…", value_delimiter = ',', value_parser = offload)]
+    pub disable: Vec<Offload>,
+}
+
+impl Device {
+    pub fn settings(&self) -> Settings {
+        let all = Offloads::ALL;
+        Settings { offloads: self.disable.iter().fold(all, |left, &one| left.with(one, false)) }
+    }
+}
+
+fn offload(name: &str) -> Result<Offload, String> {
+    let names = Offload::ALL.map(Offload::name).join(", ");
+    name.parse().map_err(|()| format!("it can be {names}"))
 }
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Bring up a tunnel from its configuration file
-    Up(Tunnel),
+    Up(Up),
     /// Take down a tunnel
     Down(Tunnel),
     /// Show the state of interfaces, as `wg show` does
@@ -66,6 +91,15 @@ pub enum Command {
     Pubkey,
     /// Run a hub and a client on this machine and show what passes between them
     Demo(Demo),
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct Up {
+    #[command(flatten)]
+    pub tunnel: Tunnel,
+
+    #[command(flatten)]
+    pub device: Device,
 }
 
 #[derive(Clone, Debug, Args)]
@@ -139,6 +173,17 @@ mod tests {
             assert_eq!(read.daemon.interface.as_deref(), Some("wg0"));
             assert_eq!(read.daemon.foreground, arguments.len() == 2);
         }
+    }
+
+    #[test]
+    fn offloads_are_disabled_by_name_for_a_daemon_and_for_up() {
+        let daemon = read(&["--disable", "gro,tso", "wg0"]).unwrap().daemon.device.settings();
+        assert_eq!(daemon.offloads.to_string(), "uso,gso");
+        let Some(Command::Up(up)) = read(&["up", "wg0", "--disable=uso"]).unwrap().command else {
+            panic!("no up");
+        };
+        assert_eq!(up.device.settings().offloads.to_string(), "tso,gso,gro");
+        assert_eq!(read(&["--disable", "lro", "wg0"]).unwrap_err(), ErrorKind::ValueValidation);
     }
 
     #[test]

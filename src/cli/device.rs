@@ -18,9 +18,9 @@ pub fn run(arguments: &Daemon) -> Result<(), Failure> {
     };
     if arguments.foreground || daemon::is_foreground_requested() {
         start_log();
-        daemon::run_foreground(interface)?;
+        daemon::run_foreground(interface, arguments.device.settings())?;
     } else {
-        daemon::spawn_daemon(interface)?.release()?;
+        daemon::spawn_daemon(interface, arguments.device.settings())?.release()?;
         // A mistyped command would look as if it had worked. Scripts are not disturbed.
         if message::is_watched() {
             message::note(&format!(

@@ -72,7 +72,7 @@ fn dispatch(arguments: &Arguments) -> Result<(), Failure> {
         Some(Command::Genpsk) => key::genpsk(&mut OsEntropy),
         Some(Command::Pubkey) => key::pubkey(),
         Some(Command::Down(tunnel)) => down::run(&tunnel.config),
-        Some(Command::Up(tunnel)) => up::run(&tunnel.config),
+        Some(Command::Up(arguments)) => up::run(arguments),
         Some(Command::Demo(arguments)) => demo::run(arguments),
         None => device::run(&arguments.daemon),
     }

@@ -1,5 +1,6 @@
 //! `hybridwg up FILE|NAME`.
 
+use crate::cli::args;
 use crate::cli::file;
 use crate::cli::message::{self, Failure, Terminal};
 use crate::control::config::Written;
@@ -12,8 +13,8 @@ use crate::control::up::{self, Up};
 /// # Errors
 /// [`Failure::Usage`] if the file is not usable; otherwise what stood in the way, after everything
 /// that was done has been taken back.
-pub fn run(argument: &str) -> Result<(), Failure> {
-    let located = file::find(argument)?;
+pub fn run(arguments: &args::Up) -> Result<(), Failure> {
+    let located = file::find(&arguments.tunnel.config)?;
     let Written { config, warnings } = file::read(&located)?;
     warnings.iter().for_each(|warning| message::warning(&warning.to_string()));
     file::refuse_unavailable(&located, &config)?;
@@ -24,6 +25,7 @@ pub fn run(argument: &str) -> Result<(), Failure> {
         interface: &located.interface,
         file: located.path,
         config: &config,
+        device: arguments.device.settings(),
         resolve: Box::new(move |host, port| {
             resolve(host, port, retries, &mut Terminal, &interrupt_resolving)
         }),

@@ -15,12 +15,13 @@ use std::process::Stdio;
 
 use super::engine::{self, EngineError};
 use super::run_folder;
+use super::settings::Settings;
 use super::uapi::client::{ClientError, UapiClient};
 use super::uapi::{SOCKET_DIRECTORY, is_interface_name, socket_path};
 use crate::sys::SysError;
 use crate::sys::pidfd;
 use crate::sys::process::{self, Detached, FIRST_INHERITED};
-use crate::sys::tun::{Tun, TunError, TunOffloads};
+use crate::sys::tun::{Tun, TunError};
 
 const TUN_FD: &str = "WG_TUN_FD";
 const UAPI_FD: &str = "WG_UAPI_FD";
@@ -84,8 +85,8 @@ impl Leash {
 ///
 /// # Errors
 /// The TUN or the socket cannot be had, or the child ends early.
-pub fn spawn_daemon(interface: &str) -> Result<Leash, DaemonError> {
-    let tun = open_tun(interface)?;
+pub fn spawn_daemon(interface: &str, settings: Settings) -> Result<Leash, DaemonError> {
+    let tun = open_tun(interface, settings)?;
     let name = tun.name().to_owned();
     let listener = open_listener(&name)?;
     let failed = |source| {
@@ -95,7 +96,8 @@ pub fn spawn_daemon(interface: &str) -> Result<Leash, DaemonError> {
     let (held, leash) = process::pipe().map_err(failed)?;
     let stderr =
         if std::env::var_os(LOG_LEVEL).is_some() { Stdio::inherit() } else { Stdio::null() };
-    let spawned = Detached::new(["-f".into(), "--".into(), name.clone().into()])
+    let arguments = ["-f".into()].into_iter().chain(settings.arguments());
+    let spawned = Detached::new(arguments.chain(["--".into(), name.clone().into()]))
         .map(|child| {
             child
                 .env(FOREGROUND, "1")
@@ -124,22 +126,22 @@ pub fn spawn_daemon(interface: &str) -> Result<Leash, DaemonError> {
 ///
 /// # Errors
 /// The TUN or the socket cannot be had, or the device fails.
-pub fn run_foreground(interface: &str) -> Result<(), DaemonError> {
-    let tun = open_tun(interface)?;
+pub fn run_foreground(interface: &str, settings: Settings) -> Result<(), DaemonError> {
+    let tun = open_tun(interface, settings)?;
     let listener = open_listener(tun.name())?;
     let leash = inherited(LEASH_FD)?;
     let path = socket_path(tun.name());
-    Ok(engine::run(tun, listener, &path, leash)?)
+    Ok(engine::run(tun, listener, &path, leash, settings)?)
 }
 
 /// The kernel takes more names than the socket's clients do.
-fn open_tun(interface: &str) -> Result<Tun, DaemonError> {
+fn open_tun(interface: &str, settings: Settings) -> Result<Tun, DaemonError> {
     if !is_interface_name(interface.strip_suffix("%d").unwrap_or(interface)) {
         return Err(DaemonError::Name { interface: interface.to_owned() });
     }
     Ok(match inherited(TUN_FD)? {
-        Some(fd) => Tun::attach(fd, TunOffloads::ALL)?,
-        None => Tun::create(interface, TunOffloads::ALL)?,
+        Some(fd) => Tun::attach(fd, settings.offloads.tun)?,
+        None => Tun::create(interface, settings.offloads.tun)?,
     })
 }
 

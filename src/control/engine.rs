@@ -22,6 +22,7 @@ use tracing::{debug, info, warn};
 
 use super::command::{DeviceSnapshot, PeerSnapshot, SetRequest};
 use super::netlink::Netlink;
+use super::settings::{Offloads, Settings, Status};
 use super::uapi::Errno;
 use super::uapi::server::{self, Command};
 use crate::dataplane::Stop;
@@ -39,8 +40,8 @@ use crate::sys::inotify::DeletionWatch;
 use crate::sys::link_watch::LinkWatch;
 use crate::sys::poll::Waker;
 use crate::sys::reactor::Readable;
-use crate::sys::tun::Tun;
-use crate::sys::udp::{UdpOffloads, UdpSockets};
+use crate::sys::tun::{Tun, TunOffloads};
+use crate::sys::udp::UdpSockets;
 use crate::time::{Instant, Now, TokenBucket};
 
 /// Handshake messages dealt with before deadlines and requests are looked at again.
@@ -83,6 +84,9 @@ struct Engine {
     sockets: Arc<UdpSockets>,
     fwmark: u32,
     interface: String,
+    settings: Settings,
+    /// Those that the kernel has agreed to.
+    tun_offloads: TunOffloads,
     /// For lines that anybody can provoke.
     log: TokenBucket,
 }
@@ -119,6 +123,7 @@ pub fn run(
     listener: UnixListener,
     socket: &Path,
     leash: Option<OwnedFd>,
+    settings: Settings,
 ) -> Result<(), EngineError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
@@ -127,7 +132,7 @@ pub fn run(
         .map_err(EngineError::Start)?;
     runtime.block_on(async {
         let leash = leash.map(Receiver::from_owned_fd).transpose().map_err(EngineError::Start)?;
-        serve(tun, listener, socket, leash).await
+        serve(tun, listener, socket, leash, settings).await
     })
 }
 
@@ -136,9 +141,10 @@ async fn serve(
     listener: UnixListener,
     socket: &Path,
     leash: Option<Receiver>,
+    settings: Settings,
 ) -> Result<(), EngineError> {
     let deletion = DeletionWatch::new(socket).map_err(EngineError::Watch)?;
-    let outcome = serve_until_stopped(tun, listener, &deletion, leash).await;
+    let outcome = serve_until_stopped(tun, listener, &deletion, leash, settings).await;
     // While the runtime still listens: nobody can take the socket for abandoned and put his own in
     // its place before ours is gone.
     if deletion.is_still_there().unwrap_or(false) {
@@ -152,6 +158,7 @@ async fn serve_until_stopped(
     listener: UnixListener,
     deletion: &DeletionWatch,
     leash: Option<Receiver>,
+    settings: Settings,
 ) -> Result<(), EngineError> {
     // Watched first, so that a change while we start is not missed.
     let links = LinkWatch::open().map_err(EngineError::Watch)?;
@@ -164,7 +171,7 @@ async fn serve_until_stopped(
     let mut abandoned = pin!(abandoned(leash));
 
     let control = tun.try_clone().map_err(EngineError::Watch)?;
-    let (mut engine, shard) = Engine::start(tun)?;
+    let (mut engine, shard) = Engine::start(tun, settings)?;
     let ring = Arc::clone(&waker);
     engine.lane.set_waker(move || ring.wake());
     let lane_ready = readable(&*waker)?;
@@ -172,7 +179,12 @@ async fn serve_until_stopped(
 
     let (sender, mut requests) = mpsc::channel(REQUESTS);
     server::serve(listener, sender).map_err(EngineError::Start)?;
-    info!(interface = engine.interface, port = engine.sockets.local_port(), "device started");
+    info!(
+        interface = engine.interface,
+        port = engine.sockets.local_port(),
+        offloads = %engine.status().offloads,
+        "device started"
+    );
 
     let outcome = loop {
         let next = match engine.turn() {
@@ -228,8 +240,8 @@ async fn serve_until_stopped(
 }
 
 impl Engine {
-    fn start(tun: Tun) -> Result<(Self, ShardThread), EngineError> {
-        let engine = Self::new(tun.name().to_owned())?;
+    fn start(tun: Tun, settings: Settings) -> Result<(Self, ShardThread), EngineError> {
+        let engine = Self::new(tun.name().to_owned(), tun.offloads(), settings)?;
         let shard = Shard::new(
             Box::new(TunPort::new(tun)),
             Box::new(UdpPort::new(Arc::clone(&engine.sockets))),
@@ -242,9 +254,13 @@ impl Engine {
     }
 
     /// An engine whose shard is still to be started.
-    fn new(interface: String) -> Result<Self, EngineError> {
-        let sockets =
-            Arc::new(UdpSockets::bind(0, 0, UdpOffloads::ALL).map_err(EngineError::Sockets)?);
+    fn new(
+        interface: String,
+        tun_offloads: TunOffloads,
+        settings: Settings,
+    ) -> Result<Self, EngineError> {
+        let sockets = UdpSockets::bind(0, 0, settings.offloads.udp);
+        let sockets = Arc::new(sockets.map_err(EngineError::Sockets)?);
         let tables = Arc::new(Tables::new());
         tables.set_listen_port(sockets.local_port());
         Ok(Self {
@@ -256,6 +272,8 @@ impl Engine {
             sockets,
             fwmark: 0,
             interface,
+            settings,
+            tun_offloads,
             log: TokenBucket::new(LOG_BURST, LOG_INTERVAL),
         })
     }
@@ -328,11 +346,18 @@ impl Engine {
             Command::Get(answer) => {
                 let _ = answer.send(self.get());
             }
+            Command::Status(answer) => {
+                let _ = answer.send(self.status());
+            }
             Command::Set(request, answer) => {
                 let outcome = self.set(request);
                 let _ = answer.send(outcome);
             }
         }
+    }
+
+    fn status(&self) -> Status {
+        Status { offloads: Offloads { tun: self.tun_offloads, udp: self.sockets.offloads() } }
     }
 
     /// Carries out a change. What can fail comes first, so that a refused request changes nothing;
@@ -370,8 +395,8 @@ impl Engine {
 
     /// Opens the sockets anew; sessions stay. [P-84]
     fn rebind(&mut self, port: u16, mark: u32) -> Result<(), Errno> {
-        let sockets =
-            UdpSockets::bind(port, mark, UdpOffloads::ALL).map_err(|error| refused(&error))?;
+        let sockets = UdpSockets::bind(port, mark, self.settings.offloads.udp)
+            .map_err(|error| refused(&error))?;
         self.sockets = Arc::new(sockets);
         self.tables.set_listen_port(self.sockets.local_port());
         let port = UdpPort::new(Arc::clone(&self.sockets));
@@ -503,7 +528,8 @@ mod tests {
     #[test]
     fn nothing_is_left_in_the_lane_when_the_engine_waits() {
         const ROUNDS: u32 = 20_000;
-        let mut engine = Engine::new("hwgtest0".to_owned()).unwrap();
+        let mut engine =
+            Engine::new("hwgtest0".to_owned(), TunOffloads::ALL, Settings::default()).unwrap();
         let waker = Arc::new(Waker::new().unwrap());
         let ring = Arc::clone(&waker);
         engine.lane.set_waker(move || ring.wake());

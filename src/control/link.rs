@@ -14,6 +14,7 @@ use crate::control::interrupt::Interrupt;
 use crate::control::lifecycle::{LifecycleError, Step};
 use crate::control::netlink::{Link, Netlink, family_flag};
 use crate::control::resolve::Resolve;
+use crate::control::settings::Settings;
 use crate::control::uapi::client::UapiClient;
 use crate::control::uapi::{Errno, socket_path};
 use crate::sys::clock;
@@ -23,12 +24,13 @@ use crate::sys::pidfd::Watched;
 #[derive(Debug)]
 pub struct AddInterface {
     interface: String,
+    settings: Settings,
     leash: Option<Leash>,
 }
 
 impl AddInterface {
-    pub fn new(interface: &str) -> Self {
-        Self { interface: interface.to_owned(), leash: None }
+    pub fn new(interface: &str, settings: Settings) -> Self {
+        Self { interface: interface.to_owned(), settings, leash: None }
     }
 
     fn failed(&self, source: DaemonError) -> LifecycleError {
@@ -42,8 +44,8 @@ impl Step for AddInterface {
     }
 
     fn apply(&mut self, _: &mut Netlink) -> Result<(), LifecycleError> {
-        let leash = spawn_daemon(&self.interface).map_err(|source| self.failed(source))?;
-        self.leash = Some(leash);
+        let leash = spawn_daemon(&self.interface, self.settings);
+        self.leash = Some(leash.map_err(|source| self.failed(source))?);
         Ok(())
     }
 

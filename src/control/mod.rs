@@ -16,6 +16,7 @@ pub mod netlink;
 pub mod resolve;
 pub mod routes;
 pub mod run_folder;
+pub mod settings;
 pub mod starting;
 pub mod uapi;
 pub mod up;

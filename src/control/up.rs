@@ -24,6 +24,7 @@ use crate::control::mtu;
 use crate::control::netlink::{Link, Netlink};
 use crate::control::resolve::Resolve;
 use crate::control::routes::{self, AddRoute};
+use crate::control::settings::Settings;
 use crate::control::starting::{self, Note, NoteError};
 use crate::control::uapi::client::{ClientError, UapiClient, is_nobody};
 use crate::control::uapi::is_interface_name;
@@ -35,6 +36,7 @@ pub struct Up<'a> {
     pub file: PathBuf,
     pub config: &'a Config,
     pub resolve: Resolve,
+    pub device: Settings,
 }
 
 /// Brings the interface up, or leaves the host as it was.
@@ -46,7 +48,7 @@ pub fn up(
     console: &mut dyn Console,
     interrupt: &Interrupt,
 ) -> Result<(), LifecycleError> {
-    let Up { interface, file, config, resolve } = plan;
+    let Up { interface, file, config, resolve, device } = plan;
     let settings = &config.interface;
     let mut netlink = Netlink::new();
     if netlink.link(interface)?.is_some() {
@@ -65,7 +67,7 @@ pub fn up(
     }
 
     let mut steps = Transaction::new(&mut netlink, console, interrupt);
-    steps.apply(AddInterface::new(interface))?;
+    steps.apply(AddInterface::new(interface, device))?;
     for hook in &settings.pre_up {
         steps.apply(RunHook::new("PreUp", hook, interface, shell))?;
     }

@@ -25,6 +25,7 @@ use crate::control::interrupt::Interrupt;
 use crate::control::lifecycle::{Console, LifecycleError};
 use crate::control::netlink::{Netlink, NetlinkError};
 use crate::control::resolve::ResolveError;
+use crate::control::settings::Settings;
 use crate::control::up::{self, Up};
 use crate::sys::clock;
 use crate::sys::echo::EchoSocket;
@@ -95,6 +96,7 @@ impl Side {
             interface: self.name,
             file: PathBuf::from(format!("{}.conf", self.name)),
             config: &self.config,
+            device: Settings::default(),
             resolve: Box::new(|host, port| {
                 let reason = "only addresses of the cable can be reached".to_owned();
                 Err(ResolveError::Failed { host: host.to_owned(), port, reason })

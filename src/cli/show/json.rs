@@ -7,6 +7,7 @@
 //!     "name": "wg0",
 //!     "public_key": "base64", "private_key": "base64, or (hidden)",
 //!     "listen_port": 51820, "fwmark": null,
+//!     "offloads": ["tso", "uso", "gso", "gro"],
 //!     "peers": [ {
 //!       "public_key": "base64", "preshared_key": "base64, or (hidden)",
 //!       "endpoint": "192.0.2.1:51820", "allowed_ips": ["10.10.0.0/24"],
@@ -37,6 +38,7 @@ struct Interface<'a> {
     private_key: Option<Secret>,
     listen_port: Option<u16>,
     fwmark: Option<u32>,
+    offloads: Option<Vec<&'static str>>,
     peers: Vec<Peer>,
 }
 
@@ -77,6 +79,7 @@ fn interface(shown: &Shown, style: Style) -> Interface<'_> {
         private_key: private_key.map(|key| secret(key, style)),
         listen_port: Some(device.listen_port).filter(|&port| port != 0),
         fwmark: Some(device.fwmark).filter(|&mark| mark != 0),
+        offloads: shown.status.map(|status| status.offloads.names().collect()),
         peers: device.peers.iter().map(|snapshot| peer(snapshot, style)).collect(),
     }
 }

@@ -17,6 +17,7 @@ use zeroize::Zeroizing;
 use crate::cli::args;
 use crate::cli::message::{self, Failure};
 use crate::control::command::DeviceSnapshot;
+use crate::control::settings::Status;
 use crate::control::uapi::SOCKET_DIRECTORY;
 use crate::control::uapi::client::{self, ClientError, UapiClient};
 use crate::crypto::dh;
@@ -36,6 +37,8 @@ struct Style {
 struct Shown {
     interface: String,
     device: DeviceSnapshot,
+    /// Of a device of our own.
+    status: Option<Status>,
 }
 
 impl Shown {
@@ -57,8 +60,14 @@ pub fn run(arguments: &args::Show) -> Result<(), Failure> {
     let names = if is_all { all()? } else { vec![arguments.target.clone()] };
     let mut shown = Vec::new();
     for interface in &names {
-        match UapiClient::connect(interface).and_then(|mut client| client.get()) {
-            Ok(device) => shown.push(Shown { interface: interface.clone(), device }),
+        let asked = UapiClient::connect(interface).and_then(|mut client| {
+            let device = client.get()?;
+            Ok((device, client.status().ok()))
+        });
+        match asked {
+            Ok((device, status)) => {
+                shown.push(Shown { interface: interface.clone(), device, status });
+            }
             Err(error) => message::inaccessible(interface, &reason(&error)),
         }
     }

@@ -1,4 +1,5 @@
-//! The text for people. Its form is that of wg(8), byte for byte.
+//! The text for people. Its form is that of wg(8), byte for byte, but for a line about offloads where
+//! the device is one of ours.
 
 use std::fmt::{self, Write};
 
@@ -6,6 +7,7 @@ use zeroize::Zeroizing;
 
 use super::{Shown, Style, Text, endpoint_text};
 use crate::control::command::PeerSnapshot;
+use crate::control::settings::Status;
 use crate::time::Wall;
 
 const RESET: &str = "\x1b[0m";
@@ -47,6 +49,11 @@ impl Page {
         }
         if device.fwmark != 0 {
             self.field("fwmark", &format!("{:#x}", device.fwmark));
+        }
+        if let Some(Status { offloads }) = shown.status {
+            let names: Vec<_> = offloads.names().collect();
+            let text = if names.is_empty() { "(none)".to_owned() } else { names.join(", ") };
+            self.field("offloads", &text);
         }
         let mut peers: Vec<&PeerSnapshot> = device.peers.iter().collect();
         peers.sort_by_key(|peer| std::cmp::Reverse(peer.last_handshake));

@@ -3,6 +3,7 @@
 use super::{Shown, Style, json, pretty, table};
 use crate::cli::args::Parameter;
 use crate::control::command::{DeviceSnapshot, PeerSnapshot};
+use crate::control::settings::{Offloads, Status};
 use crate::crypto::key::{PresharedKey, PrivateKey, PublicKey};
 use crate::time::Wall;
 
@@ -35,12 +36,12 @@ fn full() -> Shown {
         fwmark: 0xca6c,
         peers: vec![peer(OLD), busy],
     };
-    Shown { interface: "wg0".to_owned(), device }
+    Shown { interface: "wg0".to_owned(), device, status: None }
 }
 
 fn bare() -> Shown {
     let device = DeviceSnapshot { peers: vec![peer(OLD)], ..DeviceSnapshot::default() };
-    Shown { interface: "wg1".to_owned(), device }
+    Shown { interface: "wg1".to_owned(), device, status: None }
 }
 
 fn plain(shown: &[Shown]) -> String {
@@ -50,7 +51,7 @@ fn plain(shown: &[Shown]) -> String {
 /// The value that one peer's line has.
 fn line_of(label: &str, peer: PeerSnapshot) -> Option<String> {
     let device = DeviceSnapshot { peers: vec![peer], ..DeviceSnapshot::default() };
-    let text = plain(&[Shown { interface: "wg0".to_owned(), device }]);
+    let text = plain(&[Shown { interface: "wg0".to_owned(), device, status: None }]);
     text.lines().find_map(|line| Some(line.strip_prefix(&format!("  {label}: "))?.to_owned()))
 }
 
@@ -69,6 +70,22 @@ fn wg_03_people_see_the_newest_peer_first_and_no_secrets() {
              peer: {OLD}\n  allowed ips: (none)\n"
         )
     );
+}
+
+#[test]
+fn a_device_of_our_own_tells_its_offloads() {
+    let mut shown = bare();
+    for (offloads, text, names) in [
+        (Offloads::ALL, "tso, uso, gso, gro", r#"["tso","uso","gso","gro"]"#),
+        (Offloads::NONE, "(none)", "[]"),
+    ] {
+        shown.status = Some(Status { offloads });
+        let told = plain(std::slice::from_ref(&shown));
+        assert!(told.starts_with(&format!("interface: wg1\n  offloads: {text}\n")), "{told}");
+        let json = json::render(std::slice::from_ref(&shown), Style::default()).unwrap();
+        let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(json["interfaces"][0]["offloads"].to_string(), names);
+    }
 }
 
 #[test]
@@ -200,11 +217,11 @@ fn wg_15_json_has_every_value_and_hides_keys_unless_asked() {
     let expected = serde_json::json!({ "interfaces": [
         {
             "name": "wg0", "public_key": PUBLIC, "private_key": "(hidden)",
-            "listen_port": 51820, "fwmark": 0xca6c, "peers": peers
+            "listen_port": 51820, "fwmark": 0xca6c, "offloads": null, "peers": peers
         },
         {
             "name": "wg1", "public_key": null, "private_key": null,
-            "listen_port": null, "fwmark": null, "peers": [peers[0]]
+            "listen_port": null, "fwmark": null, "offloads": null, "peers": [peers[0]]
         }
     ] });
     assert_eq!(hidden, expected);

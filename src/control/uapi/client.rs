@@ -14,8 +14,10 @@ use std::time::Duration;
 use zeroize::{Zeroize, Zeroizing};
 
 use super::get::{GetParser, ReplyError, errno_of};
+use super::status::{self, StatusParser};
 use super::{Errno, MAX_LINE_BYTES, SOCKET_DIRECTORY, is_interface_name, set};
 use crate::control::command::{DeviceSnapshot, SetRequest};
+use crate::control::settings::Status;
 
 /// How long a device may be silent before it counts as hung. Binding a port, or taking 100,000
 /// peers, takes less.
@@ -99,6 +101,16 @@ impl UapiClient {
         self.send("get=1\n\n")?;
         let mut parser = GetParser::default();
         self.receive(|_, line| parser.line(line))
+    }
+
+    /// Asks for what a device of our own says about itself.
+    ///
+    /// # Errors
+    /// As [`Self::get`]. Other implementations hang up, and the client is of no further use.
+    pub fn status(&mut self) -> Result<Status, ClientError> {
+        self.send(status::REQUEST)?;
+        let mut parser = StatusParser::default();
+        self.receive(|number, line| parser.line(number, line))
     }
 
     /// Asks for a change, which is done as a whole or not at all by our own device.

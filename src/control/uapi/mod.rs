@@ -4,6 +4,7 @@
 //! - [`request`] cuts a byte stream into requests, line by line, with bounded memory.
 //! - [`set`] is the text of a change, both ways.
 //! - [`get`] is the text of a state, both ways.
+//! - [`status`] is an operation of our own, of which other implementations know nothing.
 //! - [`client`] is the blocking client; the server loop belongs to the engine.
 //!
 //! Guarantees: a request is complete and well-formed before anybody sees it, so that it is carried
@@ -18,6 +19,7 @@ pub mod get;
 pub mod request;
 pub mod server;
 pub mod set;
+pub mod status;
 
 #[cfg(test)]
 mod tests;

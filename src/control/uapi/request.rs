@@ -15,6 +15,8 @@ use crate::control::command::SetRequest;
 pub enum Request {
     Get,
     Set(SetRequest),
+    /// Of our own.
+    Status,
     /// Answer with the errno. Nothing of the request may be carried out.
     Refused(Operation, Fault),
     /// Not a UAPI client, or an operation of a later version: answer and close the connection, for
@@ -48,6 +50,7 @@ enum State {
     Operation,
     Get,
     Set(Box<SetParser>),
+    Status,
     Refused(Operation, Fault),
     Closed,
 }
@@ -116,6 +119,7 @@ impl RequestReader {
                 self.state = match line {
                     b"get=1" => State::Get,
                     b"set=1" => State::Set(Box::default()),
+                    b"status=1" => State::Status,
                     _ => {
                         let errno =
                             if line.contains(&b'=') { Errno::INVALID } else { Errno::PROTOCOL };
@@ -125,16 +129,19 @@ impl RequestReader {
                 };
             }
             State::Closed => {}
-            State::Get | State::Set(_) | State::Refused(..) if line.is_empty() => {
+            State::Get | State::Set(_) | State::Status | State::Refused(..) if line.is_empty() => {
                 let request = match std::mem::replace(&mut self.state, State::Operation) {
                     State::Set(parser) => Request::Set(parser.finish()),
                     State::Refused(operation, fault) => Request::Refused(operation, fault),
+                    State::Status => Request::Status,
                     State::Get | State::Operation | State::Closed => Request::Get,
                 };
                 (self.line, self.bytes) = (0, 0);
                 each(request);
             }
-            State::Get => self.refuse(Errno::INVALID, "a get takes no further lines"),
+            State::Get | State::Status => {
+                self.refuse(Errno::INVALID, "a get takes no further lines");
+            }
             State::Set(parser) => {
                 if let Err((errno, reason)) = parser.line(line) {
                     self.refuse(errno, reason);
@@ -147,7 +154,7 @@ impl RequestReader {
     /// Only the first fault of a request counts; what was parsed of it is dropped.
     fn refuse(&mut self, errno: Errno, reason: &'static str) {
         let operation = match self.state {
-            State::Get => Operation::Get,
+            State::Get | State::Status => Operation::Get,
             State::Set(_) => Operation::Set,
             // An operation that is too long is not one we know: its line end will tell.
             State::Operation | State::Refused(..) | State::Closed => return,

@@ -12,14 +12,16 @@ use tracing::debug;
 use zeroize::{Zeroize, Zeroizing};
 
 use super::request::{Request, RequestReader};
-use super::{Errno, Operation, get, reply};
+use super::{Errno, Operation, get, reply, status};
 use crate::control::command::{DeviceSnapshot, SetRequest};
+use crate::control::settings::Status;
 
 /// What a connection asks of the engine, and where the answer goes.
 #[derive(Debug)]
 pub enum Command {
     Get(oneshot::Sender<DeviceSnapshot>),
     Set(SetRequest, oneshot::Sender<Result<(), Errno>>),
+    Status(oneshot::Sender<Status>),
 }
 
 /// Accepts connections until the runtime ends.
@@ -74,6 +76,11 @@ async fn answer(request: Request, commands: &mpsc::Sender<Command>) -> Option<Ze
             let (sender, receiver) = oneshot::channel();
             commands.send(Command::Get(sender)).await.ok()?;
             Some(get::render(&receiver.await.ok()?))
+        }
+        Request::Status => {
+            let (sender, receiver) = oneshot::channel();
+            commands.send(Command::Status(sender)).await.ok()?;
+            Some(Zeroizing::new(status::render(receiver.await.ok()?)))
         }
         Request::Set(change) => {
             let (sender, receiver) = oneshot::channel();

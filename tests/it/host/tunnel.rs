@@ -15,13 +15,13 @@ pub enum Program {
 
 impl Program {
     /// The command that serves `interface` in the foreground.
-    fn command(self, interface: &str) -> Command {
+    fn command(self, arguments: &[&str], interface: &str) -> Command {
         let path = match self {
             Self::Hybridwg => env!("CARGO_BIN_EXE_hybridwg"),
             Self::WireguardGo => "wireguard-go",
         };
         let mut command = Command::new(path);
-        command.args(["-f", interface]);
+        command.arg("-f").args(arguments).arg(interface);
         // wireguard-go asks for this, or it advises to use the kernel's module.
         command.env("WG_I_PREFER_BUGGY_USERSPACE_TO_POLISHED_KMOD", "1").env("LOG_LEVEL", "error");
         command
@@ -58,11 +58,23 @@ pub struct End<'h> {
 impl<'h> End<'h> {
     /// Starts the daemon and waits until its UAPI answers.
     pub fn start(host: &'h Host, program: Program) -> Self {
-        Self::start_with(host, program, &unique("h"), Keys::generate(host))
+        Self::start_with(host, program, &[], &unique("h"), Keys::generate(host))
     }
 
-    fn start_with(host: &'h Host, program: Program, interface: &str, keys: Keys) -> Self {
-        let daemon = host.spawn(program.command(interface));
+    /// As [`Self::start`], of our own program with arguments.
+    pub fn start_tuned(host: &'h Host, arguments: &[&str]) -> Self {
+        let program = Program::Hybridwg;
+        Self::start_with(host, program, arguments, &unique("h"), Keys::generate(host))
+    }
+
+    fn start_with(
+        host: &'h Host,
+        program: Program,
+        arguments: &[&str],
+        interface: &str,
+        keys: Keys,
+    ) -> Self {
+        let daemon = host.spawn(program.command(arguments, interface));
         let mut end = Self { host, interface: interface.to_owned(), keys, program, daemon };
         end.wait_until_it_answers();
         end
@@ -132,7 +144,7 @@ impl<'h> End<'h> {
         let Self { host, interface, keys, program, mut daemon } = self;
         daemon.kill();
         drop(daemon);
-        Self::start_with(host, program, &interface, keys)
+        Self::start_with(host, program, &[], &interface, keys)
     }
 }
 

@@ -1,0 +1,145 @@
+//! How a device runs, whatever it is configured to do: given on a command line, ours or that of the
+//! background process, and reported by [`Status`].
+
+use std::ffi::OsString;
+use std::fmt;
+use std::str::FromStr;
+
+use crate::sys::tun::TunOffloads;
+use crate::sys::udp::UdpOffloads;
+
+/// A way to move many packets as one, by the names of ethtool(8).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offload {
+    /// TCP super-packets cross the TUN device.
+    Tso,
+    /// UDP super-packets cross the TUN device.
+    Uso,
+    /// Datagrams are handed to the kernel together.
+    Gso,
+    /// Datagrams are taken from the kernel together.
+    Gro,
+}
+
+impl Offload {
+    pub const ALL: [Self; 4] = [Self::Tso, Self::Uso, Self::Gso, Self::Gro];
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Tso => "tso",
+            Self::Uso => "uso",
+            Self::Gso => "gso",
+            Self::Gro => "gro",
+        }
+    }
+}
+
+impl FromStr for Offload {
+    type Err = ();
+
+    fn from_str(name: &str) -> Result<Self, ()> {
+        Self::ALL.into_iter().find(|offload| offload.name() == name).ok_or(())
+    }
+}
+
+/// A choice of offloads: those that are wanted, or those that are in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Offloads {
+    pub tun: TunOffloads,
+    pub udp: UdpOffloads,
+}
+
+impl Offloads {
+    pub const ALL: Self = Self { tun: TunOffloads::ALL, udp: UdpOffloads::ALL };
+    pub const NONE: Self =
+        Self { tun: TunOffloads::NONE, udp: UdpOffloads { segmentation: false, gro: false } };
+
+    pub const fn has(self, offload: Offload) -> bool {
+        match offload {
+            Offload::Tso => self.tun.tcp,
+            Offload::Uso => self.tun.udp,
+            Offload::Gso => self.udp.segmentation,
+            Offload::Gro => self.udp.gro,
+        }
+    }
+
+    /// The same choice, but for this one.
+    #[must_use]
+    pub const fn with(mut self, offload: Offload, chosen: bool) -> Self {
+        match offload {
+            Offload::Tso => self.tun.tcp = chosen,
+            Offload::Uso => self.tun.udp = chosen,
+            Offload::Gso => self.udp.segmentation = chosen,
+            Offload::Gro => self.udp.gro = chosen,
+        }
+        self
+    }
+
+    /// The names of those that are chosen.
+    pub fn names(self) -> impl Iterator<Item = &'static str> {
+        Offload::ALL.into_iter().filter(move |&offload| self.has(offload)).map(Offload::name)
+    }
+}
+
+/// Separated by commas; nothing if none is chosen.
+impl fmt::Display for Offloads {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.names().collect::<Vec<_>>().join(","))
+    }
+}
+
+/// What a command line says about a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Those that may be used, if the kernel has them.
+    pub offloads: Offloads,
+}
+
+impl Settings {
+    /// The arguments that say the same to the background process.
+    pub fn arguments(self) -> Vec<OsString> {
+        let disabled: Vec<_> = Offload::ALL
+            .into_iter()
+            .filter(|&offload| !self.offloads.has(offload))
+            .map(Offload::name)
+            .collect();
+        if disabled.is_empty() {
+            return Vec::new();
+        }
+        vec![format!("--disable={}", disabled.join(",")).into()]
+    }
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { offloads: Offloads::ALL }
+    }
+}
+
+/// What a running device says about itself beyond its configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// Those in use.
+    pub offloads: Offloads,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_offload_has_a_name_that_is_read_again() {
+        for offload in Offload::ALL {
+            assert_eq!(offload.name().parse(), Ok(offload));
+        }
+        assert_eq!("TSO".parse::<Offload>(), Err(()));
+    }
+
+    #[test]
+    fn the_background_process_is_told_what_is_disabled() {
+        assert!(Settings::default().arguments().is_empty());
+        let offloads = Offloads::ALL.with(Offload::Uso, false).with(Offload::Gro, false);
+        assert_eq!(Settings { offloads }.arguments(), ["--disable=uso,gro"]);
+        assert_eq!(offloads.to_string(), "tso,gso");
+    }
+}
