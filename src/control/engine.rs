@@ -226,7 +226,12 @@ async fn serve_until_stopped(
         }
     };
     drop(shard);
-    match outcome {
+    judge(outcome)
+}
+
+/// Whether the end of the device is one that somebody wanted.
+fn judge(stop: Stop) -> Result<(), EngineError> {
+    match stop {
         Stop::Shutdown => Ok(()),
         // Deleting the interface is how wg-quick stops a device.
         Stop::IpPortGone(error) => {
