@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use ipnet::IpNet;
 
 use crate::control::command::DeviceSnapshot;
-use crate::control::config::{Config, DIRECTORY, Table};
+use crate::control::config::{Config, DIRECTORY, Interface, Table};
 use crate::control::hooks::{RunHook, Shell};
 use crate::control::interrupt::Interrupt;
 use crate::control::lifecycle::{Console, LifecycleError, Step, Transaction};
@@ -55,7 +55,7 @@ pub fn up(
         return Err(present(interface, &file));
     }
     // Dropped after the transaction, which takes back what was done.
-    let note = take_note(interface, console)?;
+    let note = take_note(interface, settings, console)?;
     let shell = Shell::for_hooks(&[&settings.pre_up, &settings.post_up], console);
     let was_killed = note.as_ref().is_some_and(Note::was_left);
     if link::is_left_behind(&mut netlink, interface)? {
@@ -124,7 +124,7 @@ pub fn down(
         }
         None
     } else {
-        take_what_is_left(interface, console, &mut netlink)?
+        take_what_is_left(interface, settings, console, &mut netlink)?
     };
     let shell = Shell::for_hooks(&[&settings.pre_down, &settings.post_down], console);
     let run = |key, hooks: &[String], console: &mut dyn Console, netlink: &mut Netlink| {
@@ -152,6 +152,7 @@ pub fn down(
 /// Nothing is left, the daemon lives and its interface is elsewhere, or an `up` is at work.
 fn take_what_is_left(
     interface: &str,
+    settings: &Interface,
     console: &mut dyn Console,
     netlink: &mut Netlink,
 ) -> Result<Option<Note>, LifecycleError> {
@@ -163,7 +164,7 @@ fn take_what_is_left(
     if !has_socket && !starting::is_noted(interface) {
         return Err(nothing());
     }
-    let note = take_note(interface, console)?;
+    let note = take_note(interface, settings, console)?;
     if has_socket {
         console.command(&link::remove_socket_command(interface));
         link::remove_socket(interface)?;
@@ -178,12 +179,22 @@ fn take_what_is_left(
 ///
 /// # Errors
 /// [`LifecycleError::Busy`]
-fn take_note(interface: &str, console: &mut dyn Console) -> Result<Option<Note>, LifecycleError> {
+fn take_note(
+    interface: &str,
+    settings: &Interface,
+    console: &mut dyn Console,
+) -> Result<Option<Note>, LifecycleError> {
     match Note::take(interface) {
         Ok(note) => Ok(Some(note)),
         Err(NoteError::Held) => Err(LifecycleError::Busy { interface: interface.to_owned() }),
         Err(NoteError::Failed { path, source }) => {
-            console.warn(&format!("cannot write {}: {source}", path.display()));
+            let hooks = [&settings.pre_up, &settings.post_up, &settings.post_down];
+            if hooks.iter().any(|hooks| !hooks.is_empty()) {
+                console.warn(&format!(
+                    "cannot write {}, so PostDown will not follow if this is killed: {source}",
+                    path.display()
+                ));
+            }
             Ok(None)
         }
     }

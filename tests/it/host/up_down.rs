@@ -230,6 +230,41 @@ fn after_an_up_that_was_killed_up_and_down_clean_up_first() {
 }
 
 #[test]
+fn while_another_up_is_at_work_nothing_is_cleaned_up() {
+    if skips(&["unshare", "mount", "ip", "bash", "pgrep", "flock"]) {
+        return;
+    }
+    let host = Host::new(&config("PostDown = echo touched"));
+    let outcome = host.run(
+        "note=/run/hybridwg/wg0.starting; mkdir /run/hybridwg; echo x > $note; \
+         flock $note ./hybridwg up ./wg0.conf; echo code $?; \
+         flock $note ./hybridwg down ./wg0.conf; echo code $?; cat $note",
+    );
+    assert_eq!(outcome.out, "code 1\ncode 1\nx\n");
+    let told = "hybridwg: another `hybridwg up` or `down` of wg0 is at work\n";
+    assert_eq!(outcome.err, told.repeat(2));
+}
+
+#[test]
+fn where_no_note_can_be_made_the_tunnel_comes_up_and_hooks_are_warned_about() {
+    if skips(PROGRAMS) {
+        return;
+    }
+    let host = Host::new(&config(""));
+    host.write("wg1.conf", &config("PostDown = true"));
+    let outcome = host.run(
+        "mkdir /run/hybridwg; mount -t tmpfs -o ro none /run/hybridwg; \
+         for name in wg0 wg1; do hybridwg up ./$name.conf && hybridwg down ./$name.conf; \
+         echo code $?; done",
+    );
+    assert_eq!(outcome.out, "code 0\ncode 0\n", "{}", outcome.err);
+    let told = "Warning: cannot write /run/hybridwg/wg1.starting, so PostDown will not follow if \
+                this is killed: Read-only file system (os error 30)\n";
+    assert!(outcome.err.contains(told), "{}", outcome.err);
+    assert_eq!(outcome.err.matches("Warning").count(), 1, "{}", outcome.err);
+}
+
+#[test]
 fn of_two_ups_at_once_after_a_crash_one_does_the_work() {
     if skips(PROGRAMS) {
         return;
