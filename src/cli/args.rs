@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::control::settings::{Offload, Offloads, Settings};
+use crate::control::shards::Shards;
 
 /// WireGuard tunnels in userspace.
 #[derive(Debug, Parser)]
@@ -61,12 +62,18 @@ pub struct Device {
     /// Do without offloads: tso and uso of the TUN device, gso and gro of the UDP sockets
     #[arg(long, value_name = "OFFLOAD,…", value_delimiter = ',', value_parser = offload)]
     pub disable: Vec<Offload>,
+
+    /// Threads that move packets, 1 to 64 [default: by cores: 1 up to four of them, else a quarter
+    /// of them, 8 at most]
+    #[arg(long, value_name = "N", hide_default_value = true, default_value_t = Shards::by_cores())]
+    pub shards: Shards,
 }
 
 impl Device {
     pub fn settings(&self) -> Settings {
         let all = Offloads::ALL;
-        Settings { offloads: self.disable.iter().fold(all, |left, &one| left.with(one, false)) }
+        let offloads = self.disable.iter().fold(all, |left, &one| left.with(one, false));
+        Settings { offloads, shards: self.shards }
     }
 }
 
@@ -184,6 +191,35 @@ mod tests {
         };
         assert_eq!(up.device.settings().offloads.to_string(), "tso,gso,gro");
         assert_eq!(read(&["--disable", "lro", "wg0"]).unwrap_err(), ErrorKind::ValueValidation);
+    }
+
+    #[test]
+    fn the_number_of_shards_is_1_to_64_and_by_cores_unless_given() {
+        let shards = |arguments: &[&str]| {
+            let read = read(arguments)?;
+            let up = read.command.map(|command| match command {
+                Command::Up(up) => up.device.shards,
+                other => panic!("{arguments:?}: {other:?}"),
+            });
+            Ok::<_, ErrorKind>(up.unwrap_or(read.daemon.device.shards))
+        };
+        let four = "4".parse().unwrap();
+        for arguments in [
+            &["--shards", "4", "wg0"][..],
+            &["wg0", "--shards=4"],
+            &["-f", "--shards=4", "--", "wg0"],
+            &["up", "wg0", "--shards", "4"],
+            &["up", "--shards", "4", "wg0"],
+        ] {
+            assert_eq!(shards(arguments), Ok(four), "{arguments:?}");
+        }
+        for arguments in [&["wg0"][..], &["up", "wg0"]] {
+            assert_eq!(shards(arguments), Ok(Shards::by_cores()));
+        }
+        for number in ["0", "65", "x"] {
+            let refused = shards(&["up", "wg0", "--shards", number]);
+            assert_eq!(refused, Err(ErrorKind::ValueValidation), "{number}");
+        }
     }
 
     #[test]

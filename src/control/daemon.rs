@@ -16,6 +16,7 @@ use std::process::Stdio;
 use super::engine::{self, EngineError};
 use super::run_folder;
 use super::settings::Settings;
+use super::shards::Shards;
 use super::uapi::client::{ClientError, UapiClient};
 use super::uapi::{SOCKET_DIRECTORY, is_interface_name, socket_path};
 use crate::sys::SysError;
@@ -134,14 +135,16 @@ pub fn run_foreground(interface: &str, settings: Settings) -> Result<(), DaemonE
     Ok(engine::run(tun, listener, &path, leash, settings)?)
 }
 
-/// The kernel takes more names than the socket's clients do.
+/// The kernel takes more names than the socket's clients do. An interface is made for as many queues
+/// as it is to have: who inherits it can open them, and nobody can change its kind later.
 fn open_tun(interface: &str, settings: Settings) -> Result<Tun, DaemonError> {
     if !is_interface_name(interface.strip_suffix("%d").unwrap_or(interface)) {
         return Err(DaemonError::Name { interface: interface.to_owned() });
     }
     Ok(match inherited(TUN_FD)? {
         Some(fd) => Tun::attach(fd, settings.offloads.tun)?,
-        None => Tun::create(interface, settings.offloads.tun)?,
+        None if settings.shards == Shards::ONE => Tun::create(interface, settings.offloads.tun)?,
+        None => Tun::create_for_queues(interface, settings.offloads.tun)?,
     })
 }
 

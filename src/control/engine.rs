@@ -7,6 +7,7 @@
 
 use std::collections::BTreeSet;
 use std::future::pending;
+use std::num::NonZeroU32;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
@@ -26,7 +27,7 @@ use super::settings::{Offloads, Settings, Status};
 use super::uapi::Errno;
 use super::uapi::server::{self, Command};
 use crate::dataplane::Stop;
-use crate::dataplane::inbox::{Inbox, ShardCommand};
+use crate::dataplane::inbox::{Inboxes, ShardCommand};
 use crate::dataplane::lane::{Incoming, Lane, Signal};
 use crate::dataplane::shard::{Shard, ShardThread};
 use crate::dataplane::tables::{Notice, Tables};
@@ -80,8 +81,10 @@ struct Engine {
     outputs: Outputs,
     tables: Arc<Tables>,
     lane: Arc<Lane>,
-    inbox: Arc<Inbox>,
-    sockets: Arc<UdpSockets>,
+    inboxes: Inboxes,
+    /// A pair for each shard, all on one port.
+    sockets: Vec<Arc<UdpSockets>>,
+    port: u16,
     fwmark: u32,
     interface: String,
     settings: Settings,
@@ -171,7 +174,7 @@ async fn serve_until_stopped(
     let mut abandoned = pin!(abandoned(leash));
 
     let control = tun.try_clone().map_err(EngineError::Watch)?;
-    let (mut engine, shard) = Engine::start(tun, settings)?;
+    let (mut engine, threads) = Engine::start(tun, settings)?;
     let ring = Arc::clone(&waker);
     engine.lane.set_waker(move || ring.wake());
     let lane_ready = readable(&*waker)?;
@@ -179,12 +182,7 @@ async fn serve_until_stopped(
 
     let (sender, mut requests) = mpsc::channel(REQUESTS);
     server::serve(listener, sender).map_err(EngineError::Start)?;
-    info!(
-        interface = engine.interface,
-        port = engine.sockets.local_port(),
-        offloads = %engine.status().offloads,
-        "device started"
-    );
+    engine.announce();
 
     let outcome = loop {
         let next = match engine.turn() {
@@ -225,7 +223,7 @@ async fn serve_until_stopped(
             }
         }
     };
-    drop(shard);
+    drop(threads);
     judge(outcome)
 }
 
@@ -245,42 +243,62 @@ fn judge(stop: Stop) -> Result<(), EngineError> {
 }
 
 impl Engine {
-    fn start(tun: Tun, settings: Settings) -> Result<(Self, ShardThread), EngineError> {
-        let engine = Self::new(tun.name().to_owned(), tun.offloads(), settings)?;
-        let shard = Shard::new(
-            Box::new(TunPort::new(tun)),
-            Box::new(UdpPort::new(Arc::clone(&engine.sockets))),
-            Arc::clone(&engine.tables),
-            Arc::clone(&engine.lane),
-            Arc::clone(&engine.inbox),
-        );
-        let thread = ShardThread::spawn(shard).map_err(EngineError::Start)?;
-        Ok((engine, thread))
+    fn start(tun: Tun, settings: Settings) -> Result<(Self, Vec<ShardThread>), EngineError> {
+        let (interface, offloads) = (tun.name().to_owned(), tun.offloads());
+        let queues = open_queues(tun, settings.shards.get());
+        let engine = Self::new(interface, offloads, queues.len(), settings)?;
+        let shards = u32::try_from(queues.len()).ok().and_then(NonZeroU32::new);
+        let ports = queues.into_iter().zip(&engine.sockets).zip(engine.inboxes.iter());
+        let threads = ports.map(|((queue, sockets), inbox)| {
+            let shard = Shard::one_of(
+                shards.unwrap_or(NonZeroU32::MIN),
+                Box::new(TunPort::new(queue)),
+                Box::new(UdpPort::new(Arc::clone(sockets))),
+                Arc::clone(&engine.tables),
+                Arc::clone(&engine.lane),
+                Arc::clone(inbox),
+            );
+            ShardThread::spawn(shard).map_err(EngineError::Start)
+        });
+        let threads = threads.collect::<Result<_, _>>()?;
+        Ok((engine, threads))
     }
 
-    /// An engine whose shard is still to be started.
+    /// An engine whose `shards` are still to be started.
     fn new(
         interface: String,
         tun_offloads: TunOffloads,
+        shards: usize,
         settings: Settings,
     ) -> Result<Self, EngineError> {
-        let sockets = UdpSockets::bind(0, 0, settings.offloads.udp);
-        let sockets = Arc::new(sockets.map_err(EngineError::Sockets)?);
+        let sockets = bind(0, 0, settings, shards).map_err(EngineError::Sockets)?;
+        let port = sockets[0].local_port();
         let tables = Arc::new(Tables::new());
-        tables.set_listen_port(sockets.local_port());
+        tables.set_listen_port(port);
         Ok(Self {
             device: Device::new(Box::new(OsEntropy)),
             outputs: Outputs::new(),
             tables,
             lane: Arc::new(Lane::new()),
-            inbox: Arc::new(Inbox::new()),
+            inboxes: Inboxes::new(shards),
             sockets,
+            port,
             fwmark: 0,
             interface,
             settings,
             tun_offloads,
             log: TokenBucket::new(LOG_BURST, LOG_INTERVAL),
         })
+    }
+
+    fn announce(&self) {
+        info!(
+            interface = self.interface,
+            port = self.port,
+            shards = self.inboxes.count(),
+            offloads = %self.status().offloads,
+            "device started"
+        );
     }
 
     /// Deals with what the shards report and with what is due.
@@ -300,7 +318,7 @@ impl Engine {
             self.carry_out();
         }
         for _ in 0..HANDSHAKES_A_TURN {
-            if self.inbox.is_crowded() {
+            if self.inboxes.is_crowded() {
                 return Next::AfterShard;
             }
             let now = clock::now();
@@ -335,7 +353,7 @@ impl Engine {
     /// Hands the outputs of the protocol core to the data plane, in order.
     fn carry_out(&mut self) {
         for output in self.outputs.drain() {
-            match self.tables.apply(output, &self.inbox) {
+            match self.tables.apply(output, &self.inboxes) {
                 None => {}
                 Some(Notice::RoutesChanged) => {
                     self.tables.set_routes(self.device.allowed_ips().routes());
@@ -362,7 +380,7 @@ impl Engine {
     }
 
     fn status(&self) -> Status {
-        Status { offloads: Offloads { tun: self.tun_offloads, udp: self.sockets.offloads() } }
+        Status { offloads: Offloads { tun: self.tun_offloads, udp: self.sockets[0].offloads() } }
     }
 
     /// Carries out a change. What can fail comes first, so that a refused request changes nothing;
@@ -371,9 +389,11 @@ impl Engine {
         let now = clock::now();
         let mark = request.fwmark.unwrap_or(self.fwmark);
         match request.listen_port {
-            Some(port) if port != self.sockets.local_port() => self.rebind(port, mark)?,
+            Some(port) if port != self.port => self.rebind(port, mark)?,
             Some(_) | None if mark != self.fwmark => {
-                self.sockets.set_mark(mark).map_err(|error| refused(&error))?;
+                let mut sockets = self.sockets.iter();
+                let outcome = sockets.try_for_each(|sockets| sockets.set_mark(mark));
+                outcome.map_err(|error| refused(&error))?;
                 self.forget_sources();
             }
             Some(_) | None => {}
@@ -400,12 +420,15 @@ impl Engine {
 
     /// Opens the sockets anew; sessions stay. [P-84]
     fn rebind(&mut self, port: u16, mark: u32) -> Result<(), Errno> {
-        let sockets = UdpSockets::bind(port, mark, self.settings.offloads.udp)
+        let sockets = bind(port, mark, self.settings, self.inboxes.count())
             .map_err(|error| refused(&error))?;
-        self.sockets = Arc::new(sockets);
-        self.tables.set_listen_port(self.sockets.local_port());
-        let port = UdpPort::new(Arc::clone(&self.sockets));
-        self.inbox.post(ShardCommand::Rebind(Box::new(port)));
+        self.port = sockets[0].local_port();
+        self.sockets = sockets;
+        self.tables.set_listen_port(self.port);
+        for (inbox, sockets) in self.inboxes.iter().zip(&self.sockets) {
+            let port = UdpPort::new(Arc::clone(sockets));
+            inbox.post(ShardCommand::Rebind(Box::new(port)));
+        }
         self.forget_sources();
         Ok(())
     }
@@ -435,7 +458,7 @@ impl Engine {
         });
         DeviceSnapshot {
             private_key: self.device.private_key().cloned(),
-            listen_port: self.sockets.local_port(),
+            listen_port: self.port,
             fwmark: self.fwmark,
             peers: peers.collect(),
         }
@@ -454,6 +477,33 @@ impl Engine {
             self.tables.set_mtu(link.mtu);
         }
     }
+}
+
+/// Opens queues beside that of `tun` until there are `wanted`, or as many as the interface can have.
+fn open_queues(tun: Tun, wanted: NonZeroU32) -> Vec<Tun> {
+    let mut queues = vec![tun];
+    for _ in 1..wanted.get() {
+        match queues[0].open_queue() {
+            Ok(queue) => queues.push(queue),
+            Err(error) => {
+                let shards = queues.len();
+                warn!(%error, wanted, shards, "the interface has no more queues: fewer shards");
+                break;
+            }
+        }
+    }
+    queues
+}
+
+/// Sockets for so many `shards`, one at least.
+fn bind(
+    port: u16,
+    mark: u32,
+    settings: Settings,
+    shards: usize,
+) -> Result<Vec<Arc<UdpSockets>>, SysError> {
+    let group = UdpSockets::bind_group(port, mark, settings.offloads.udp, shards)?;
+    Ok(group.into_iter().map(Arc::new).collect())
 }
 
 fn refused(error: &SysError) -> Errno {
@@ -533,8 +583,8 @@ mod tests {
     #[test]
     fn nothing_is_left_in_the_lane_when_the_engine_waits() {
         const ROUNDS: u32 = 20_000;
-        let mut engine =
-            Engine::new("hwgtest0".to_owned(), TunOffloads::ALL, Settings::default()).unwrap();
+        let (offloads, settings) = (TunOffloads::ALL, Settings::default());
+        let mut engine = Engine::new("hwgtest0".to_owned(), offloads, 1, settings).unwrap();
         let waker = Arc::new(Waker::new().unwrap());
         let ring = Arc::clone(&waker);
         engine.lane.set_waker(move || ring.wake());

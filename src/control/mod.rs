@@ -17,6 +17,7 @@ pub mod resolve;
 pub mod routes;
 pub mod run_folder;
 pub mod settings;
+pub mod shards;
 pub mod starting;
 pub mod uapi;
 pub mod up;

@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::str::FromStr;
 
+use super::shards::Shards;
 use crate::sys::tun::TunOffloads;
 use crate::sys::udp::UdpOffloads;
 
@@ -93,26 +94,29 @@ impl fmt::Display for Offloads {
 pub struct Settings {
     /// Those that may be used, if the kernel has them.
     pub offloads: Offloads,
+    /// As many as there are to be, if the interface can have as many queues.
+    pub shards: Shards,
 }
 
 impl Settings {
     /// The arguments that say the same to the background process.
     pub fn arguments(self) -> Vec<OsString> {
+        let mut arguments = vec![format!("--shards={}", self.shards).into()];
         let disabled: Vec<_> = Offload::ALL
             .into_iter()
             .filter(|&offload| !self.offloads.has(offload))
             .map(Offload::name)
             .collect();
-        if disabled.is_empty() {
-            return Vec::new();
+        if !disabled.is_empty() {
+            arguments.push(format!("--disable={}", disabled.join(",")).into());
         }
-        vec![format!("--disable={}", disabled.join(",")).into()]
+        arguments
     }
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { offloads: Offloads::ALL }
+        Self { offloads: Offloads::ALL, shards: Shards::by_cores() }
     }
 }
 
@@ -136,10 +140,12 @@ mod tests {
     }
 
     #[test]
-    fn the_background_process_is_told_what_is_disabled() {
-        assert!(Settings::default().arguments().is_empty());
+    fn the_background_process_is_told_what_is_disabled_and_how_many_shards_there_are_to_be() {
+        let two = Settings { shards: "2".parse().unwrap(), ..Settings::default() };
+        assert_eq!(two.arguments(), ["--shards=2"]);
         let offloads = Offloads::ALL.with(Offload::Uso, false).with(Offload::Gro, false);
-        assert_eq!(Settings { offloads }.arguments(), ["--disable=uso,gro"]);
+        let fewer = Settings { offloads, ..two };
+        assert_eq!(fewer.arguments(), ["--shards=2", "--disable=uso,gro"]);
         assert_eq!(offloads.to_string(), "tso,gso");
     }
 }

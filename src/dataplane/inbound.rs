@@ -12,6 +12,7 @@
 //! inner packet is believed then: even a packet that its peer may not send moves the endpoint.
 //! [LNX receive.c:wg_packet_consume_data_done]
 
+use std::num::NonZeroU32;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,7 +37,7 @@ use crate::time::{Instant, TokenBucket};
 use crate::wire::ip::{self, Ecn, IpHeader};
 use crate::wire::message::{Message, classify};
 
-/// How often a shard says that peers send what they may not.
+/// How often a device says that peers send what they may not.
 const LOG_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The inbound half of a shard.
@@ -48,18 +49,13 @@ pub struct Inbound {
     log: TokenBucket,
 }
 
-impl Default for Inbound {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl Inbound {
-    pub fn new() -> Self {
+    /// For one of so many `shards`.
+    pub fn new(shards: NonZeroU32) -> Self {
         Self {
             batch: DatagramBatch::with_capacity(DATAGRAM_BATCH),
             ranges: Vec::with_capacity(DATAGRAM_BATCH * TRAIN_DATAGRAMS),
-            log: TokenBucket::new(1, LOG_INTERVAL),
+            log: TokenBucket::new(1, LOG_INTERVAL * shards.get()),
         }
     }
 
@@ -91,7 +87,7 @@ impl Inbound {
 }
 
 impl Inbound {
-    /// Says that a peer uses a source that is not its own, at most once a [`LOG_INTERVAL`].
+    /// Says that a peer uses a source that is not its own, not often.
     /// [LNX receive.c:wg_packet_consume_data_done]
     fn log_forbidden(&mut self, now: Instant, peer: Option<PublicKey>) {
         if let Some(peer) = peer

@@ -3,11 +3,11 @@
 //! Only shards send, so that the order of datagrams towards a peer has one author. The inbox is
 //! bounded by refusing datagrams, which a network may lose anyway; commands that change what a
 //! shard believes are never refused, and the engine stops handling handshakes while the inbox is
-//! crowded ([`Inbox::is_crowded`]).
+//! crowded ([`Inboxes::is_crowded`]).
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::dataplane::port::DatagramPort;
 use crate::proto::device::{Destination, SmallDatagram};
@@ -128,10 +128,77 @@ impl std::fmt::Debug for Inbox {
     }
 }
 
+/// The inboxes of all shards of a device, one at least.
+///
+/// Packets that wait for a session may wait in any shard, so what concerns them is said to all. What
+/// one shard has to do for a peer is said to the peer's speaker: always the same shard, so that the
+/// messages to a peer keep their order.
+#[derive(Debug)]
+pub struct Inboxes {
+    first: Arc<Inbox>,
+    others: Box<[Arc<Inbox>]>,
+}
+
+impl Inboxes {
+    /// Empty inboxes for so many shards, one at least.
+    pub fn new(shards: usize) -> Self {
+        Self { first: Arc::default(), others: (1..shards).map(|_| Arc::default()).collect() }
+    }
+
+    /// In the order of the shards.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Inbox>> {
+        std::iter::once(&self.first).chain(&self.others)
+    }
+
+    pub const fn count(&self) -> usize {
+        1 + self.others.len()
+    }
+
+    /// That of the shard which sends what is nobody's: cookie replies.
+    pub fn first(&self) -> &Inbox {
+        &self.first
+    }
+
+    /// That of the shard which sends messages and keepalives to `peer`.
+    pub fn speaker(&self, peer: PeerId) -> &Inbox {
+        match self.speaker_of(peer) {
+            0 => &self.first,
+            position => &self.others[position - 1],
+        }
+    }
+
+    /// Posts what `command` makes to every shard; none of it is a datagram, so none is refused.
+    pub fn post_to_all(&self, mut command: impl FnMut() -> ShardCommand) {
+        for inbox in self.iter() {
+            inbox.post(command());
+        }
+    }
+
+    /// Posts that a session with `peer` is ready. Every shard sends what it has staged; a keepalive,
+    /// if it has nothing, is up to the speaker alone.
+    pub fn flush(&self, peer: PeerId) {
+        let speaker = self.speaker_of(peer);
+        for (position, inbox) in self.iter().enumerate() {
+            inbox.post(if position == speaker {
+                ShardCommand::Flush(peer)
+            } else {
+                ShardCommand::SendStaged(peer)
+            });
+        }
+    }
+
+    const fn speaker_of(&self, peer: PeerId) -> usize {
+        peer.0 as usize % self.count()
+    }
+
+    /// Whether the engine should let a shard catch up before it makes more work for it.
+    pub fn is_crowded(&self) -> bool {
+        self.iter().any(|inbox| inbox.is_crowded())
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
 
     #[test]
@@ -155,6 +222,48 @@ mod tests {
         assert_eq!(order, ["Flush(PeerId(0))", "Flush(PeerId(1))", "Flush(PeerId(2))"]);
         inbox.take(&mut taken);
         assert!(taken.is_empty() && !inbox.is_crowded());
+    }
+
+    /// What waits in each of `shards` inboxes after `post`.
+    fn posted(shards: usize, post: impl Fn(&Inboxes)) -> Vec<String> {
+        let inboxes = Inboxes::new(shards);
+        post(&inboxes);
+        let taken = inboxes.iter().map(|inbox| {
+            let mut taken = VecDeque::new();
+            inbox.take(&mut taken);
+            taken.iter().map(|command| format!("{command:?}")).collect::<Vec<_>>().join(" ")
+        });
+        taken.collect()
+    }
+
+    #[test]
+    fn of_all_shards_one_confirms_a_session_by_a_keepalive_and_always_the_same_for_a_peer() {
+        let flush = |peer| posted(3, move |inboxes| inboxes.flush(PeerId(peer)));
+        assert_eq!(
+            flush(7),
+            ["SendStaged(PeerId(7))", "Flush(PeerId(7))", "SendStaged(PeerId(7))"]
+        );
+        assert_eq!(
+            flush(3),
+            ["Flush(PeerId(3))", "SendStaged(PeerId(3))", "SendStaged(PeerId(3))"]
+        );
+        assert_eq!(posted(1, |inboxes| inboxes.flush(PeerId(7))), ["Flush(PeerId(7))"]);
+        let speaks = |inboxes: &Inboxes| {
+            inboxes.speaker(PeerId(7)).post(ShardCommand::Keepalive(PeerId(7)));
+        };
+        assert_eq!(posted(3, speaks), ["", "Keepalive(PeerId(7))", ""]);
+    }
+
+    #[test]
+    fn news_reach_every_shard_and_one_crowded_inbox_is_enough_to_wait_for() {
+        let forget = || ShardCommand::Forget(PeerId(1));
+        assert_eq!(posted(3, |inboxes| inboxes.post_to_all(forget)), ["Forget(PeerId(1))"; 3]);
+        let inboxes = Inboxes::new(3);
+        for _ in 0..4096 {
+            assert!(!inboxes.is_crowded());
+            inboxes.speaker(PeerId(2)).post(ShardCommand::Keepalive(PeerId(2)));
+        }
+        assert!(inboxes.is_crowded());
     }
 
     #[test]

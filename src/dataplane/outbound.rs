@@ -10,6 +10,7 @@
 //! behind it. [LNX device.c:wg_xmit] [LNX send.c:wg_packet_send_staged_packets]
 
 use std::collections::VecDeque;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,7 +34,7 @@ use crate::wire::icmp;
 use crate::wire::ip::{Ecn, IpHeader, udp_datagram};
 use crate::wire::message::{Message, classify};
 
-/// Replies in a burst, after a time without any. [RFC 4443 §2.4] [LNX icmp.rst:icmp_msgs_burst]
+/// Replies of a device in a burst, after a time without any. [RFC 4443 §2.4] [LNX icmp.rst:icmp_msgs_burst]
 const REPLY_BURST: u32 = 50;
 
 /// One reply more may be sent each time this has passed: 100 a second. [RFC 1812 §4.3.2.8]
@@ -53,20 +54,15 @@ pub struct Outbound {
     replies: Replies,
 }
 
-impl Default for Outbound {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl Outbound {
-    pub fn new() -> Self {
+    /// For one of so many `shards`.
+    pub fn new(shards: NonZeroU32) -> Self {
         Self {
             batch: IpBatch::with_capacity(IP_BATCH),
             departures: Departures::new(TRAINS),
-            staged: Staged::new(),
+            staged: Staged::new(shards),
             ready: VecDeque::new(),
-            replies: Replies::new(),
+            replies: Replies::new(shards),
         }
     }
 
@@ -392,11 +388,12 @@ impl Replies {
     /// Room between the starts of two replies.
     const STRIDE: usize = icmp::REPLY_BYTES + PLAIN_HEADROOM;
 
-    fn new() -> Self {
+    fn new(shards: NonZeroU32) -> Self {
+        let burst = REPLY_BURST.div_ceil(shards.get());
         Self {
             slab: [Slab::new()],
             ranges: Vec::with_capacity(SLAB_BYTES / Self::STRIDE),
-            tokens: TokenBucket::new(REPLY_BURST, REPLY_INTERVAL),
+            tokens: TokenBucket::new(burst, REPLY_INTERVAL * shards.get()),
         }
     }
 

@@ -1,11 +1,15 @@
 //! One shard: an IP port, a datagram port, and both directions between them, run to completion.
 //!
+//! A device has one or several, each with ports of its own. They know nothing of each other: what they
+//! share is the tables and the lane. A flow that always comes by the same ports keeps its order.
+//!
 //! A turn does what the engine asked for, then at most one batch inbound and one outbound. The
 //! thread loop repeats turns while there is work, spins for a moment after the last of it, and then
 //! blocks: the spin halves round-trip times under traffic, and an idle shard uses no processor.
 
 use std::collections::VecDeque;
 use std::io;
+use std::num::NonZeroU32;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -63,7 +67,20 @@ impl std::fmt::Debug for Shard {
 }
 
 impl Shard {
+    /// The only shard of a device.
     pub fn new(
+        ip: Box<dyn IpPort>,
+        udp: Box<dyn DatagramPort>,
+        tables: Arc<Tables>,
+        lane: Arc<Lane>,
+        inbox: Arc<Inbox>,
+    ) -> Self {
+        Self::one_of(NonZeroU32::MIN, ip, udp, tables, lane, inbox)
+    }
+
+    /// One of so many `shards` of a device, each of which has its share of the device's limits.
+    pub fn one_of(
+        shards: NonZeroU32,
         ip: Box<dyn IpPort>,
         udp: Box<dyn DatagramPort>,
         tables: Arc<Tables>,
@@ -77,8 +94,8 @@ impl Shard {
             lane,
             inbox,
             commands: VecDeque::new(),
-            inbound: Inbound::new(),
-            outbound: Outbound::new(),
+            inbound: Inbound::new(shards),
+            outbound: Outbound::new(shards),
             rebinds: 0,
         }
     }

@@ -4,33 +4,38 @@
 //! in, ahead of anything later, and nothing here locks. [LNX queueing.h:MAX_STAGED_PACKETS]
 
 use std::collections::{HashMap, VecDeque};
+use std::num::NonZeroU32;
 
 use crate::proto::constants::MAX_STAGED_PACKETS;
 use crate::proto::peer::PeerId;
 
-/// Most memory for staged packets of one shard, in bytes, whatever the number of peers.
+/// Most memory for staged packets of a device, in bytes, whatever the number of peers and shards.
 const MAX_STAGED_BYTES: usize = 32 << 20;
 
 /// What a staged packet costs beside its own bytes.
 const PACKET_OVERHEAD_BYTES: usize = 64;
 
 /// The staged packets of one shard.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Staged {
     queues: HashMap<PeerId, VecDeque<Box<[u8]>>>,
     /// INVARIANT: the cost of all packets in `queues`; no queue is empty.
     bytes: usize,
+    /// This shard's share of [`MAX_STAGED_BYTES`].
+    max_bytes: usize,
 }
 
 impl Staged {
-    pub fn new() -> Self {
-        Self::default()
+    /// Those of one of so many `shards`.
+    pub fn new(shards: NonZeroU32) -> Self {
+        let max_bytes = MAX_STAGED_BYTES / shards.get() as usize;
+        Self { queues: HashMap::new(), bytes: 0, max_bytes }
     }
 
     /// Appends a copy of `packet`; returns how many packets were dropped for it, itself perhaps:
     /// the oldest of a peer that has [`MAX_STAGED_PACKETS`], or the new one if the shard is full.
     pub fn push(&mut self, peer: PeerId, packet: &[u8]) -> usize {
-        if self.bytes + cost(packet) > MAX_STAGED_BYTES {
+        if self.bytes + cost(packet) > self.max_bytes {
             return 1;
         }
         let mut dropped = 0;
@@ -81,9 +86,13 @@ mod tests {
 
     const PEER: PeerId = PeerId(1);
 
+    fn staged() -> Staged {
+        Staged::new(NonZeroU32::MIN)
+    }
+
     #[test]
     fn a_peer_stages_128_packets_and_the_oldest_gives_way() {
-        let mut staged = Staged::new();
+        let mut staged = staged();
         let dropped: usize = (0..130_u8).map(|n| staged.push(PEER, &[n])).sum();
         assert_eq!(dropped, 2);
         let left: Vec<u8> =
@@ -93,8 +102,8 @@ mod tests {
     }
 
     #[test]
-    fn trap_29_all_peers_together_stay_below_the_limit_of_the_shard() {
-        let mut staged = Staged::new();
+    fn trap_29_all_peers_together_stay_below_the_limit_of_the_device() {
+        let mut staged = staged();
         let packet = vec![0; 65_000];
         let kept = (0..2000).filter(|n| staged.push(PeerId(*n), &packet) == 0).count();
         assert_eq!(kept, (32 << 20) / 65_064);
@@ -102,8 +111,17 @@ mod tests {
     }
 
     #[test]
+    fn all_shards_together_stay_below_the_limit_of_the_device() {
+        let kept = (0..4).map(|_| {
+            let mut staged = Staged::new(NonZeroU32::new(4).unwrap());
+            (0..2000).filter(|n| staged.push(PeerId(*n), &[0; 65_000]) == 0).count()
+        });
+        assert_eq!(kept.sum::<usize>(), 4 * ((8 << 20) / 65_064));
+    }
+
+    #[test]
     fn a_purge_drops_one_peer_and_frees_its_share() {
-        let mut staged = Staged::new();
+        let mut staged = staged();
         staged.push(PEER, &[1; 100]);
         staged.push(PEER, &[2; 100]);
         staged.push(PeerId(2), &[3]);

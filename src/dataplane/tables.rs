@@ -15,11 +15,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 use arc_swap::{ArcSwap, ArcSwapOption, Guard};
 
 use crate::crypto::key::PublicKey;
-use crate::dataplane::inbox::{Inbox, ShardCommand};
+use crate::dataplane::inbox::{Inboxes, ShardCommand};
 use crate::dataplane::lane::{Lane, Signal};
 use crate::proto::allowed_ips::Routes;
 use crate::proto::constants::{DEFAULT_MTU, REKEY_TIMEOUT};
-use crate::proto::device::{Event, Output};
+use crate::proto::device::{Destination, Event, Output};
 use crate::proto::drop_reason::{DropReason, Drops};
 use crate::proto::endpoint::{Endpoint, LocalSource};
 use crate::proto::index::Index;
@@ -225,10 +225,10 @@ impl Tables {
         }
     }
 
-    /// Does what `output` asks of the tables, or passes it on to the shard behind `inbox`.
+    /// Does what `output` asks of the tables, or passes it on to the shards behind `inboxes`.
     ///
     /// Returns what is for the engine itself.
-    pub fn apply(&self, output: Output, inbox: &Inbox) -> Option<Notice> {
+    pub fn apply(&self, output: Output, inboxes: &Inboxes) -> Option<Notice> {
         match output {
             Output::Install { peer, index, opener, sealer, confirmed } => {
                 if let Some(path) = self.peer(peer) {
@@ -250,7 +250,7 @@ impl Tables {
             }
             Output::PeerRemoved(peer) => {
                 write(&self.peers).remove(&peer);
-                inbox.post(ShardCommand::Forget(peer));
+                inboxes.post_to_all(|| ShardCommand::Forget(peer));
             }
             Output::Heard { peer, from, bytes } => {
                 if let Some(path) = self.peer(peer) {
@@ -269,26 +269,26 @@ impl Tables {
                 }
             }
             Output::Transmit { to, datagram, traffic_class } => {
+                let inbox = match to {
+                    Destination::Peer(peer) => inboxes.speaker(peer),
+                    Destination::Address(_) => inboxes.first(),
+                };
                 if !inbox.post(ShardCommand::Transmit { to, datagram, traffic_class }) {
                     self.drops.count(DropReason::UdpSendFailed);
                 }
             }
             Output::Keepalive(peer) => {
-                if !inbox.post(ShardCommand::Keepalive(peer)) {
+                if !inboxes.speaker(peer).post(ShardCommand::Keepalive(peer)) {
                     self.drops.count(DropReason::UdpSendFailed);
                 }
             }
-            Output::Flush(peer) => {
-                inbox.post(ShardCommand::Flush(peer));
-            }
-            Output::SendStaged(peer) => {
-                inbox.post(ShardCommand::SendStaged(peer));
-            }
+            Output::Flush(peer) => inboxes.flush(peer),
+            Output::SendStaged(peer) => inboxes.post_to_all(|| ShardCommand::SendStaged(peer)),
             Output::PurgeStaged(peer) => {
                 if let Some(path) = self.peer(peer) {
                     path.ask_at_once();
                 }
-                inbox.post(ShardCommand::Purge(peer));
+                inboxes.post_to_all(|| ShardCommand::Purge(peer));
             }
             Output::RoutesChanged => return Some(Notice::RoutesChanged),
             Output::Event(event) => return Some(Notice::Event(event)),

@@ -61,7 +61,7 @@ impl Facts {
     /// Called before [`data_sent`](Self::data_sent) for the same packets.
     /// [LNX timers.c:wg_timers_any_authenticated_packet_sent]
     pub fn any_authenticated_sent(&self, now: Instant) {
-        clear(&self.unacknowledged_since);
+        clear(&self.unacknowledged_since, now);
         self.last_traversal.store(stamp(now), Ordering::Relaxed);
     }
 
@@ -70,7 +70,7 @@ impl Facts {
     /// Called before [`data_received`](Self::data_received) for the same packets.
     /// [LNX timers.c:wg_timers_any_authenticated_packet_received]
     pub fn any_authenticated_received(&self, now: Instant) {
-        clear(&self.unanswered_since);
+        clear(&self.unanswered_since, now);
         self.last_traversal.store(stamp(now), Ordering::Relaxed);
     }
 
@@ -409,9 +409,12 @@ fn set_if_unset(fact: &AtomicU64, now: Instant) {
     }
 }
 
-fn clear(fact: &AtomicU64) {
-    if fact.load(Ordering::Relaxed) != 0 {
-        fact.store(0, Ordering::Relaxed);
+/// Forgets a fact of `now` or before. What another shard has recorded since is not concerned.
+fn clear(fact: &AtomicU64, now: Instant) {
+    let since = fact.load(Ordering::Relaxed);
+    if since != 0 && since <= stamp(now) {
+        // A failure means that somebody else has cleared it.
+        let _ = fact.compare_exchange(since, 0, Ordering::Relaxed, Ordering::Relaxed);
     }
 }
 

@@ -5,6 +5,9 @@
 //! cuts what we hand it joined. Each of these offloads may be refused: [`Tun::offloads`] says what is
 //! left, and [`Tun::header_bytes`] whether there is a header at all.
 //!
+//! An interface has one queue, or as many as are opened beside it ([`Tun::open_queue`]): the kernel
+//! spreads what it sends over them, and takes packets from any.
+//!
 //! The interface lives as long as a descriptor does. Addresses, MTU and state are set over netlink
 //! elsewhere.
 
@@ -49,12 +52,13 @@ impl TunOffloads {
     }
 }
 
-/// A TUN interface's packet port. Reads and writes may come from two threads at once.
+/// One queue of a TUN interface. Reads and writes may come from two threads at once.
 #[derive(Debug)]
 pub struct Tun {
     fd: OwnedFd,
     name: String,
     has_header: bool,
+    may_have_more: bool,
     offloads: TunOffloads,
 }
 
@@ -81,7 +85,7 @@ pub enum TunError {
     Busy(SysError, String),
     /// An interface of that name exists and is not a TUN interface of this kind.
     #[error(
-        "{0} (an interface named {1} exists and is not a TUN interface that can be taken over)"
+        "{0} (an interface named {1} exists: it is in use by another process, or is not a TUN interface with one queue, which could be taken over)"
     )]
     NotTun(SysError, String),
     /// The inherited descriptor is a TAP.
@@ -106,6 +110,26 @@ impl Tun {
     /// # Errors
     /// See [`TunError`]; each tells what to do about it.
     pub fn create(name: &str, wanted: TunOffloads) -> Result<Self, TunError> {
+        Self::create_as(name, wanted, &[BARE])
+    }
+
+    /// As [`create`](Self::create); a new interface may then have more queues, if the kernel can do
+    /// that: [`may_have_more`](Self::may_have_more) tells. One that is taken over has its one.
+    ///
+    /// # Errors
+    /// As [`create`](Self::create).
+    pub fn create_for_queues(name: &str, wanted: TunOffloads) -> Result<Self, TunError> {
+        // Exclusive: as one more queue of an interface that somebody else holds we would take away
+        // a part of his packets.
+        Self::create_as(name, wanted, &[BARE | QUEUES | EXCLUSIVE, BARE])
+    }
+
+    /// With the first of `kinds` that the kernel accepts, and with a header if it can be.
+    fn create_as(
+        name: &str,
+        wanted: TunOffloads,
+        kinds: &[libc::c_short],
+    ) -> Result<Self, TunError> {
         if !is_valid_name(name.strip_suffix("%d").unwrap_or(name)) {
             return Err(TunError::InvalidName(name.to_owned()));
         }
@@ -114,25 +138,54 @@ impl Tun {
             Some(libc::EPERM | libc::EACCES) => TunError::NotPermitted(error, name.to_owned()),
             _ => TunError::Other(error),
         })?;
-        let set = |flags| {
-            let mut request = request(name);
-            request.ifr_ifru.ifru_flags = flags;
-            interface_ioctl("ioctl TUNSETIFF", fd.as_fd(), libc::TUNSETIFF, &mut request)
-                .map(|()| name_of(&request))
-        };
-        let wants_header = wanted != TunOffloads::NONE;
-        let with_header = if wants_header { set(BARE | HEADER).ok() } else { None };
-        let has_header = with_header.is_some();
-        // Where the kernel's lookalikes know no header, the second error is the one that counts.
-        let name =
-            with_header.map_or_else(|| set(BARE), Ok).map_err(|error| match error.errno() {
-                Some(libc::EPERM) => TunError::NotPermitted(error, name.to_owned()),
-                Some(libc::EBUSY) => TunError::Busy(error, name.to_owned()),
-                Some(libc::EINVAL) => TunError::NotTun(error, name.to_owned()),
-                _ => TunError::Other(error),
-            })?;
+        let headers = if wanted == TunOffloads::NONE { &[0][..] } else { &[HEADER, 0] };
+        let mut tries =
+            kinds.iter().flat_map(|kind| headers.iter().map(move |header| kind | header));
+        // Where the kernel's lookalikes know no header, the last error is the one that counts.
+        let mut outcome = Err(SysError::from_errno("ioctl TUNSETIFF", libc::EINVAL));
+        while outcome.is_err()
+            && let Some(flags) = tries.next()
+        {
+            outcome = set_interface(fd.as_fd(), name, flags).map(|name| (name, flags));
+        }
+        let (name, flags) = outcome.map_err(|error| match error.errno() {
+            Some(libc::EPERM) => TunError::NotPermitted(error, name.to_owned()),
+            Some(libc::EBUSY) => TunError::Busy(error, name.to_owned()),
+            Some(libc::EINVAL) => TunError::NotTun(error, name.to_owned()),
+            _ => TunError::Other(error),
+        })?;
+        Self::over(fd, name, flags, wanted).map_err(TunError::Other)
+    }
+
+    /// With those of the `wanted` offloads that the kernel has for a descriptor with these `flags`.
+    fn over(
+        fd: OwnedFd,
+        name: String,
+        flags: libc::c_short,
+        wanted: TunOffloads,
+    ) -> Result<Self, SysError> {
+        let has_header = flags & HEADER != 0;
         let offloads = negotiate(fd.as_fd(), has_header, wanted)?;
-        Ok(Self { fd, name, has_header, offloads })
+        Ok(Self { fd, name, has_header, may_have_more: flags & QUEUES != 0, offloads })
+    }
+
+    /// One more queue of the same interface, with the same offloads.
+    ///
+    /// # Errors
+    /// The interface was not made for more than one, or has as many as the kernel allows (256).
+    pub fn open_queue(&self) -> Result<Self, SysError> {
+        if !self.may_have_more {
+            return Err(SysError::from_errno("ioctl TUNSETIFF", libc::EINVAL));
+        }
+        let header = if self.has_header { HEADER } else { 0 };
+        let (fd, flags) = (open_device()?, BARE | QUEUES | header);
+        let name = set_interface(fd.as_fd(), &self.current_name()?, flags)?;
+        Self::over(fd, name, flags, self.offloads)
+    }
+
+    /// Whether the interface was made for more than one queue.
+    pub fn may_have_more(&self) -> bool {
+        self.may_have_more
     }
 
     /// Takes over a descriptor that another process, or an earlier one of ours, has attached, with
@@ -156,9 +209,7 @@ impl Tun {
             .map_err(|e| SysError::new("fcntl F_SETFL", e))?;
         rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::CLOEXEC)
             .map_err(|e| SysError::new("fcntl F_SETFD", e))?;
-        let has_header = flags & HEADER != 0;
-        let offloads = negotiate(fd.as_fd(), has_header, wanted)?;
-        Ok(Self { fd, name, has_header, offloads })
+        Self::over(fd, name, flags, wanted).map_err(TunError::Other)
     }
 
     /// A second descriptor of the same queue, e.g. for the other direction's thread.
@@ -275,6 +326,14 @@ const BARE: libc::c_short = (libc::IFF_TUN | libc::IFF_NO_PI) as libc::c_short;
 #[allow(clippy::cast_possible_truncation, reason = "IFF_VNET_HDR is below 0x8000")]
 const HEADER: libc::c_short = libc::IFF_VNET_HDR as libc::c_short;
 
+/// The flag of one that may have several queues.
+#[allow(clippy::cast_possible_truncation, reason = "IFF_MULTI_QUEUE is below 0x8000")]
+const QUEUES: libc::c_short = libc::IFF_MULTI_QUEUE as libc::c_short;
+
+/// The flag that has the kernel refuse, as busy, the name of an interface that there is.
+#[allow(clippy::cast_possible_truncation, reason = "the kernel reads the sixteen bits unsigned")]
+const EXCLUSIVE: libc::c_short = libc::IFF_TUN_EXCL as libc::c_short;
+
 /// The flags that must be right and can be asked for. IFF_NO_PI cannot: TUNGETIFF answers
 /// IFF_NOFILTER, "no socket filter", in the same bit. [LNX drivers/net/tun.c:TUNGETIFF]
 #[allow(clippy::cast_possible_truncation, reason = "all are below 0x8000")]
@@ -312,6 +371,14 @@ fn negotiate(
 fn open_device() -> Result<OwnedFd, SysError> {
     rustix::fs::open(DEVICE, OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty())
         .map_err(|e| SysError::new("open /dev/net/tun", e))
+}
+
+/// Attaches `fd` to the interface `name`, which is made if there is none; yields its name.
+fn set_interface(fd: BorrowedFd<'_>, name: &str, flags: libc::c_short) -> Result<String, SysError> {
+    let mut request = request(name);
+    request.ifr_ifru.ifru_flags = flags;
+    interface_ioctl("ioctl TUNSETIFF", fd, libc::TUNSETIFF, &mut request)?;
+    Ok(name_of(&request))
 }
 
 /// An interface request with `name` in it, cut so that a zero byte always ends it.

@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use hybridwg::crypto::entropy::{Entropy, SeededEntropy};
 use hybridwg::crypto::key::{PresharedKey, PrivateKey, PublicKey};
-use hybridwg::dataplane::inbox::Inbox;
+use hybridwg::dataplane::inbox::Inboxes;
 use hybridwg::dataplane::lane::{Lane, Signal};
 use hybridwg::dataplane::memory_port::{MemoryDatagramPort, MemoryIpPort};
 use hybridwg::dataplane::shard::{Shard, Turn};
@@ -123,21 +123,22 @@ pub struct Node {
     out: Outputs,
     shard: Shard,
     lane: Arc<Lane>,
-    inbox: Arc<Inbox>,
+    inboxes: Inboxes,
     ip: MemoryIpPort,
     udp: MemoryDatagramPort,
 }
 
 impl Node {
     fn new(seed: u64, n: usize) -> Self {
-        let (tables, lane, inbox) = <(Arc<Tables>, Arc<Lane>, Arc<Inbox>)>::default();
+        let (tables, lane, inboxes) =
+            (Arc::<Tables>::default(), Arc::<Lane>::default(), Inboxes::new(1));
         let (ip, udp) = (MemoryIpPort::default(), MemoryDatagramPort::default());
         let shard = Shard::new(
             Box::new(ip.clone()),
             Box::new(udp.clone()),
             Arc::clone(&tables),
             Arc::clone(&lane),
-            Arc::clone(&inbox),
+            inboxes.iter().next().map(Arc::clone).expect("one at least"),
         );
         Self {
             device: Device::new(Box::new(SeededEntropy::new(seed))),
@@ -157,7 +158,7 @@ impl Node {
             out: Outputs::new(),
             shard,
             lane,
-            inbox,
+            inboxes,
             ip,
             udp,
         }
@@ -235,7 +236,7 @@ impl Node {
                 Output::ClearSource(_) => self.sources_cleared += 1,
                 _ => {}
             }
-            match self.tables.apply(output, &self.inbox) {
+            match self.tables.apply(output, &self.inboxes) {
                 Some(Notice::RoutesChanged) => {
                     self.routes_changed += 1;
                     self.tables.set_routes(self.device.allowed_ips().routes());

@@ -43,7 +43,7 @@ impl Host {
 
     fn apply(&mut self) {
         for output in self.outputs.drain() {
-            let own = self.node.tables.apply(output, &self.node.inbox);
+            let own = self.node.tables.apply(output, &self.node.inboxes);
             if matches!(own, Some(Notice::RoutesChanged)) {
                 self.node.tables.set_routes(self.device.allowed_ips().routes());
             }

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use crate::crypto::key::{PresharedKey, PrivateKey, PublicKey};
 use crate::crypto::tai64n::Timestamp;
-use crate::dataplane::inbox::{Inbox, ShardCommand};
+use crate::dataplane::inbox::{Inbox, Inboxes, ShardCommand};
 use crate::dataplane::lane::{Lane, Signal};
 use crate::dataplane::memory_port::{MemoryDatagramPort, MemoryIpPort, SentDatagram};
 use crate::dataplane::shard::{Shard, Turn};
@@ -41,6 +41,7 @@ struct Node {
     address: SocketAddr,
     tables: Arc<Tables>,
     lane: Arc<Lane>,
+    inboxes: Inboxes,
     inbox: Arc<Inbox>,
     ip: MemoryIpPort,
     udp: MemoryDatagramPort,
@@ -54,7 +55,9 @@ fn at(seconds: u64) -> Now {
 impl Node {
     /// A node at `address` that routes `routes` to their peers.
     fn new(address: &str, routes: &[(&str, PeerId)]) -> Self {
-        let (tables, lane, inbox) = <(Arc<Tables>, Arc<Lane>, Arc<Inbox>)>::default();
+        let (tables, lane) = <(Arc<Tables>, Arc<Lane>)>::default();
+        let inboxes = Inboxes::new(1);
+        let inbox = inboxes.iter().next().map(Arc::clone).unwrap();
         let (ip, udp) = (MemoryIpPort::default(), MemoryDatagramPort::default());
         let shard = Shard::new(
             Box::new(ip.clone()),
@@ -63,7 +66,8 @@ impl Node {
             Arc::clone(&lane),
             Arc::clone(&inbox),
         );
-        let node = Self { address: address.parse().unwrap(), tables, lane, inbox, ip, udp, shard };
+        let address = address.parse().unwrap();
+        let node = Self { address, tables, lane, inboxes, inbox, ip, udp, shard };
         for peer in [PEER, OTHER] {
             let public_key = PublicKey::from_bytes([7; 32]);
             node.apply(Output::PeerAdded { peer, public_key, facts: Arc::new(Facts::new()) });
@@ -77,7 +81,7 @@ impl Node {
     }
 
     fn apply(&self, output: Output) {
-        assert!(self.tables.apply(output, &self.inbox).is_none());
+        assert!(self.tables.apply(output, &self.inboxes).is_none());
     }
 
     fn path(&self) -> Arc<PeerPath> {

@@ -222,7 +222,7 @@ fn clearing_the_source_keeps_the_remote_address() {
 #[test]
 fn the_engines_own_outputs_are_handed_back() {
     let [a, _] = strangers();
-    let output = a.tables.apply(Output::RoutesChanged, &a.inbox);
+    let output = a.tables.apply(Output::RoutesChanged, &a.inboxes);
     assert!(matches!(output, Some(Notice::RoutesChanged)));
 }
 

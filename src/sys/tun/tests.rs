@@ -245,6 +245,131 @@ fn an_inherited_descriptor_tells_whether_it_has_headers() {
     });
 }
 
+/// Sends a datagram from each of `sockets` to 10.9.0.2, and tells how many came out of each queue and
+/// which source ports they had.
+fn spread(queues: &[Tun], sockets: &[std::net::UdpSocket]) -> Vec<Vec<u16>> {
+    for socket in sockets {
+        socket.send_to(&[7], "10.9.0.2:9").unwrap();
+    }
+    let mut buffer = [0; 2048];
+    let mut came = vec![Vec::new(); queues.len()];
+    let all_came = eventually(|| {
+        for (queue, came) in queues.iter().zip(&mut came) {
+            while let Some(len) = queue.recv(&mut buffer).unwrap() {
+                let ports = queue.header_bytes() + 20;
+                assert_eq!(len, ports + 8 + 1);
+                came.push(u16::from_be_bytes([buffer[ports], buffer[ports + 1]]));
+            }
+        }
+        came.iter().map(Vec::len).sum::<usize>() == sockets.len()
+    });
+    assert!(all_came, "{came:?}");
+    came.iter_mut().for_each(|ports| ports.sort_unstable());
+    came
+}
+
+/// An interface that is up, with so many queues.
+fn up_with_queues(name: &str, count: usize) -> Vec<Tun> {
+    let first = Tun::create_for_queues(name, TunOffloads::ALL).unwrap();
+    assert!(first.may_have_more());
+    let mut queues = vec![first];
+    for _ in 1..count {
+        queues.push(queues[0].open_queue().unwrap());
+    }
+    ip(&format!("address add 10.9.0.1/24 dev {name}"));
+    std::fs::write(format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6"), "1").unwrap();
+    ip(&format!("link set {name} up"));
+    queues
+}
+
+#[test]
+fn the_kernel_spreads_flows_over_queues_and_each_keeps_to_its_own() {
+    in_own_namespace(|| {
+        let queues = up_with_queues("hw0", 4);
+        for queue in &queues {
+            assert_eq!((queue.name(), queue.header_bytes()), ("hw0", 10));
+            assert_eq!(queue.offloads(), TunOffloads::ALL);
+        }
+        let socket = || std::net::UdpSocket::bind("10.9.0.1:0").unwrap();
+        let sockets: Vec<_> = (0..64).map(|_| socket()).collect();
+        let first = spread(&queues, &sockets);
+        assert!(first.iter().filter(|ports| !ports.is_empty()).count() > 1, "{first:?}");
+        assert_eq!(spread(&queues, &sockets), first);
+    });
+}
+
+#[test]
+fn any_queue_takes_packets() {
+    in_own_namespace(|| {
+        let queues = up_with_queues("hw0", 3);
+        let socket = std::net::UdpSocket::bind("10.9.0.1:9").unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        for (number, queue) in (0..).zip(&queues) {
+            queue.send(&[&[0; 10][..], &packet(number)].concat()).unwrap();
+            let mut buffer = [0; 16];
+            assert_eq!(socket.recv(&mut buffer).unwrap(), 1);
+            assert_eq!(buffer[0], number);
+        }
+    });
+}
+
+#[test]
+fn an_interface_that_was_not_made_for_more_queues_has_one() {
+    in_own_namespace(|| {
+        let alone = up("hw0");
+        assert!(!alone.may_have_more());
+        assert_eq!(alone.open_queue().unwrap_err().errno(), Some(libc::EINVAL));
+        // One that is there already is taken over as it is.
+        ip("tuntap add mode tun name hw1");
+        let kept = Tun::create_for_queues("hw1", TunOffloads::ALL).unwrap();
+        assert!(!kept.may_have_more());
+        assert_eq!(kept.header_bytes(), 10);
+        kept.open_queue().unwrap_err();
+    });
+}
+
+#[test]
+fn nobody_gets_a_queue_of_an_interface_that_another_holds() {
+    in_own_namespace(|| {
+        let _holder = Tun::create_for_queues("hw0", TunOffloads::ALL).unwrap();
+        for create in [Tun::create, Tun::create_for_queues] {
+            let error = create("hw0", TunOffloads::ALL).unwrap_err();
+            assert!(matches!(error, TunError::NotTun(_, _)), "{error:?}");
+            assert!(error.to_string().contains("hw0 exists: it is in use"), "{error}");
+        }
+        let _alone = Tun::create("hw1", TunOffloads::ALL).unwrap();
+        let error = Tun::create_for_queues("hw1", TunOffloads::ALL).unwrap_err();
+        assert!(matches!(error, TunError::Busy(_, _)), "{error:?}");
+    });
+}
+
+#[test]
+fn whoever_inherits_a_queue_can_open_more_if_it_was_made_for_that() {
+    in_own_namespace(|| {
+        for (create, may_have_more) in
+            [(Tun::create as fn(&str, _) -> _, false), (Tun::create_for_queues, true)]
+        {
+            let created = create("hw%d", TunOffloads::ALL).unwrap();
+            let fd = rustix::io::fcntl_dupfd_cloexec(&created, 0).unwrap();
+            let tun = Tun::attach(fd, TunOffloads::ALL).unwrap();
+            assert_eq!(tun.may_have_more(), may_have_more);
+            assert_eq!(tun.open_queue().is_ok(), may_have_more);
+        }
+    });
+}
+
+#[test]
+fn a_deleted_interface_is_gone_for_all_its_queues_and_does_not_come_back_with_a_new_one() {
+    in_own_namespace(|| {
+        let queues = up_with_queues("hw0", 2);
+        ip("link delete hw0");
+        for queue in &queues {
+            assert!(queue.recv(&mut [0; 64]).unwrap_err().is_tun_gone());
+        }
+        assert!(queues[0].open_queue().unwrap_err().is_tun_gone());
+    });
+}
+
 #[test]
 fn a_descriptor_that_is_no_tun_is_refused() {
     let file = std::fs::File::open("/dev/null").unwrap();

@@ -1,4 +1,5 @@
-//! The outer UDP sockets: one for IPv4 and one for IPv6, on one port.
+//! The outer UDP sockets: one for IPv4 and one for IPv6, on one port; or a group of such pairs, among
+//! which the kernel divides the senders.
 //!
 //! Guarantees: both families share the port; a host without one of them still works [P-82]; many
 //! datagrams move per system call; each carries its local address and ECN bits both ways [P-81];
@@ -56,6 +57,13 @@ pub struct UdpSockets {
     gro: bool,
 }
 
+/// Whether a socket is bound to a port that others of ours have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Share {
+    Alone,
+    Port,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Family {
     V4,
@@ -88,7 +96,7 @@ impl UdpSockets {
         let mut tries = 0;
         loop {
             tries += 1;
-            match Self::bind_once(port, mark, wanted) {
+            match Self::bind_once(port, mark, wanted, Share::Alone) {
                 // A port the kernel chose for IPv4 may be taken in IPv6.
                 Err(error) if error.is_address_in_use() && port == 0 && tries < PORT_TRIES => {}
                 outcome => return outcome,
@@ -96,10 +104,40 @@ impl UdpSockets {
         }
     }
 
-    fn bind_once(port: u16, mark: u32, wanted: UdpOffloads) -> Result<Self, SysError> {
-        let v4 = open_if_present(Family::V4, port, mark)?;
+    /// Opens `count` pairs of sockets, one at least, on one port, as [`bind`](Self::bind) does with
+    /// one. The kernel gives all datagrams from one address and port to one and the same pair.
+    ///
+    /// # Errors
+    /// As [`bind`](Self::bind): others do not get the port, and a port that others have is refused.
+    /// The exception is a socket of the same user that itself asks to share it (SO_REUSEPORT).
+    pub fn bind_group(
+        port: u16,
+        mark: u32,
+        wanted: UdpOffloads,
+        count: usize,
+    ) -> Result<Vec<Self>, SysError> {
+        // The first is bound alone, so that the port is known to be nobody else's.
+        let first = Self::bind(port, mark, wanted)?;
+        let port = first.port;
+        let mut group = vec![first];
+        if count > 1 {
+            group[0].fds().into_iter().flatten().try_for_each(share_port)?;
+        }
+        for _ in 1..count {
+            group.push(Self::bind_once(port, mark, wanted, Share::Port)?);
+        }
+        Ok(group)
+    }
+
+    fn bind_once(
+        port: u16,
+        mark: u32,
+        wanted: UdpOffloads,
+        share: Share,
+    ) -> Result<Self, SysError> {
+        let v4 = open_if_present(Family::V4, port, mark, share)?;
         let port = v4.as_ref().map_or(Ok(port), port_of)?;
-        let v6 = open_if_present(Family::V6, port, mark)?;
+        let v6 = open_if_present(Family::V6, port, mark, share)?;
         let port = v6.as_ref().map_or(Ok(port), port_of)?;
         if v4.is_none() && v6.is_none() {
             return Err(SysError::from_errno("socket", libc::EAFNOSUPPORT));
@@ -145,15 +183,20 @@ impl UdpSockets {
 }
 
 /// `None` if the host does not have this family.
-fn open_if_present(family: Family, port: u16, mark: u32) -> Result<Option<OwnedFd>, SysError> {
-    match open(family, port, mark) {
+fn open_if_present(
+    family: Family,
+    port: u16,
+    mark: u32,
+    share: Share,
+) -> Result<Option<OwnedFd>, SysError> {
+    match open(family, port, mark, share) {
         Ok(fd) => Ok(Some(fd)),
         Err(error) if error.is_family_absent() => Ok(None),
         Err(error) => Err(error),
     }
 }
 
-fn open(family: Family, port: u16, mark: u32) -> Result<OwnedFd, SysError> {
+fn open(family: Family, port: u16, mark: u32, share: Share) -> Result<OwnedFd, SysError> {
     let (domain, any) = match family {
         Family::V4 => (AddressFamily::INET, SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))),
         Family::V6 => (AddressFamily::INET6, SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))),
@@ -205,8 +248,16 @@ fn open(family: Family, port: u16, mark: u32) -> Result<OwnedFd, SysError> {
     if mark != 0 {
         set_mark(fd, mark)?;
     }
+    if share == Share::Port {
+        share_port(fd)?;
+    }
     rustix::net::bind(&socket, &any).map_err(|e| SysError::new("bind", e))?;
     Ok(socket)
+}
+
+/// Lets sockets of ours be bound beside this one, and lets this one be bound beside them.
+fn share_port(fd: BorrowedFd<'_>) -> Result<(), SysError> {
+    set_option("setsockopt SO_REUSEPORT", fd, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)
 }
 
 /// Whether the kernel knows UDP_SEGMENT; 0 is its default, and each message brings its own.

@@ -103,7 +103,7 @@ fn a_port_taken_in_ipv6_alone_refuses_a_fixed_port_and_is_avoided_by_a_free_one(
         let taken: Vec<_> = (40_000..40_006)
             .map(|port| {
                 // Not `UdpSocket::bind`, which would take IPv4 as well.
-                open(Family::V6, port, 0).unwrap()
+                open(Family::V6, port, 0, Share::Alone).unwrap()
             })
             .collect();
         assert!(UdpSockets::bind(40_000, 0, UdpOffloads::ALL).unwrap_err().is_address_in_use());
@@ -112,6 +112,73 @@ fn a_port_taken_in_ipv6_alone_refuses_a_fixed_port_and_is_avoided_by_a_free_one(
         assert!(sockets.v6.is_some());
         drop(taken);
     });
+}
+
+#[test]
+fn a_group_divides_the_senders_and_each_keeps_to_one_pair() {
+    let mut hosts = vec!["127.0.0.1"];
+    if has_ipv6_loopback() {
+        hosts.push("::1");
+    }
+    for host in hosts {
+        let group = UdpSockets::bind_group(0, 0, UdpOffloads::ALL, 4).unwrap();
+        let port = group[0].local_port();
+        assert!(group.iter().all(|sockets| sockets.local_port() == port));
+        let mut inboxes: Vec<_> =
+            group.into_iter().map(|sockets| Inbox::over(sockets, 16, 2048)).collect();
+        let senders: Vec<_> = (0..64).map(|_| UdpSocket::bind((host, 0)).unwrap()).collect();
+        let mut round = || {
+            for sender in &senders {
+                sender.send_to(&[7], (host, port)).unwrap();
+            }
+            let mut came = vec![Vec::new(); inboxes.len()];
+            assert!(eventually(|| {
+                for (inbox, came) in inboxes.iter_mut().zip(&mut came) {
+                    came.extend(inbox.recv().iter().map(|(meta, _)| meta.remote.port()));
+                }
+                came.iter().map(Vec::len).sum::<usize>() == senders.len()
+            }));
+            came.iter_mut().for_each(|ports| ports.sort_unstable());
+            came
+        };
+        let first = round();
+        assert!(first.iter().filter(|ports| !ports.is_empty()).count() > 1, "{first:?}");
+        assert_eq!(round(), first);
+    }
+}
+
+#[test]
+fn the_port_of_a_group_is_refused_to_others_and_a_group_is_refused_the_port_of_others() {
+    let group = UdpSockets::bind_group(0, 0, UdpOffloads::ALL, 3).unwrap();
+    let port = group[0].local_port();
+    let taken = |outcome: std::io::Result<UdpSocket>| {
+        assert_eq!(outcome.unwrap_err().kind(), std::io::ErrorKind::AddrInUse);
+    };
+    taken(UdpSocket::bind(("0.0.0.0", port)));
+    taken(UdpSocket::bind(("127.0.0.1", port)));
+    if has_ipv6_loopback() {
+        taken(UdpSocket::bind(("::1", port)));
+    }
+    for count in [1, 2] {
+        let error = UdpSockets::bind_group(port, 0, UdpOffloads::ALL, count).unwrap_err();
+        assert!(error.is_address_in_use(), "{error}");
+    }
+    let other = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let port = other.local_addr().unwrap().port();
+    let error = UdpSockets::bind_group(port, 0, UdpOffloads::ALL, 2).unwrap_err();
+    assert!(error.is_address_in_use(), "{error}");
+}
+
+#[test]
+fn a_group_of_one_shares_its_port_with_nobody() {
+    let alone = UdpSockets::bind_group(0, 0, UdpOffloads::ALL, 1).unwrap();
+    let shares = |sockets: &UdpSockets| {
+        let fds = sockets.fds().into_iter().flatten();
+        fds.map(|fd| option(fd, libc::SOL_SOCKET, libc::SO_REUSEPORT)).collect::<Vec<_>>()
+    };
+    assert!(shares(&alone[0]).iter().all(|&shares| shares == 0));
+    let group = UdpSockets::bind_group(0, 0, UdpOffloads::ALL, 2).unwrap();
+    assert!(group.iter().flat_map(shares).all(|shares| shares == 1));
 }
 
 #[test]
