@@ -13,7 +13,7 @@ cd "$(dirname "$0")/.." || exit 1
 
 require_host=${HYBRIDWG_REQUIRE_HOST:-0}
 host_threads=${HYBRIDWG_HOST_THREADS:-2}
-packages=(iproute2 iputils-ping wireguard-tools wireguard-go nftables iptables procps)
+packages=(iproute2 iputils-ping wireguard-tools wireguard-go nftables iptables procps valgrind)
 
 passed=0 failed=0 skipped=0
 failures=()
@@ -65,7 +65,7 @@ tests() {
     skipped=$((skipped + ignored + lacking))
     if ((status != 0 && bad == 0)); then
         failed=$((failed + 1))
-        failures+=("$name: status $status before its tests could be counted")
+        failures+=("$name: status $status, and no test of it was counted as failed")
     fi
     local test
     while read -r test; do
@@ -132,6 +132,8 @@ for bench in benches/*.rs; do
     benches+=(--bench "$(basename "$bench" .rs)")
 done
 tests "benchmarks, once and tiny" cargo test --no-fail-fast "${benches[@]}"
+# The one benchmark whose number means something on a busy machine. Wants a build in release.
+tests "instructions a packet" cargo bench --quiet --bench instructions
 tests "tests on real packets" \
     cargo test --test it -- host:: --test-threads="$host_threads" --show-output
 
