@@ -492,6 +492,11 @@ fn open_queues(tun: Tun, wanted: NonZeroU32) -> Vec<Tun> {
             }
         }
     }
+    if queues.len() > 1
+        && let Err(error) = queues[0].steer_by_flow()
+    {
+        info!(%error, "flows go by the shard that their answers come by, not by shards of their own");
+    }
     queues
 }
 

@@ -6,10 +6,12 @@
 //! left, and [`Tun::header_bytes`] whether there is a header at all.
 //!
 //! An interface has one queue, or as many as are opened beside it ([`Tun::open_queue`]): the kernel
-//! spreads what it sends over them, and takes packets from any.
+//! spreads what it sends over them ([`Tun::steer_by_flow`]), and takes packets from any.
 //!
 //! The interface lives as long as a descriptor does. Addresses, MTU and state are set over netlink
 //! elsewhere.
+
+mod steer;
 
 use std::ffi::CStr;
 use std::fmt;

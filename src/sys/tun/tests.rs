@@ -5,7 +5,7 @@ use rustix::thread::CapabilitySet;
 
 use super::*;
 use crate::sys::poll::{Interest, Poller, Ready};
-use crate::sys::testing::{eventually, in_own_namespace, ip};
+use crate::sys::testing::{eventually, in_own_namespace, ip, skip};
 use crate::sys::udp::{Receiver, RecvMeta, SendItem, Sender, UdpOffloads, UdpSockets};
 
 /// An IPv4 UDP datagram from 10.9.0.2 to `10.9.0.1:9`, without UDP checksum.
@@ -401,4 +401,62 @@ fn names_are_judged_as_the_kernel_judges_them() {
                 || matches!(Tun::create(invalid, TunOffloads::NONE), Err(TunError::InvalidName(_)))
         );
     }
+}
+
+#[test]
+fn steered_flows_keep_their_queue_whatever_queue_their_answers_come_by() {
+    in_own_namespace(|| {
+        let queues = up_with_queues("hw0", 4);
+        if let Err(error) = queues[0].steer_by_flow() {
+            return skip(&format!("no steering: {error}"));
+        }
+        let socket = || std::net::UdpSocket::bind("10.9.0.1:0").unwrap();
+        let sockets: Vec<_> = (0..64).map(|_| socket()).collect();
+        let first = spread(&queues, &sockets);
+        assert!(first.iter().all(|ports| !ports.is_empty()), "64 flows in 4 queues: {first:?}");
+        for socket in &sockets {
+            let [high, low] = socket.local_addr().unwrap().port().to_be_bytes();
+            let mut answer = packet(1);
+            answer[20..24].copy_from_slice(&[0, 9, high, low]);
+            queues[0].send(&[&[0; 10][..], &answer].concat()).unwrap();
+            assert_eq!(socket.recv(&mut [0; 8]).unwrap(), 1);
+        }
+        assert_eq!(spread(&queues, &sockets), first);
+    });
+}
+
+#[test]
+fn steered_packets_of_both_versions_are_spread_and_fragments_follow_their_first() {
+    in_own_namespace(|| {
+        let queues = up_with_queues("hw0", 4);
+        if let Err(error) = queues[0].steer_by_flow() {
+            return skip(&format!("no steering: {error}"));
+        }
+        std::fs::write("/proc/sys/net/ipv6/conf/hw0/disable_ipv6", "0").unwrap();
+        ip("-6 address add fd09::1/64 dev hw0 nodad");
+        // Where what was sent has come out, without what the kernel says by itself.
+        let came = |version: u8| {
+            let mut buffer = [0; 2048];
+            let mut count = [0; 4];
+            for (queue, count) in queues.iter().zip(&mut count) {
+                while let Some(len) = queue.recv(&mut buffer).unwrap() {
+                    let packet = &buffer[10..len];
+                    let protocol = if version == 4 { packet[9] } else { packet[6] };
+                    *count += usize::from(packet[0] >> 4 == version && protocol == 17);
+                }
+            }
+            count
+        };
+        let bound = |host: &str| std::net::UdpSocket::bind((host, 0)).unwrap();
+        for _ in 0..64 {
+            bound("fd09::1").send_to(&[7], "[fd09::2]:9").unwrap();
+        }
+        let spread = came(6);
+        assert_eq!(spread.iter().sum::<usize>(), 64);
+        assert!(spread.iter().all(|&count| count > 0), "{spread:?}");
+        bound("10.9.0.1").send_to(&[7; 9000], "10.9.0.2:9").unwrap();
+        let mut fragments = came(4);
+        fragments.sort_unstable();
+        assert_eq!(fragments, [0, 0, 0, 7], "9008 bytes in pieces of 1480");
+    });
 }
