@@ -5,6 +5,7 @@ mod established;
 mod hostile;
 mod offload;
 mod sessions;
+mod shards;
 mod thread;
 
 use std::net::{IpAddr, SocketAddr};

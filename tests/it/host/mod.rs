@@ -11,6 +11,7 @@ mod net;
 mod offload;
 mod rekey;
 mod scenarios;
+mod shards;
 mod stock;
 mod thousand;
 mod traffic;
