@@ -11,7 +11,8 @@
 //! ```
 //!
 //! - **Order.** A shard runs each batch to completion and sends in the order it read; packets that
-//!   wait for a session are sent before later ones of their peer. Only shards send.
+//!   wait for a session are sent before later ones of their peer. Only shards send. Of several shards
+//!   of a device each has ports of its own, and a flow comes by the ports of one.
 //! - **Bounds.** Batches and trains are made at the start and never grow. Staged packets, lane and
 //!   inbox have limits; beyond them things are dropped and counted ([`tables::Tables::drops`]).
 //!   On the established path nothing is allocated, and nothing costs more for more peers.

@@ -150,7 +150,7 @@ impl Host {
     }
 
     fn settle(&mut self, now: Now) {
-        while (0..self.shards.len()).fold(false, |any, shard| self.turn(shard, now) || any) {}
+        while (0..self.shards.len()).any(|shard| self.turn(shard, now)) {}
     }
 
     /// The shard whose socket the kernel gives datagrams from `remote` to.
