@@ -583,11 +583,11 @@ mod tests {
         }
     }
 
-    /// Handshakes and signals arrive at every moment of a turn. An engine that goes to sleep with
+    /// Handshakes and signals of three shards arrive at every moment of a turn. An engine that goes to sleep with
     /// one of them left behind is never woken again.
     #[test]
     fn nothing_is_left_in_the_lane_when_the_engine_waits() {
-        const ROUNDS: u32 = 20_000;
+        const ROUNDS: u32 = 10_000;
         let (offloads, settings) = (TunOffloads::ALL, Settings::default());
         let mut engine = Engine::new("hwgtest0".to_owned(), offloads, 1, settings).unwrap();
         let waker = Arc::new(Waker::new().unwrap());
@@ -596,7 +596,7 @@ mod tests {
         let mut poller = Poller::new().unwrap();
         poller.add(waker.as_fd(), 0, Interest::Readable).unwrap();
         let lane = Arc::clone(&engine.lane);
-        let shard = std::thread::spawn(move || {
+        let talk = |lane: &Lane| {
             let from = Endpoint::new("192.0.2.1:51820".parse().unwrap());
             for round in 0..ROUNDS {
                 let incoming = Incoming { from, datagram: SmallDatagram::from(&[1; 148]) };
@@ -604,6 +604,9 @@ mod tests {
                 let _ = lane.push_handshake(incoming);
                 lane.signal(Signal::Nudge(PeerId(round)));
             }
+        };
+        let shards = std::thread::spawn(move || {
+            std::thread::scope(|scope| (0..3).for_each(|_| drop(scope.spawn(|| talk(&lane)))));
             lane.signal(Signal::Stopped(Stop::Shutdown));
         });
         loop {
@@ -617,6 +620,6 @@ mod tests {
                 }
             }
         }
-        shard.join().unwrap();
+        shards.join().unwrap();
     }
 }

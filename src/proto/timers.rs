@@ -446,6 +446,20 @@ mod tests {
     }
 
     #[test]
+    fn what_one_shard_has_sent_clears_nothing_that_another_has_received_since() {
+        let facts = Facts::new();
+        facts.data_received(after(2));
+        facts.data_sent(after(2));
+        facts.any_authenticated_sent(after(1));
+        facts.any_authenticated_received(after(1));
+        assert_eq!(facts.unacknowledged_since(), Some(after(2)));
+        assert_eq!(facts.unanswered_since(), Some(after(2)));
+        facts.any_authenticated_sent(after(2));
+        facts.any_authenticated_received(after(2));
+        assert_eq!((facts.unacknowledged_since(), facts.unanswered_since()), (None, None));
+    }
+
+    #[test]
     fn nothing_is_due_at_a_peer_to_whom_nothing_happened() {
         assert_eq!(Timers::default().earliest(), None);
         assert!(!Facts::new().needs_nudge());

@@ -10,11 +10,10 @@ use std::time::Duration;
 use super::net::{Host, eventually, pause};
 use super::skips;
 use super::traffic::{receive, tcp};
+use super::tunnel::Program::Sharded;
 use super::tunnel::{End, join};
 
 const PROGRAMS: &[&str] = &["ip", "ping", "wg"];
-
-const SHARDS: &[&str] = &["--shards=4"];
 
 /// Flows each way at once.
 const FLOWS: u16 = 8;
@@ -23,7 +22,7 @@ const STREAM_BYTES: u64 = 1_000_003;
 
 fn joined<'h>(left: &'h Host, right: &'h Host) -> [End<'h>; 2] {
     left.wire("192.168.7.1/24", right, "192.168.7.2/24");
-    let ends = [left, right].map(|host| End::start_tuned(host, SHARDS));
+    let ends = [left, right].map(|host| End::start(host, Sharded));
     join(&ends[0], &ends[1], "192.168.7.2", "");
     eventually("a first answer", Duration::from_secs(10), || left.pings("10.10.0.2"));
     ends
@@ -136,7 +135,7 @@ fn another_daemon_gets_neither_the_interface_nor_the_port_of_four_shards() {
         return;
     }
     let host = Host::new();
-    let mut first = End::start_tuned(&host, SHARDS);
+    let mut first = End::start(&host, Sharded);
     first.set("listen-port 40404");
     for arguments in ["--shards=1", "--shards=4"] {
         let binary = env!("CARGO_BIN_EXE_hybridwg");

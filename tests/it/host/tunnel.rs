@@ -10,6 +10,8 @@ use super::net::{Host, Process, eventually, unique};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Program {
     Hybridwg,
+    /// Ours, with four threads for packets.
+    Sharded,
     WireguardGo,
 }
 
@@ -17,11 +19,14 @@ impl Program {
     /// The command that serves `interface` in the foreground.
     fn command(self, arguments: &[&str], interface: &str) -> Command {
         let path = match self {
-            Self::Hybridwg => env!("CARGO_BIN_EXE_hybridwg"),
+            Self::Hybridwg | Self::Sharded => env!("CARGO_BIN_EXE_hybridwg"),
             Self::WireguardGo => "wireguard-go",
         };
         let mut command = Command::new(path);
         command.arg("-f").args(arguments).arg(interface);
+        if self == Self::Sharded {
+            command.arg("--shards=4");
+        }
         // wireguard-go asks for this, or it advises to use the kernel's module.
         command.env("WG_I_PREFER_BUGGY_USERSPACE_TO_POLISHED_KMOD", "1").env("LOG_LEVEL", "error");
         command
