@@ -31,6 +31,7 @@ pub mod memory_port;
 mod outbound;
 pub mod port;
 pub mod shard;
+mod spin;
 mod staged;
 pub mod tables;
 pub mod tun_port;

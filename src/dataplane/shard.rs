@@ -13,7 +13,6 @@ use std::num::NonZeroU32;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
 
 use crate::dataplane::Stop;
 use crate::dataplane::inbound::Inbound;
@@ -21,17 +20,14 @@ use crate::dataplane::inbox::{Inbox, ShardCommand};
 use crate::dataplane::lane::{Lane, Signal};
 use crate::dataplane::outbound::Outbound;
 use crate::dataplane::port::{DatagramPort, IpPort};
+use crate::dataplane::spin::Spin;
 use crate::dataplane::tables::Tables;
 use crate::dataplane::turn::Context;
 use crate::proto::drop_reason::DropReason;
 use crate::sys::SysError;
 use crate::sys::clock;
 use crate::sys::poll::{Interest, Poller, Waker};
-use crate::time::{Instant, Now};
-
-/// How long a shard looks for more after its last work before it blocks. Each wake-up costs about
-/// 10 µs on a virtual machine, and a tunnelled round trip has four.
-const SPIN: Duration = Duration::from_micros(50);
+use crate::time::Now;
 
 /// What woke the shard does not matter: a turn looks at everything.
 const TOKEN: u64 = 0;
@@ -168,12 +164,12 @@ impl Shard {
         self.inbox.set_waker(move || ringing.wake());
         let mut poller = self.watch(&waker)?;
         let mut rebinds = self.rebinds;
-        let mut last_work = Instant::ZERO;
+        let mut spin = Spin::new();
         loop {
             let now = clock::now();
             match self.turn(now) {
-                Turn::Worked => last_work = now.mono,
-                Turn::Idle if now.mono.since(last_work) < SPIN => thread::yield_now(),
+                Turn::Worked => spin.found(now.mono),
+                Turn::Idle if spin.goes_on(now.mono) => thread::yield_now(),
                 Turn::Idle => {
                     drop(poller.wait(None)?);
                     // Before the next turn, so that a command posted during it rings again.
