@@ -11,7 +11,7 @@ use hybridwg::sys::clock;
 use super::net::{Host, eventually, pause};
 use super::skips;
 use super::traffic::{receive, steady_tcp};
-use super::tunnel::Program::{Hybridwg, WireguardGo};
+use super::tunnel::Program::{Hybridwg, Sharded, WireguardGo};
 use super::tunnel::{End, Program, join};
 
 const PROGRAMS: &[&str] = &["ip", "ping", "wg", "wireguard-go"];
@@ -87,6 +87,7 @@ fn two_minutes_of_traffic_lose_nothing_to_the_change_of_keys() {
         };
         run("datagrams between two of ours", Hybridwg, Hybridwg, datagrams as fn(&Host, &Host));
         run("streams between two of ours", Hybridwg, Hybridwg, streams);
+        run("streams between two of four shards", Sharded, Sharded, streams);
         run("streams, ours calls wireguard-go", Hybridwg, WireguardGo, streams);
         run("streams, wireguard-go calls ours", WireguardGo, Hybridwg, streams);
     });
