@@ -35,6 +35,17 @@ pub fn read(located: &Located) -> Result<Written, Failure> {
     })
 }
 
+/// Reads the keys that a configuration keeps elsewhere, and prints all that could not be had.
+///
+/// # Errors
+/// [`Failure::Usage`] if there is one.
+pub fn fetch_keys(located: &Located, config: &mut Config) -> Result<(), Failure> {
+    config::fetch_keys(config, &located.path).map_err(|errors| {
+        errors.iter().for_each(|error| message::note(&error.to_string()));
+        Failure::usage(anyhow!("{} names keys that cannot be had", located.path.display()))
+    })
+}
+
 /// Refuses a configuration that asks for more than this version does, naming all of it.
 ///
 /// # Errors

@@ -15,9 +15,10 @@ use crate::control::up::{self, Up};
 /// that was done has been taken back.
 pub fn run(arguments: &args::Up) -> Result<(), Failure> {
     let located = file::find(&arguments.tunnel.config)?;
-    let Written { config, warnings } = file::read(&located)?;
+    let Written { mut config, warnings } = file::read(&located)?;
     warnings.iter().for_each(|warning| message::warning(&warning.to_string()));
     file::refuse_unavailable(&located, &config)?;
+    file::fetch_keys(&located, &mut config)?;
     let interrupt = Interrupt::on_signals()?;
     let retries = Retries::from_environment()?;
     let interrupt_resolving = interrupt.clone();

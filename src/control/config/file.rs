@@ -111,7 +111,7 @@ pub fn load(path: &Path) -> Result<Written, LoadError> {
 }
 
 /// Whether file and folder share a permission for others, as wg-quick asks.
-fn is_world_accessible(path: &Path, file: &File) -> io::Result<bool> {
+pub(super) fn is_world_accessible(path: &Path, file: &File) -> io::Result<bool> {
     let real = fs::canonicalize(path)?;
     let folder = fs::metadata(real.parent().unwrap_or(Path::new("/")))?;
     Ok(file.metadata()?.permissions().mode() & folder.permissions().mode() & 0o007 != 0)

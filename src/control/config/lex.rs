@@ -15,9 +15,11 @@ pub(super) enum Line<'a> {
         value: &'a str,
         /// To the end of the line, trimmed: hooks keep what looks like a comment.
         whole_value: &'a str,
+        /// It stands in a comment of our own: `#hybridwg: Key = value`, which wg-quick passes over.
+        in_comment: bool,
     },
-    /// `#hybrid Key = value`, reserved for what stock wg-quick must not see.
-    Reserved,
+    /// A comment with one of our own keys in a form that is almost right.
+    Misspelt(Key),
     /// Neither of these.
     Junk(&'a str),
 }
@@ -30,9 +32,12 @@ pub(super) fn lines(text: &str) -> impl Iterator<Item = (usize, Line<'_>)> {
 }
 
 fn lex(line: &str) -> Option<Line<'_>> {
-    let code = line.split('#').next().unwrap_or(line).trim();
+    let (code, comment) = match line.split_once('#') {
+        Some((code, comment)) => (code.trim(), Some(comment)),
+        None => (line.trim(), None),
+    };
     if code.is_empty() {
-        return is_reserved(line.trim()).then_some(Line::Reserved);
+        return comment.and_then(lex_comment);
     }
     if let Some(name) = code.strip_prefix('[') {
         return Some(match name.strip_suffix(']') {
@@ -42,15 +47,34 @@ fn lex(line: &str) -> Option<Line<'_>> {
     }
     let Some((key, value)) = code.split_once('=') else { return Some(Line::Junk(code)) };
     let whole_value = line.split_once('=').map_or(value, |(_, whole)| whole).trim();
-    Some(Line::Pair { key: key.trim_end(), value: value.trim_start(), whole_value })
+    let (key, value) = (key.trim_end(), value.trim_start());
+    Some(Line::Pair { key, value, whole_value, in_comment: false })
 }
 
-fn is_reserved(comment: &str) -> bool {
-    let Some((key, _)) = comment.strip_prefix("#hybrid ").and_then(|rest| rest.split_once('='))
-    else {
-        return false;
-    };
-    !key.trim().is_empty() && !key.trim().contains(char::is_whitespace)
+/// What a comment, without its `#`, says to us; `None` if it is an ordinary one.
+fn lex_comment(comment: &str) -> Option<Line<'_>> {
+    let comment = comment.trim_start();
+    let end = comment.find(|c: char| !c.is_alphanumeric()).unwrap_or(comment.len());
+    let (name, rest) = comment.split_at(end);
+    if name.eq_ignore_ascii_case("hybridwg")
+        && let Some(pair) = rest.strip_prefix(':')
+    {
+        let pair = pair.split('#').next().unwrap_or(pair).trim();
+        let Some((key, value)) = pair.split_once('=') else { return Some(Line::Junk(pair)) };
+        let (key, value) = (key.trim_end(), value.trim_start());
+        return Some(Line::Pair { key, value, whole_value: value, in_comment: true });
+    }
+    if !["hybridwg", "hybrid"].iter().any(|almost| name.eq_ignore_ascii_case(almost)) {
+        return None;
+    }
+    let (key, _) = rest.trim_start_matches([':', ' ', '\t']).split_once('=')?;
+    Key::find(key.trim()).filter(|key| key.reader() == Reader::Hybridwg).map(Line::Misspelt)
+}
+
+/// Whether something that only a line of its own can say follows a value as a comment.
+pub(super) fn has_comment_of_ours(whole_value: &str) -> bool {
+    let comment = whole_value.split_once('#').map(|(_, comment)| comment);
+    comment.and_then(lex_comment).is_some()
 }
 
 /// The section of a key.
@@ -74,9 +98,18 @@ impl Section {
     }
 }
 
+/// Which program has introduced a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reader {
+    Wg,
+    WgQuick,
+    /// Ours alone: `wg` and wg-quick refuse it, unless it stands in a comment.
+    Hybridwg,
+}
+
 macro_rules! keys {
-    ($($key:ident $name:literal $section:ident $accepted:literal,)*) => {
-        /// Every key of wg(8) and wg-quick(8).
+    ($($key:ident $name:literal $section:ident $reader:ident $accepted:literal,)*) => {
+        /// Every key of wg(8) and wg-quick(8), and our own.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum Key { $($key,)* }
 
@@ -92,6 +125,10 @@ macro_rules! keys {
                 match self { $(Self::$key => Section::$section,)* }
             }
 
+            pub const fn reader(self) -> Reader {
+                match self { $(Self::$key => Reader::$reader,)* }
+            }
+
             /// What it takes, in words for the user.
             pub const fn accepted(self) -> &'static str {
                 match self { $(Self::$key => $accepted,)* }
@@ -101,23 +138,25 @@ macro_rules! keys {
 }
 
 keys! {
-    PrivateKey "PrivateKey" Interface "a key: 44 characters of base64, as `hybridwg genkey` or `wg genkey` prints it",
-    ListenPort "ListenPort" Interface "a number from 0 to 65535",
-    FwMark "FwMark" Interface "off, or a number from 0 to 4294967295, decimal or hexadecimal (0x…)",
-    Address "Address" Interface "IP addresses, each with or without /LENGTH, separated by commas",
-    Dns "DNS" Interface "IP addresses of name servers and search domains, separated by commas",
-    Mtu "MTU" Interface "a number from 68 to 65535",
-    Table "Table" Interface "auto, off, or the number or name of a routing table",
-    SaveConfig "SaveConfig" Interface "true or false",
-    PreUp "PreUp" Interface "a command",
-    PostUp "PostUp" Interface "a command",
-    PreDown "PreDown" Interface "a command",
-    PostDown "PostDown" Interface "a command",
-    PublicKey "PublicKey" Peer "a key: 44 characters of base64, as `hybridwg pubkey` or `wg pubkey` prints it for the peer's PrivateKey",
-    PresharedKey "PresharedKey" Peer "a key: 44 characters of base64, as `hybridwg genpsk` or `wg genpsk` prints it",
-    AllowedIps "AllowedIPs" Peer "networks as ADDRESS/LENGTH, separated by commas, each with or without a leading + or -",
-    Endpoint "Endpoint" Peer "HOST:PORT, where an IPv6 address stands in brackets",
-    PersistentKeepalive "PersistentKeepalive" Peer "off, or a number of seconds from 0 to 65535",
+    PrivateKey "PrivateKey" Interface Wg "a key: 44 characters of base64, as `hybridwg genkey` or `wg genkey` prints it",
+    ListenPort "ListenPort" Interface Wg "a number from 0 to 65535",
+    FwMark "FwMark" Interface Wg "off, or a number from 0 to 4294967295, decimal or hexadecimal (0x…)",
+    Address "Address" Interface WgQuick "IP addresses, each with or without /LENGTH, separated by commas",
+    Dns "DNS" Interface WgQuick "IP addresses of name servers and search domains, separated by commas",
+    Mtu "MTU" Interface WgQuick "a number from 68 to 65535",
+    Table "Table" Interface WgQuick "auto, off, or the number or name of a routing table",
+    SaveConfig "SaveConfig" Interface WgQuick "true or false",
+    PreUp "PreUp" Interface WgQuick "a command",
+    PostUp "PostUp" Interface WgQuick "a command",
+    PreDown "PreDown" Interface WgQuick "a command",
+    PostDown "PostDown" Interface WgQuick "a command",
+    PrivateKeyFile "PrivateKeyFile" Interface Hybridwg "a path (after `any-mode:` if others may read the file), credential:NAME or env:NAME",
+    PublicKey "PublicKey" Peer Wg "a key: 44 characters of base64, as `hybridwg pubkey` or `wg pubkey` prints it for the peer's PrivateKey",
+    PresharedKey "PresharedKey" Peer Wg "a key: 44 characters of base64, as `hybridwg genpsk` or `wg genpsk` prints it",
+    AllowedIps "AllowedIPs" Peer Wg "networks as ADDRESS/LENGTH, separated by commas, each with or without a leading + or -",
+    Endpoint "Endpoint" Peer Wg "HOST:PORT, where an IPv6 address stands in brackets",
+    PersistentKeepalive "PersistentKeepalive" Peer Wg "off, or a number of seconds from 0 to 65535",
+    PresharedKeyFile "PresharedKeyFile" Peer Hybridwg "a path (after `any-mode:` if others may read the file), credential:NAME or env:NAME",
 }
 
 impl Key {
@@ -126,7 +165,7 @@ impl Key {
     pub(super) fn find(name: &str) -> Option<Self> {
         let joined = joined(name);
         Self::ALL.iter().copied().find(|key| {
-            let name = if key.is_quick() { name } else { &joined };
+            let name = if key.reader() == Reader::Wg { &joined } else { name };
             name.eq_ignore_ascii_case(key.name())
         })
     }
@@ -149,19 +188,9 @@ impl Key {
             .map(|(_, key)| key)
     }
 
-    /// Whether it is one of wg-quick's own keys, which `wg` never sees.
-    const fn is_quick(self) -> bool {
-        !matches!(
-            self,
-            Self::PrivateKey
-                | Self::ListenPort
-                | Self::FwMark
-                | Self::PublicKey
-                | Self::PresharedKey
-                | Self::AllowedIps
-                | Self::Endpoint
-                | Self::PersistentKeepalive
-        )
+    /// Whether its value is a command, in which `#` begins no comment.
+    pub(super) const fn is_hook(self) -> bool {
+        matches!(self, Self::PreUp | Self::PostUp | Self::PreDown | Self::PostDown)
     }
 }
 

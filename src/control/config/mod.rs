@@ -4,6 +4,9 @@
 //! read and what is accepted; nothing is skipped because it is not understood; no message repeats
 //! a key. What cannot be acted upon is told by [`Config::unavailable`].
 //!
+//! Keys of our own stand in comments, `#hybridwg: Key = value`, so that wg-quick can read the same
+//! file; without the comment they are understood as well, and by us alone.
+//!
 //! Deliberately stricter than `wg`: ports are numbers, not service names; a decimal FwMark has no
 //! leading zero (which `wg` reads as octal); names are checked for their characters.
 
@@ -12,6 +15,7 @@ mod lex;
 mod model;
 mod parse;
 mod render;
+mod secret;
 mod warn;
 
 #[cfg(test)]
@@ -20,10 +24,11 @@ mod tests;
 use std::fmt;
 
 pub use file::{DIRECTORY, LoadError, LocateError, Located, load, locate};
-pub use lex::{Key, Section};
+pub use lex::{Key, Reader, Section};
 pub use model::{At, Config, Dns, Endpoint, Interface, Peer, Table, Unavailable};
 pub use parse::parse;
 pub use render::render;
+pub use secret::{KeySource, SecretError, SecretProblem, fetch_keys};
 
 /// A file that was understood, and what is odd about it.
 #[derive(Clone, Debug)]
@@ -81,16 +86,42 @@ impl fmt::Display for ConfigError {
 /// What is wrong with a line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Problem {
-    NotAPair { read: Read },
+    NotAPair {
+        read: Read,
+    },
     NoEqualsSign,
-    UnknownKey { read: Read, nearest: Option<Key>, here: Option<Section> },
-    UnknownSection { read: Read, nearest: Option<Section> },
+    UnknownKey {
+        read: Read,
+        nearest: Option<Key>,
+        here: Option<Section>,
+    },
+    UnknownSection {
+        read: Read,
+        nearest: Option<Section>,
+    },
     ReservedSection,
-    ReservedComment,
+    /// A key of `wg` or wg-quick in a comment that only we read.
+    NotOurs,
+    /// A key of our own in a comment that is almost as it must be.
+    Misspelt,
+    /// A comment for us behind a value.
+    NotAlone,
+    /// A key, and also the place where it is.
+    Twice {
+        beside: Key,
+    },
     NoSection,
-    WrongSection { here: Section },
-    BadValue { read: Read, accepted: &'static str },
-    BadKey { read: BadKey, accepted: &'static str },
+    WrongSection {
+        here: Section,
+    },
+    BadValue {
+        read: Read,
+        accepted: &'static str,
+    },
+    BadKey {
+        read: BadKey,
+        accepted: &'static str,
+    },
     MissingPublicKey,
 }
 
@@ -121,10 +152,16 @@ impl fmt::Display for Problem {
             Self::ReservedSection => {
                 f.write_str("[Hybrid] is reserved and has no keys in this version")
             }
-            Self::ReservedComment => f.write_str(
-                "a comment of the form `#hybrid Key = value` is reserved and has no keys in this \
-                 version",
+            Self::NotOurs => f.write_str(
+                "wg-quick knows this key, and shall not miss it: write it without the comment",
             ),
+            Self::Misspelt => f.write_str("to be read, the line must begin with `#hybridwg:`"),
+            Self::NotAlone => {
+                f.write_str("`#hybridwg:` is read only where it begins a line, not after a value")
+            }
+            Self::Twice { beside } => {
+                write!(f, "stands beside {}: one of the two must go", beside.name())
+            }
             Self::NoSection => f.write_str("stands before the first [Interface] or [Peer]"),
             Self::WrongSection { here } => write!(f, "does not belong into [{}]", here.name()),
             Self::BadValue { read, accepted } => write!(f, "read {read}, accepted is {accepted}"),

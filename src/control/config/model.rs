@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use ipnet::IpNet;
 
 use super::lex::Key;
+use super::secret::KeySource;
 use crate::control::command::{AllowedIpChange, PeerUpdate, SetRequest};
 use crate::crypto::key::{PresharedKey, PrivateKey, PublicKey};
 
@@ -28,6 +29,8 @@ pub struct Config {
 pub struct Interface {
     /// All zeros are no key.
     pub private_key: Option<PrivateKey>,
+    /// Where it is, if it does not stand in the file; `fetch_keys` puts it above.
+    pub private_key_file: Option<At<KeySource>>,
     pub listen_port: Option<u16>,
     /// 0 is off.
     pub fwmark: Option<u32>,
@@ -71,6 +74,8 @@ pub struct Peer {
     pub line: usize,
     pub public_key: PublicKey,
     pub preshared_key: Option<PresharedKey>,
+    /// Where it is, if it does not stand in the file; `fetch_keys` puts it above.
+    pub preshared_key_file: Option<At<KeySource>>,
     /// `None` if the key is absent; empty if it is there and says none.
     pub allowed_ips: Option<Vec<At<AllowedIpChange>>>,
     /// An entry began with `+` or `-`: the entries change the peer's networks and do not replace

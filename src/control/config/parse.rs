@@ -5,8 +5,9 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::IpNet;
 
-use super::lex::{Key, Line, Section, edit_distance, joined, lines};
-use super::model::{At, Config, Dns, Endpoint, Peer, Table};
+use super::lex::{Key, Line, Reader, Section, edit_distance, has_comment_of_ours, joined, lines};
+use super::model::{At, Config, Dns, Endpoint, Interface, Peer, Table};
+use super::secret::KeySource;
 use super::{BadKey, ConfigError, Problem, Read, Warning, Written, warn};
 use crate::control::command::AllowedIpChange;
 use crate::crypto::key::{PresharedKey, PrivateKey, PublicKey};
@@ -21,6 +22,7 @@ pub fn parse(text: &str, file: &str) -> Result<Written, Vec<ConfigError>> {
         parser.line(number, line);
     }
     parser.end_peer();
+    parser.end_interface();
     parser.errors.sort_by_key(|error| error.line);
     if parser.errors.is_empty() {
         let mut warnings = parser.warnings;
@@ -73,6 +75,7 @@ struct Draft {
     /// A key was there and faulty, which was reported: it is not missing as well.
     named: bool,
     preshared_key: Option<PresharedKey>,
+    preshared_key_file: Option<At<KeySource>>,
     allowed_ips: Option<Vec<At<AllowedIpChange>>>,
     incremental: bool,
     endpoint: Option<Endpoint>,
@@ -83,8 +86,10 @@ impl Parser<'_> {
     fn line(&mut self, number: usize, line: Line<'_>) {
         match line {
             Line::Section(name) => self.section(number, name),
-            Line::Pair { key, value, whole_value } => self.pair(number, key, value, whole_value),
-            Line::Reserved => self.fault(number, None, Problem::ReservedComment),
+            Line::Pair { key, value, whole_value, in_comment } => {
+                self.pair(number, key, value, whole_value, in_comment);
+            }
+            Line::Misspelt(key) => self.fault(number, Some(key), Problem::Misspelt),
             Line::Junk(text) => match Key::first_word(text) {
                 Some(key) => self.no_equals_sign(number, key),
                 None => self.fault(number, None, Problem::NotAPair { read: Read::of(text) }),
@@ -122,13 +127,27 @@ impl Parser<'_> {
         };
     }
 
+    fn end_interface(&mut self) {
+        let Interface { private_key, private_key_file, .. } = &self.config.interface;
+        if let (Some(_), Some(At { line, .. })) = (private_key, private_key_file) {
+            let problem = Problem::Twice { beside: Key::PrivateKey };
+            self.fault(*line, Some(Key::PrivateKeyFile), problem);
+        }
+    }
+
     fn end_peer(&mut self) {
         let Place::Peer(draft) = std::mem::take(&mut self.place) else { return };
+        if let (Some(_), Some(At { line, .. })) = (&draft.preshared_key, &draft.preshared_key_file)
+        {
+            let problem = Problem::Twice { beside: Key::PresharedKey };
+            self.fault(*line, Some(Key::PresharedKeyFile), problem);
+        }
         match draft.public_key {
             Some(public_key) => self.config.peers.push(Peer {
                 line: draft.line,
                 public_key,
                 preshared_key: draft.preshared_key,
+                preshared_key_file: draft.preshared_key_file,
                 allowed_ips: draft.allowed_ips,
                 incremental: draft.incremental,
                 endpoint: draft.endpoint,
@@ -139,7 +158,14 @@ impl Parser<'_> {
         }
     }
 
-    fn pair(&mut self, number: usize, name: &str, value: &str, whole_value: &str) {
+    fn pair(
+        &mut self,
+        number: usize,
+        name: &str,
+        value: &str,
+        whole_value: &str,
+        in_comment: bool,
+    ) {
         let Some(key) = Key::find(name) else {
             // The `=` may be the end of a key in base64.
             if let Some(key) = Key::first_word(name) {
@@ -162,6 +188,12 @@ impl Parser<'_> {
         if here != key.section() {
             return self.fault(number, Some(key), Problem::WrongSection { here });
         }
+        if in_comment && key.reader() != Reader::Hybridwg {
+            return self.fault(number, Some(key), Problem::NotOurs);
+        }
+        if !key.is_hook() && has_comment_of_ours(whole_value) {
+            self.fault(number, None, Problem::NotAlone);
+        }
         match here {
             Section::Interface => self.interface_pair(number, key, value, whole_value),
             Section::Peer => self.peer_pair(number, key, value),
@@ -183,6 +215,9 @@ impl Parser<'_> {
             Key::PrivateKey => {
                 PrivateKey::from_base64(&joined).ok().map(|key| interface.private_key = Some(key))
             }
+            Key::PrivateKeyFile => KeySource::parse(value).map(|source| {
+                interface.private_key_file = Some(At { line: number, value: source });
+            }),
             Key::ListenPort => number_of(&joined).map(|port| interface.listen_port = Some(port)),
             Key::FwMark => parse_fwmark(&joined).map(|mark| interface.fwmark = Some(mark)),
             Key::Mtu => {
@@ -199,6 +234,7 @@ impl Parser<'_> {
             }
             Key::PublicKey
             | Key::PresharedKey
+            | Key::PresharedKeyFile
             | Key::AllowedIps
             | Key::Endpoint
             | Key::PersistentKeepalive => None,
@@ -219,6 +255,9 @@ impl Parser<'_> {
             Key::PresharedKey => {
                 PresharedKey::from_base64(&joined).ok().map(|key| draft.preshared_key = Some(key))
             }
+            Key::PresharedKeyFile => KeySource::parse(value).map(|source| {
+                draft.preshared_key_file = Some(At { line: number, value: source });
+            }),
             Key::Endpoint => {
                 parse_endpoint(&joined).map(|endpoint| draft.endpoint = Some(endpoint))
             }
@@ -229,6 +268,7 @@ impl Parser<'_> {
             }
             Key::AllowedIps => return self.allowed_ips(number, value),
             Key::PrivateKey
+            | Key::PrivateKeyFile
             | Key::ListenPort
             | Key::FwMark
             | Key::Address

@@ -25,7 +25,9 @@ fn write_config(out: &mut impl Write, config: &Config) -> fmt::Result {
 
 fn write_interface(out: &mut impl Write, interface: &Interface) -> fmt::Result {
     out.write_str("[Interface]\n")?;
-    if let Some(key) = &interface.private_key {
+    if let Some(source) = &interface.private_key_file {
+        writeln!(out, "#hybridwg: PrivateKeyFile = {}", source.value)?;
+    } else if let Some(key) = &interface.private_key {
         writeln!(out, "PrivateKey = {}", *Zeroizing::new(key.to_base64()))?;
     }
     if let Some(port) = interface.listen_port {
@@ -74,7 +76,9 @@ fn write_interface(out: &mut impl Write, interface: &Interface) -> fmt::Result {
 
 fn write_peer(out: &mut impl Write, peer: &Peer) -> fmt::Result {
     writeln!(out, "\n[Peer]\nPublicKey = {}", peer.public_key.to_base64())?;
-    if let Some(key) = &peer.preshared_key {
+    if let Some(source) = &peer.preshared_key_file {
+        writeln!(out, "#hybridwg: PresharedKeyFile = {}", source.value)?;
+    } else if let Some(key) = &peer.preshared_key {
         writeln!(out, "PresharedKey = {}", *Zeroizing::new(key.to_base64()))?;
     }
     if let Some(allowed_ips) = &peer.allowed_ips {

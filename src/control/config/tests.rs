@@ -103,7 +103,7 @@ fn wq_08_an_unknown_key_is_refused_and_the_likely_one_named() {
         let key = line.split(' ').next().unwrap();
         let question = if meant.is_empty() {
             ", [Interface] takes PrivateKey, ListenPort, FwMark, Address, DNS, MTU, Table, \
-             SaveConfig, PreUp, PostUp, PreDown, PostDown"
+             SaveConfig, PreUp, PostUp, PreDown, PostDown, PrivateKeyFile"
         } else {
             &format!(", did you mean {meant}?")
         };
@@ -112,7 +112,7 @@ fn wq_08_an_unknown_key_is_refused_and_the_likely_one_named() {
     assert_eq!(
         peer_fault("Colour = red"),
         "t.conf:3: unknown key \"Colour\", [Peer] takes PublicKey, PresharedKey, AllowedIPs, \
-         Endpoint, PersistentKeepalive"
+         Endpoint, PersistentKeepalive, PresharedKeyFile"
     );
     assert_eq!(faults("Colour = red\n"), ["t.conf:1: unknown key \"Colour\""]);
 }
@@ -248,14 +248,88 @@ fn a_private_key_or_port_that_is_given_twice_draws_a_warning() {
 }
 
 #[test]
-fn what_is_reserved_for_later_is_refused_by_name() {
+fn a_section_reserved_for_later_is_refused_by_name() {
     assert_eq!(
         faults("[Hybrid]\nAnything = 1\n"),
         ["t.conf:1: [Hybrid] is reserved and has no keys in this version"]
     );
-    assert!(faults("#hybrid Port = 1\n")[0].contains("reserved"));
-    for comment in ["# hybrid Port = 1", "#hybrid cloud", "#hybrid cloud is = fun", "#hybridwg"] {
-        assert_eq!(faults(comment), [""; 0], "{comment:?} is only a comment");
+}
+
+#[test]
+fn keys_of_our_own_stand_in_a_comment_or_by_themselves() {
+    let source = KeySource::File { path: "/run/my key".into(), any_mode: false };
+    for line in [
+        "#hybridwg: PrivateKeyFile = /run/my key",
+        "#hybridwg:PrivateKeyFile=/run/my key",
+        "  # HybridWG:  privatekeyfile = /run/my key  # why",
+        "PrivateKeyFile = /run/my key # why",
+    ] {
+        let read = interface(line).private_key_file.unwrap();
+        assert_eq!((read.line, read.value), (2, source.clone()), "{line}");
+    }
+    let read = peer("#hybridwg: PresharedKeyFile = any-mode:a").preshared_key_file.unwrap().value;
+    assert_eq!(read, KeySource::File { path: "a".into(), any_mode: true });
+}
+
+#[test]
+fn a_comment_that_is_not_for_us_is_only_a_comment() {
+    for comment in [
+        "# hybrid Port = 1",
+        "#hybrid cloud",
+        "#hybrid cloud is = fun",
+        "#hybridwg",
+        "#hybridwg is great",
+        "# see hybridwg: a = b",
+        "#hybridwgs: PrivateKeyFile = x",
+        "#PrivateKeyFile = x",
+    ] {
+        assert_eq!(faults(&format!("[Interface]\n{comment}\n")), [""; 0], "{comment:?}");
+    }
+    assert_eq!(interface("PostUp = a #hybridwg: PrivateKeyFile = x").post_up.len(), 1);
+}
+
+#[test]
+fn a_comment_that_only_seems_to_be_for_us_is_a_fault_and_never_passed_over() {
+    for line in ["#hybridwg PrivateKeyFile = x", "# hybrid: PrivateKeyFile = x"] {
+        let expected =
+            "t.conf:2: PrivateKeyFile: to be read, the line must begin with `#hybridwg:`";
+        assert_eq!(interface_fault(line), expected, "{line}");
+    }
+    assert_eq!(
+        interface_fault("MTU = 1400 #hybridwg: PrivateKeyFile = x"),
+        "t.conf:2: `#hybridwg:` is read only where it begins a line, not after a value"
+    );
+    assert_eq!(
+        interface_fault("#hybridwg: MTU = 1400"),
+        "t.conf:2: MTU: wg-quick knows this key, and shall not miss it: write it without the comment"
+    );
+    assert_eq!(
+        interface_fault("#hybridwg: PrivatKeyFile = x"),
+        "t.conf:2: unknown key \"PrivatKeyFile\", did you mean PrivateKeyFile?"
+    );
+    assert_eq!(
+        interface_fault("#hybridwg: nonsense"),
+        "t.conf:2: read \"nonsense\", expected `Key = value` or `[Section]`"
+    );
+    assert_eq!(
+        peer_fault("#hybridwg: PrivateKeyFile = x"),
+        "t.conf:3: PrivateKeyFile: belongs into [Interface], not into [Peer]"
+    );
+}
+
+#[test]
+fn u_23_a_key_stands_in_the_file_or_elsewhere_and_not_both() {
+    assert_eq!(
+        interface_fault(&format!("#hybridwg: PrivateKeyFile = x\nPrivateKey = {KEY}")),
+        "t.conf:2: PrivateKeyFile: stands beside PrivateKey: one of the two must go"
+    );
+    assert_eq!(
+        peer_fault(&format!("PresharedKey = {KEY}\n#hybridwg: PresharedKeyFile = x")),
+        "t.conf:4: PresharedKeyFile: stands beside PresharedKey: one of the two must go"
+    );
+    for value in ["", "env:", "env:a b", "credential:../x", "credential:", "any-mode:", KEY] {
+        let fault = interface_fault(&format!("#hybridwg: PrivateKeyFile = {value}"));
+        assert!(fault.contains("accepted is a path") && !fault.contains(KEY), "{fault}");
     }
 }
 

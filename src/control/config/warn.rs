@@ -22,7 +22,8 @@ fn about_own_key(config: &Config, file: &str, warnings: &mut Vec<Warning>) {
     let interface = &config.interface;
     let Some(private_key) = interface.private_key.as_ref().filter(|key| !key.is_zero()) else {
         // A hook may set it, which keeps the key out of the file.
-        if interface.pre_up.is_empty() && interface.post_up.is_empty() {
+        let is_set_by_hook = !interface.pre_up.is_empty() || !interface.post_up.is_empty();
+        if interface.private_key_file.is_none() && !is_set_by_hook {
             warnings.push(Warning {
                 file: file.to_owned(),
                 line: None,
