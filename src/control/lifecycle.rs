@@ -12,7 +12,9 @@ use std::process::ExitStatus;
 
 use crate::control::daemon::DaemonError;
 use crate::control::interrupt::Interrupt;
+use crate::control::journal::JournalError;
 use crate::control::netlink::{Netlink, NetlinkError};
+use crate::control::policy;
 use crate::control::resolve::ResolveError;
 use crate::control::uapi::client::ClientError;
 
@@ -46,6 +48,15 @@ pub enum LifecycleError {
     #[error(transparent)]
     Netlink(#[from] NetlinkError),
     #[error(transparent)]
+    Journal(#[from] JournalError),
+    #[error(transparent)]
+    Policy(#[from] policy::Exhausted),
+    #[error(
+        "no routing table is called {name:?}: a line `NUMBER {name}` in /etc/iproute2/rt_tables \
+         gives it a number"
+    )]
+    NoTable { name: String },
+    #[error(transparent)]
     Uapi(#[from] ClientError),
     #[error(transparent)]
     Resolve(#[from] ResolveError),
@@ -62,6 +73,8 @@ pub enum LifecycleError {
     HookNotRun { key: &'static str, command: String, source: io::Error },
     #[error("{interface} went away")]
     LinkGone { interface: String },
+    #[error("some of what was changed for {interface} is still there")]
+    Left { interface: String },
     #[error("the daemon of {interface} still answers, although its interface is gone")]
     DaemonStays { interface: String },
     #[error("interrupted")]

@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::control::command::SetRequest;
 use crate::control::config::Config;
 use crate::control::daemon::{DaemonError, Leash, spawn_daemon};
 use crate::control::interrupt::Interrupt;
 use crate::control::lifecycle::{LifecycleError, Step};
-use crate::control::netlink::{Link, Netlink, family_flag};
+use crate::control::netlink::{Family, Link, Netlink};
 use crate::control::resolve::Resolve;
 use crate::control::settings::Settings;
 use crate::control::uapi::client::UapiClient;
@@ -196,7 +197,7 @@ pub struct AddAddress {
 impl Step for AddAddress {
     fn describe(&self) -> String {
         let Self { link, address } = self;
-        format!("ip {} address add {address} dev {}", family_flag(address.addr()), link.name)
+        format!("ip {} address add {address} dev {}", Family::of(address.addr()).flag(), link.name)
     }
 
     fn apply(&mut self, netlink: &mut Netlink) -> Result<(), LifecycleError> {
@@ -219,5 +220,23 @@ impl Step for SetMtuUp {
 
     fn apply(&mut self, netlink: &mut Netlink) -> Result<(), LifecycleError> {
         Ok(netlink.set_mtu_up(&self.link, self.mtu)?)
+    }
+}
+
+/// Marks the packets that the device sends.
+#[derive(Debug)]
+pub struct SetMark {
+    pub interface: String,
+    pub mark: u32,
+}
+
+impl Step for SetMark {
+    fn describe(&self) -> String {
+        format!("wg set {} fwmark {:#x}", self.interface, self.mark)
+    }
+
+    fn apply(&mut self, _: &mut Netlink) -> Result<(), LifecycleError> {
+        let request = SetRequest { fwmark: Some(self.mark), ..SetRequest::default() };
+        Ok(UapiClient::connect(&self.interface)?.set(&request)?)
     }
 }

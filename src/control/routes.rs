@@ -1,22 +1,49 @@
 //! Which routes lead into the tunnel, and the step that adds one.
 //!
-//! One route per allowed network, longest prefix first, in the main table; a network that an
-//! existing route through the interface covers needs none. Default routes need policy routing and
-//! are not this module's.
+//! One route per allowed network, longest prefix first. In the main table, a network that an
+//! existing route through the interface covers needs none, and default routes do not belong there:
+//! they have a table of their own (`policy`). A table that the file names gets them all.
 
 use ipnet::IpNet;
 
+use crate::control::config::Table;
 use crate::control::lifecycle::{LifecycleError, Step};
-use crate::control::netlink::{Link, Netlink, NetlinkError, Route, family_flag};
+use crate::control::netlink::{Link, MAIN_TABLE, Netlink, NetlinkError, Route, add_route_command};
+use crate::control::rt_tables;
 
-/// The networks to route, each once, longest prefix first, equal lengths in the given order;
-/// `/0` left out.
+/// Where the routes go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Destination {
+    Nowhere,
+    /// The main table, and policy routing for default routes.
+    Auto,
+    /// All of them to the table of this number.
+    Table(u32),
+}
+
+impl Destination {
+    /// # Errors
+    /// [`LifecycleError::NoTable`]
+    pub fn of(table: Option<&Table>) -> Result<Self, LifecycleError> {
+        Ok(match table {
+            None | Some(Table::Auto) => Self::Auto,
+            Some(Table::Off) => Self::Nowhere,
+            Some(Table::Number(number)) => Self::Table(*number),
+            Some(Table::Name(name)) => match rt_tables::find(name) {
+                Some(number) => Self::Table(number),
+                None => return Err(LifecycleError::NoTable { name: name.clone() }),
+            },
+        })
+    }
+}
+
+/// The networks to route, each once, longest prefix first, equal lengths in the given order.
 pub fn to_add(allowed: impl IntoIterator<Item = IpNet>) -> Vec<IpNet> {
     let mut networks: Vec<IpNet> = Vec::new();
     let mut seen = std::collections::HashSet::new();
     for network in allowed {
         let network = network.trunc();
-        if network.prefix_len() != 0 && seen.insert(network) {
+        if seen.insert(network) {
             networks.push(network);
         }
     }
@@ -51,16 +78,22 @@ fn is_covered(routes: &[Route], interface: u32, network: IpNet) -> bool {
 pub struct AddRoute {
     pub link: Link,
     pub network: IpNet,
+    pub table: u32,
+}
+
+impl AddRoute {
+    pub fn to_main(link: &Link, network: IpNet) -> Self {
+        Self { link: link.clone(), network, table: MAIN_TABLE }
+    }
 }
 
 impl Step for AddRoute {
     fn describe(&self) -> String {
-        let Self { link, network } = self;
-        format!("ip {} route add {network} dev {}", family_flag(network.addr()), link.name)
+        add_route_command(&self.link, self.network, self.table)
     }
 
     fn apply(&mut self, netlink: &mut Netlink) -> Result<(), LifecycleError> {
-        Ok(netlink.add_route(&self.link, self.network)?)
+        Ok(netlink.add_route(&self.link, self.network, self.table)?)
     }
 }
 
@@ -72,8 +105,9 @@ mod tests {
         texts.iter().map(|text| text.parse().unwrap()).collect()
     }
 
+    /// WQ-18: that includes `/0`.
     #[test]
-    fn routes_are_added_longest_prefix_first_each_once_and_without_defaults() {
+    fn routes_are_added_longest_prefix_first_and_each_once() {
         let allowed = nets(&[
             "10.0.0.0/8",
             "0.0.0.0/0",
@@ -85,7 +119,14 @@ mod tests {
         ]);
         assert_eq!(
             to_add(allowed),
-            nets(&["fd00::/64", "10.1.2.3/32", "192.168.1.0/24", "10.0.0.0/8"])
+            nets(&[
+                "fd00::/64",
+                "10.1.2.3/32",
+                "192.168.1.0/24",
+                "10.0.0.0/8",
+                "0.0.0.0/0",
+                "::/0"
+            ])
         );
     }
 

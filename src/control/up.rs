@@ -1,10 +1,10 @@
 //! `up` and `down`: the steps in the order of wg-quick(8) 1.0.20260223.
 //!
 //! `up`: interface, PreUp, keys and peers, addresses, MTU and up, routes, PostUp. If a step fails,
-//! the interface is deleted, and everything on it with it; PreDown and PostDown are not run, and
-//! what hooks did is not undone. `down`: PreDown, delete the interface, PostDown. Where the last
-//! daemon has crashed, or the last `up` was killed half-way, PostDown is run by `down` or by the
-//! next `up`.
+//! what was done is taken back: rules, and the interface with everything on it. PreDown and PostDown
+//! are not run, and what hooks did is not undone. `down`: PreDown, rules, the interface, PostDown.
+//! Where the last daemon has ended otherwise, or the last `up` was killed half-way, `down` or the
+//! next `up` takes back what is left and runs PostDown.
 //!
 //! Must not read files or resolve names by itself: it is given a configuration that was understood
 //! and a resolver, which is asked after PreUp because that may bring up the network.
@@ -15,15 +15,20 @@ use std::path::{Path, PathBuf};
 use ipnet::IpNet;
 
 use crate::control::command::DeviceSnapshot;
-use crate::control::config::{Config, DIRECTORY, Interface, Table};
+use crate::control::config::{Config, DIRECTORY, Interface};
 use crate::control::hooks::{RunHook, Shell};
+use crate::control::host_change::{HostChange, Lasting};
 use crate::control::interrupt::Interrupt;
+use crate::control::journal::Journal;
 use crate::control::lifecycle::{Console, LifecycleError, Step, Transaction};
-use crate::control::link::{self, AddAddress, AddInterface, Configure, SetMtuUp, delete_command};
+use crate::control::link::{
+    self, AddAddress, AddInterface, Configure, SetMark, SetMtuUp, delete_command,
+};
 use crate::control::mtu;
-use crate::control::netlink::{Link, Netlink};
+use crate::control::netlink::{Family, Link, Mark, Netlink};
+use crate::control::policy::Plan;
 use crate::control::resolve::Resolve;
-use crate::control::routes::{self, AddRoute};
+use crate::control::routes::{self, AddRoute, Destination};
 use crate::control::settings::Settings;
 use crate::control::starting::{self, Note, NoteError};
 use crate::control::uapi::client::{ClientError, UapiClient, is_nobody};
@@ -54,15 +59,19 @@ pub fn up(
     if netlink.link(interface)?.is_some() {
         return Err(present(interface, &file));
     }
+    let destination = Destination::of(settings.table.as_ref().map(|table| &table.value))?;
     // Dropped after the transaction, which takes back what was done.
     let note = take_note(interface, settings, console)?;
     let shell = Shell::for_hooks(&[&settings.pre_up, &settings.post_up], console);
     let was_killed = note.as_ref().is_some_and(Note::was_left);
-    if link::is_left_behind(&mut netlink, interface)? {
+    let has_ended = link::is_left_behind(&mut netlink, interface)?
+        || (!was_killed && !Journal::of(interface).read().is_empty());
+    if has_ended {
         console.warn(&format!("the last daemon of {interface} ended without `hybridwg down`"));
-        clean_up(interface, &settings.post_down, console, &mut netlink);
     } else if was_killed {
         console.warn(&format!("the last `hybridwg up` of {interface} was killed half-way"));
+    }
+    if has_ended || was_killed {
         clean_up(interface, &settings.post_down, console, &mut netlink);
     }
 
@@ -96,9 +105,7 @@ pub fn up(
         ));
     }
     steps.apply(SetMtuUp { link: link.clone(), mtu })?;
-    if !matches!(settings.table.as_ref().map(|table| &table.value), Some(Table::Off)) {
-        add_routes(&mut steps, &link, device)?;
-    }
+    add_routes(&mut steps, &link, device, destination)?;
     for hook in &settings.post_up {
         steps.apply(RunHook::new("PostUp", hook, interface, shell))?;
     }
@@ -134,9 +141,13 @@ pub fn down(
     };
     if is_there {
         run("PreDown", &settings.pre_down, console, &mut netlink)?;
+    }
+    let outcome = take_back(interface, console, &mut netlink);
+    if is_there {
         console.command(&delete_command(interface));
         link::delete(&mut netlink, interface)?;
     }
+    outcome?;
     run("PostDown", &settings.post_down, console, &mut netlink)?;
     if note.is_none() && starting::is_noted(interface) {
         // Of an `up` that was killed when all was done but this: nothing is left of it now.
@@ -161,14 +172,15 @@ fn take_what_is_left(
     if !has_socket && has_daemon(interface)? {
         return Err(LifecycleError::Elsewhere { interface: interface.to_owned() });
     }
-    if !has_socket && !starting::is_noted(interface) {
+    let has_changes = !Journal::of(interface).read().is_empty();
+    if !has_socket && !has_changes && !starting::is_noted(interface) {
         return Err(nothing());
     }
     let note = take_note(interface, settings, console)?;
     if has_socket {
         console.command(&link::remove_socket_command(interface));
         link::remove_socket(interface)?;
-    } else if !note.as_ref().is_some_and(Note::was_left) {
+    } else if !has_changes && !note.as_ref().is_some_and(Note::was_left) {
         return Err(nothing());
     }
     Ok(note)
@@ -234,12 +246,39 @@ fn clean_up(
     console: &mut dyn Console,
     netlink: &mut Netlink,
 ) {
+    if let Err(error) = take_back(interface, console, netlink) {
+        console.warn(&error.to_string());
+    }
     let shell = Shell::for_hooks(&[post_down], console);
     for hook in post_down {
         let hook = RunHook::new("PostDown", hook, interface, shell);
         if let Err(error) = run_hook(hook, console, netlink) {
             console.warn(&error.to_string());
         }
+    }
+}
+
+/// Takes back, last one first, what has been changed on the host beyond the interface. A change that
+/// cannot be taken back stays in the journal, and does not keep the others from it.
+///
+/// # Errors
+/// [`LifecycleError::Left`], after everything has been tried.
+fn take_back(
+    interface: &str,
+    console: &mut dyn Console,
+    netlink: &mut Netlink,
+) -> Result<(), LifecycleError> {
+    let journal = Journal::of(interface);
+    for change in journal.read().into_iter().rev() {
+        console.command(&change.describe_undo());
+        let mut step = Lasting { change, journal: journal.clone() };
+        if let Err(error) = step.undo(netlink) {
+            console.warn(&format!("could not take back: {error}"));
+        }
+    }
+    match journal.read().is_empty() {
+        true => Ok(()),
+        false => Err(LifecycleError::Left { interface: interface.to_owned() }),
     }
 }
 
@@ -257,16 +296,48 @@ fn add_routes(
     steps: &mut Transaction<'_>,
     link: &Link,
     device: DeviceSnapshot,
+    destination: Destination,
 ) -> Result<(), LifecycleError> {
-    let allowed: Vec<IpNet> = device.peers.into_iter().flat_map(|peer| peer.allowed_ips).collect();
-    for network in allowed.iter().filter(|network| network.prefix_len() == 0) {
-        steps
-            .console()
-            .warn(&format!("{network} gets no route: this version has no policy routing"));
+    if destination == Destination::Nowhere {
+        return Ok(());
     }
+    let mark = device.fwmark;
+    let allowed = device.peers.into_iter().flat_map(|peer| peer.allowed_ips);
     let wanted = without_ipv6_if_off(&routes::to_add(allowed), &link.name, "AllowedIPs", steps);
-    for network in routes::uncovered(steps.netlink(), link, wanted)? {
-        steps.apply(AddRoute { link: link.clone(), network })?;
+    if let Destination::Table(table) = destination {
+        let mut all = wanted.into_iter();
+        return all
+            .try_for_each(|network| steps.apply(AddRoute { link: link.clone(), network, table }));
+    }
+    let (defaults, others): (Vec<_>, Vec<_>) =
+        wanted.into_iter().partition(|network| network.prefix_len() == 0);
+    for network in routes::uncovered(steps.netlink(), link, others)? {
+        steps.apply(AddRoute::to_main(link, network))?;
+    }
+    if defaults.is_empty() { Ok(()) } else { route_everything(steps, link, mark, &defaults) }
+}
+
+/// Sends everything into the tunnel but what carries its mark. `mark` is the one that the device
+/// has, 0 for none.
+fn route_everything(
+    steps: &mut Transaction<'_>,
+    link: &Link,
+    mark: u32,
+    defaults: &[IpNet],
+) -> Result<(), LifecycleError> {
+    let netlink = steps.netlink();
+    let (rules, tables) = (netlink.rules()?, netlink.tables_in_use()?);
+    let plan = Plan::new((mark != 0).then_some(Mark::exact(mark)), &rules, &tables)?;
+    if plan.mark.value != mark {
+        let interface = link.name.clone();
+        steps.apply(SetMark { interface, mark: plan.mark.value })?;
+    }
+    let journal = Journal::of(&link.name);
+    for &network in defaults {
+        steps.apply(AddRoute { link: link.clone(), network, table: plan.table })?;
+        for rule in plan.rules(Family::of(network.addr())) {
+            steps.apply(Lasting { change: HostChange::Rule(rule), journal: journal.clone() })?;
+        }
     }
     Ok(())
 }

@@ -151,17 +151,6 @@ impl Config {
         if let Some(dns) = self.interface.dns.first() {
             found.push(Unavailable { line: dns.line, key: Key::Dns, what: "setting name servers" });
         }
-        match &self.interface.table {
-            Some(At { line, value: Table::Number(_) | Table::Name(_) }) => {
-                found.push(Unavailable {
-                    line: *line,
-                    key: Key::Table,
-                    what: "a routing table other than auto and off",
-                })
-            }
-            Some(At { value: Table::Off, .. }) => {}
-            Some(At { value: Table::Auto, .. }) | None => found.extend(self.default_routes()),
-        }
         if let Some(At { line, value: true }) = self.interface.save_config {
             found.push(Unavailable {
                 line,
@@ -171,19 +160,6 @@ impl Config {
         }
         found.sort_by_key(|unavailable| unavailable.line);
         found
-    }
-
-    fn default_routes(&self) -> impl Iterator<Item = Unavailable> {
-        let entries = self.peers.iter().filter_map(|peer| peer.allowed_ips.as_ref()).flatten();
-        entries
-            .filter(|entry| {
-                matches!(entry.value, AllowedIpChange::Add(network) if network.prefix_len() == 0)
-            })
-            .map(|entry| Unavailable {
-                line: entry.line,
-                key: Key::AllowedIps,
-                what: "routing everything into the tunnel (0.0.0.0/0 or ::/0 without Table = off)",
-            })
     }
 }
 

@@ -3,7 +3,7 @@
 use ipnet::IpNet;
 use netlink_bindings::rt_addr::{Ifaddrmsg, Request};
 
-use super::{Link, Netlink, NetlinkError, family, family_flag};
+use super::{Family, Link, Netlink, NetlinkError};
 
 impl Netlink {
     /// Gives the interface an address; the host bits of `address` are the address, its prefix
@@ -28,7 +28,7 @@ impl Netlink {
 
 fn header(link: &Link, address: IpNet) -> Ifaddrmsg {
     Ifaddrmsg {
-        ifa_family: family(address.addr()),
+        ifa_family: Family::of(address.addr()).number(),
         ifa_prefixlen: address.prefix_len(),
         ifa_index: link.index,
         ..Ifaddrmsg::new()
@@ -36,5 +36,5 @@ fn header(link: &Link, address: IpNet) -> Ifaddrmsg {
 }
 
 fn command(link: &Link, address: IpNet) -> String {
-    format!("ip {} address add {address} dev {}", family_flag(address.addr()), link.name)
+    format!("ip {} address add {address} dev {}", Family::of(address.addr()).flag(), link.name)
 }

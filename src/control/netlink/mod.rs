@@ -1,4 +1,4 @@
-//! Links, addresses and routes of the network namespace of the calling thread, over rtnetlink.
+//! Links, addresses, routes and policy rules of the network namespace of the calling thread, over rtnetlink.
 //!
 //! The only folder that names `netlink-bindings` and `netlink-socket2`. Requests are synchronous:
 //! the kernel answers before the send returns. An error says what was asked for in the words of
@@ -10,16 +10,20 @@
 mod address;
 mod link;
 mod route;
+mod rule;
 
 use std::fmt;
 use std::io;
 use std::net::IpAddr;
 
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use netlink_bindings::traits::NetlinkRequest;
 use netlink_socket2::{NetlinkSocket, ReplyError};
+use serde::{Deserialize, Serialize};
 
 pub use link::Link;
-pub use route::{Path, Route};
+pub use route::{Path, Route, Unreachable, add_route_command};
+pub use rule::{Mark, OUR_PROTOCOL, Rule};
 
 /// A connection to rtnetlink.
 ///
@@ -115,6 +119,11 @@ impl NetlinkError {
         self.errno == Some(libc::EEXIST)
     }
 
+    /// Whether the kernel lacks what was asked for, as IPv6.
+    pub fn is_unsupported(&self) -> bool {
+        matches!(self.errno, Some(libc::EAFNOSUPPORT | libc::EOPNOTSUPP | libc::EPROTONOSUPPORT))
+    }
+
     /// Whether no route leads to the address that was asked about.
     pub fn is_unreachable(&self) -> bool {
         matches!(
@@ -133,14 +142,51 @@ fn describe(error: &io::Error) -> String {
     }
 }
 
-fn family(address: IpAddr) -> u8 {
-    let family = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
-    u8::try_from(family).expect("address families are small numbers")
+/// IPv4 or IPv6.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Family {
+    V4,
+    V6,
 }
 
-/// How ip(8) names the family of an address on its command line.
-pub fn family_flag(address: IpAddr) -> &'static str {
-    if address.is_ipv4() { "-4" } else { "-6" }
+impl Family {
+    pub const BOTH: [Self; 2] = [Self::V4, Self::V6];
+
+    pub const fn of(address: IpAddr) -> Self {
+        if address.is_ipv4() { Self::V4 } else { Self::V6 }
+    }
+
+    /// As an option of ip(8).
+    pub const fn flag(self) -> &'static str {
+        match self {
+            Self::V4 => "-4",
+            Self::V6 => "-6",
+        }
+    }
+
+    /// The network of all addresses.
+    pub fn everything(self) -> IpNet {
+        match self {
+            Self::V4 => Ipv4Net::default().into(),
+            Self::V6 => Ipv6Net::default().into(),
+        }
+    }
+
+    fn number(self) -> u8 {
+        let family = match self {
+            Self::V4 => libc::AF_INET,
+            Self::V6 => libc::AF_INET6,
+        };
+        u8::try_from(family).expect("address families are small numbers")
+    }
+}
+
+/// The table that routes go to unless something else is said.
+pub const MAIN_TABLE: u32 = libc::RT_TABLE_MAIN as u32;
+
+/// The main table by its name, every other by its number, which ip(8) knows on every host.
+pub fn table_name(table: u32) -> String {
+    if table == MAIN_TABLE { "main".to_owned() } else { table.to_string() }
 }
 
 #[cfg(test)]

@@ -1,11 +1,15 @@
-//! Routes of the main table, and the path to one address.
+//! Routes, and the path to one address.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::IpAddr;
 
 use ipnet::IpNet;
-use netlink_bindings::rt_route::{IterableRouteAttrs, Request, Rtmsg};
+use netlink_bindings::rt_route::{IterableRouteAttrs, PushRouteAttrs, Request, Rtmsg};
+use netlink_bindings::traits::Pusher;
+use serde::{Deserialize, Serialize};
 
-use super::{Link, Netlink, NetlinkError, family, family_flag};
+use super::{Family, Link, MAIN_TABLE, Netlink, NetlinkError, OUR_PROTOCOL, table_name};
 
 /// A unicast route of the main table.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,16 +32,55 @@ pub struct Path {
     pub mtu: Option<u32>,
 }
 
+/// A default route of a table that refuses what no better route of it takes, with an answer to the
+/// sender.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unreachable {
+    pub family: Family,
+    pub table: u32,
+}
+
+/// As ip(8) takes it after `ip -4 route add`.
+impl fmt::Display for Unreachable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let table = table_name(self.table);
+        write!(f, "unreachable default table {table} metric {} protocol {OUR_PROTOCOL}", u32::MAX)
+    }
+}
+
 impl Netlink {
-    /// Sends the network through the interface, in the main table.
+    /// Sends the network through the interface.
     ///
     /// # Errors
     /// A route that exists ([`NetlinkError::is_present`]), an interface that is down, no right.
-    pub fn add_route(&mut self, link: &Link, network: IpNet) -> Result<(), NetlinkError> {
+    pub fn add_route(
+        &mut self,
+        link: &Link,
+        network: IpNet,
+        table: u32,
+    ) -> Result<(), NetlinkError> {
         let mut request =
             Request::new().set_create().set_excl().op_newroute_do(&header(network.trunc()));
-        request.encode().push_dst(network.network()).push_oif(link.index).end_nested();
-        self.change(&request, || command(link, network))
+        let attributes = request.encode().push_dst(network.network());
+        attributes.push_oif(link.index).push_table(table).end_nested();
+        self.change(&request, || add_route_command(link, network, table))
+    }
+
+    /// # Errors
+    /// A route that exists ([`NetlinkError::is_present`]), IPv6 switched off, no right.
+    pub fn add_unreachable(&mut self, route: &Unreachable) -> Result<(), NetlinkError> {
+        let mut request =
+            Request::new().set_create().set_excl().op_newroute_do(&refusal(route.family));
+        push_refusal(request.encode(), route);
+        self.change(&request, || format!("ip {} route add {route}", route.family.flag()))
+    }
+
+    /// # Errors
+    /// No such route ([`NetlinkError::is_absent`]), no right.
+    pub fn delete_unreachable(&mut self, route: &Unreachable) -> Result<(), NetlinkError> {
+        let mut request = Request::new().op_delroute_do(&refusal(route.family));
+        push_refusal(request.encode(), route);
+        self.change(&request, || format!("ip {} route delete {route}", route.family.flag()))
     }
 
     /// The unicast routes of the main table, of both families.
@@ -46,15 +89,37 @@ impl Netlink {
     /// What the kernel refused.
     pub fn routes(&mut self) -> Result<Vec<Route>, NetlinkError> {
         let mut found = Vec::new();
-        for any in [IpAddr::from(Ipv4Addr::UNSPECIFIED), IpAddr::from(Ipv6Addr::UNSPECIFIED)] {
-            let request =
-                Request::new().op_getroute_dump(&Rtmsg { rtm_family: family(any), ..Rtmsg::new() });
-            let action = || format!("ip {} route show", family_flag(any));
+        self.each_route(|family, header, attributes| {
+            found.extend(read(header, attributes, family.everything().addr()));
+        })?;
+        Ok(found)
+    }
+
+    /// The tables that have a route of either family.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn tables_in_use(&mut self) -> Result<BTreeSet<u32>, NetlinkError> {
+        let mut found = BTreeSet::new();
+        self.each_route(|_, header, attributes| {
+            found.insert(table_of(header, attributes));
+        })?;
+        Ok(found)
+    }
+
+    fn each_route(
+        &mut self,
+        mut visit: impl FnMut(Family, &Rtmsg, &IterableRouteAttrs<'_>),
+    ) -> Result<(), NetlinkError> {
+        for family in Family::BOTH {
+            let header = Rtmsg { rtm_family: family.number(), ..Rtmsg::new() };
+            let request = Request::new().op_getroute_dump(&header);
+            let action = || format!("ip {} route show table all", family.flag());
             self.query(&request, action, |(header, attributes)| {
-                found.extend(read(&header, &attributes, any));
+                visit(family, &header, &attributes);
             })?;
         }
-        Ok(found)
+        Ok(())
     }
 
     /// How a packet to `address` would leave; `None` if no route leads there.
@@ -64,7 +129,7 @@ impl Netlink {
     pub fn path_to(&mut self, address: IpAddr) -> Result<Option<Path>, NetlinkError> {
         let host = IpNet::from(address);
         let mut request = Request::new().op_getroute_do(&Rtmsg {
-            rtm_family: family(address),
+            rtm_family: Family::of(address).number(),
             rtm_dst_len: host.prefix_len(),
             ..Rtmsg::new()
         });
@@ -87,10 +152,16 @@ impl Netlink {
     }
 }
 
+/// How ip(8) is told to add a route.
+pub fn add_route_command(link: &Link, network: IpNet, table: u32) -> String {
+    let command =
+        format!("ip {} route add {network} dev {}", Family::of(network.addr()).flag(), link.name);
+    if table == MAIN_TABLE { command } else { format!("{command} table {table}") }
+}
+
 /// A route of the dump, if it is a unicast one of the main table.
 fn read(header: &Rtmsg, attributes: &IterableRouteAttrs<'_>, any: IpAddr) -> Option<Route> {
-    let table = attributes.get_table().unwrap_or_else(|_| u32::from(header.rtm_table));
-    if table != u32::from(libc::RT_TABLE_MAIN) || header.rtm_type != libc::RTN_UNICAST {
+    if table_of(header, attributes) != MAIN_TABLE || header.rtm_type != libc::RTN_UNICAST {
         return None;
     }
     let destination = attributes.get_dst().unwrap_or(any);
@@ -102,19 +173,25 @@ fn read(header: &Rtmsg, attributes: &IterableRouteAttrs<'_>, any: IpAddr) -> Opt
     })
 }
 
+fn table_of(header: &Rtmsg, attributes: &IterableRouteAttrs<'_>) -> u32 {
+    attributes.get_table().unwrap_or_else(|_| u32::from(header.rtm_table))
+}
+
 fn mtu(attributes: &IterableRouteAttrs<'_>) -> Option<u32> {
     attributes.get_metrics().ok()?.get_mtu().ok()
 }
 
 /// What ip(8) puts into a route of its own: protocol "boot", and for IPv4 scope "link", because
-/// there is no gateway.
+/// there is no gateway. The table is an attribute, since the header has no place for large numbers.
 fn header(network: IpNet) -> Rtmsg {
-    let scope =
-        if network.addr().is_ipv4() { libc::RT_SCOPE_LINK } else { libc::RT_SCOPE_UNIVERSE };
+    let family = Family::of(network.addr());
+    let scope = match family {
+        Family::V4 => libc::RT_SCOPE_LINK,
+        Family::V6 => libc::RT_SCOPE_UNIVERSE,
+    };
     Rtmsg {
-        rtm_family: family(network.addr()),
+        rtm_family: family.number(),
         rtm_dst_len: network.prefix_len(),
-        rtm_table: libc::RT_TABLE_MAIN,
         rtm_protocol: libc::RTPROT_BOOT,
         rtm_scope: scope,
         rtm_type: libc::RTN_UNICAST,
@@ -122,6 +199,16 @@ fn header(network: IpNet) -> Rtmsg {
     }
 }
 
-fn command(link: &Link, network: IpNet) -> String {
-    format!("ip {} route add {network} dev {}", family_flag(network.addr()), link.name)
+fn refusal(family: Family) -> Rtmsg {
+    Rtmsg {
+        rtm_family: family.number(),
+        rtm_protocol: OUR_PROTOCOL,
+        rtm_type: libc::RTN_UNREACHABLE,
+        ..Rtmsg::new()
+    }
+}
+
+/// With the metric that every other route of the table is preferred to.
+fn push_refusal<P: Pusher>(attributes: PushRouteAttrs<P>, route: &Unreachable) {
+    attributes.push_table(route.table).push_priority(u32::MAX).end_nested();
 }

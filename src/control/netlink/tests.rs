@@ -146,8 +146,8 @@ fn routes_of_both_families_are_added_once_read_back_and_go_with_the_interface() 
         netlink.add_address(&here, net("fd00:10::1/64")).unwrap();
         let networks = [net("10.30.0.0/16"), net("fd00:30::/32"), net("192.0.2.7/32")];
         for network in networks {
-            netlink.add_route(&here, network).unwrap();
-            assert!(netlink.add_route(&here, network).unwrap_err().is_present());
+            netlink.add_route(&here, network, MAIN_TABLE).unwrap();
+            assert!(netlink.add_route(&here, network, MAIN_TABLE).unwrap_err().is_present());
         }
         for network in networks {
             let route = netlink.routes().unwrap().into_iter().find(|r| r.destination == network);
@@ -194,7 +194,7 @@ fn the_automatic_mtu_follows_the_interface_that_leads_to_the_endpoint() {
         assert_eq!(mtu::automatic(netlink, &[endpoint]).unwrap(), 1320);
         // No endpoint and no default route: as on Ethernet.
         assert_eq!(mtu::automatic(netlink, &[]).unwrap(), 1360);
-        netlink.add_route(&here, net("0.0.0.0/0")).unwrap();
+        netlink.add_route(&here, net("0.0.0.0/0"), MAIN_TABLE).unwrap();
         assert_eq!(mtu::automatic(netlink, &[]).unwrap(), 1320);
     });
 }
@@ -210,4 +210,87 @@ fn the_loopback_interface_of_a_fresh_namespace_is_brought_up() {
             assert!(is_up(&mut netlink, "lo"));
         })
         .unwrap();
+}
+
+#[test]
+fn a_rule_is_read_back_as_it_was_added_and_deleted_alone() {
+    with_cable(|netlink, _| {
+        let kernels = netlink.rules().unwrap();
+        assert!(kernels.iter().any(|rule| rule.table == MAIN_TABLE && rule.preference == 32766));
+        let mut added = Vec::new();
+        for family in Family::BOTH {
+            let main = Rule {
+                family,
+                preference: 32000,
+                mark: None,
+                inverted: false,
+                table: MAIN_TABLE,
+                suppress_prefix_length: Some(0),
+                protocol: OUR_PROTOCOL,
+            };
+            let rule = Rule { preference: 32001, suppress_prefix_length: None, ..main };
+            let marked = |mark| Rule { mark: Some(mark), inverted: true, table: 51820, ..rule };
+            let masked = Mark { value: 0x1002, mask: 0x10fe };
+            added.extend([main, marked(Mark::exact(0x1002)), marked(masked)]);
+        }
+        for rule in &added {
+            netlink.add_rule(rule).unwrap();
+            assert!(netlink.add_rule(rule).unwrap_err().is_present());
+        }
+        // What another program has made of the same tables stays.
+        let other = Rule { preference: 100, protocol: 0, ..added[1] };
+        netlink.add_rule(&other).unwrap();
+        let rules = netlink.rules().unwrap();
+        for rule in &added {
+            assert!(rules.contains(rule), "{rule} in {rules:?}");
+            netlink.delete_rule(rule).unwrap();
+            assert!(netlink.delete_rule(rule).unwrap_err().is_absent());
+        }
+        let left = netlink.rules().unwrap();
+        assert!(left.contains(&other) && left.len() == kernels.len() + 1, "{left:?}");
+    });
+}
+
+#[test]
+fn a_refusing_default_stands_behind_every_other_route_of_its_table() {
+    with_cable(|netlink, _| {
+        netlink.set_loopback_up().unwrap();
+        let here = link(netlink, "here");
+        netlink.set_up(&here).unwrap();
+        netlink.add_address(&here, net("192.0.2.1/24")).unwrap();
+        netlink.add_address(&here, net("fd00:10::1/64")).unwrap();
+        assert!(!netlink.tables_in_use().unwrap().contains(&51820));
+        for family in Family::BOTH {
+            let refusal = Unreachable { family, table: 51820 };
+            netlink.add_unreachable(&refusal).unwrap();
+            assert!(netlink.add_unreachable(&refusal).unwrap_err().is_present());
+            netlink.add_route(&here, family.everything(), 51820).unwrap();
+            assert!(netlink.tables_in_use().unwrap().contains(&51820));
+            let rule = Rule {
+                family,
+                preference: 32000,
+                mark: None,
+                inverted: false,
+                table: 51820,
+                suppress_prefix_length: None,
+                protocol: OUR_PROTOCOL,
+            };
+            netlink.add_rule(&rule).unwrap();
+        }
+        let there = ["203.0.113.9", "2001:db8::9"].map(|address| address.parse().unwrap());
+        for address in there {
+            let path = netlink.path_to(address).unwrap();
+            assert_eq!(path.map(|path| path.interface), Some(here.index), "{address}");
+        }
+        netlink.delete_link("here").unwrap();
+        for address in there {
+            assert_eq!(netlink.path_to(address).unwrap(), None, "{address}");
+        }
+        for family in Family::BOTH {
+            let refusal = Unreachable { family, table: 51820 };
+            netlink.delete_unreachable(&refusal).unwrap();
+            assert!(netlink.delete_unreachable(&refusal).unwrap_err().is_absent());
+        }
+        assert!(!netlink.tables_in_use().unwrap().contains(&51820));
+    });
 }

@@ -10,6 +10,7 @@ mod lifetime;
 mod net;
 mod offload;
 mod rekey;
+mod routing;
 mod scenarios;
 mod shards;
 mod stock;

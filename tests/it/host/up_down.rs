@@ -14,22 +14,22 @@ use tempfile::TempDir;
 
 use super::{copy_binary, skip, skips};
 
-const PROGRAMS: &[&str] = &["unshare", "mount", "ip", "bash", "pgrep"];
+pub(super) const PROGRAMS: &[&str] = &["unshare", "mount", "ip", "bash", "pgrep"];
 
 /// A folder with `wg0.conf`, and the binary.
-struct Host {
+pub(super) struct Host {
     folder: TempDir,
 }
 
 /// What a script did.
-struct Outcome {
-    out: String,
-    err: String,
+pub(super) struct Outcome {
+    pub(super) out: String,
+    pub(super) err: String,
     code: Option<i32>,
 }
 
 impl Host {
-    fn new(config: &str) -> Self {
+    pub(super) fn new(config: &str) -> Self {
         let host = Self { folder: tempfile::tempdir().unwrap() };
         host.write("wg0.conf", config);
         // Others may look into it: the demo of an unprivileged user runs from here.
@@ -42,14 +42,14 @@ impl Host {
         self.folder.path().join("hybridwg")
     }
 
-    fn write(&self, name: &str, text: &str) {
+    pub(super) fn write(&self, name: &str, text: &str) {
         let path = self.folder.path().join(name);
         fs::write(&path, text).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
     }
 
     /// Runs a bash script inside; `hybridwg` is a command in it.
-    fn run(&self, script: &str) -> Outcome {
+    pub(super) fn run(&self, script: &str) -> Outcome {
         let prologue = "mount -t tmpfs none /run || exit 99; ip link set lo up || exit 99\n\
                         hybridwg() { ./hybridwg \"$@\"; }\n";
         let output = Command::new("unshare")
@@ -71,24 +71,24 @@ impl Outcome {
     }
 
     /// The `[#]` lines, without their mark.
-    fn commands(&self) -> Vec<&str> {
+    pub(super) fn commands(&self) -> Vec<&str> {
         self.err.lines().filter_map(|line| line.strip_prefix("[#] ")).collect()
     }
 
     #[track_caller]
-    fn assert_ok(&self) {
+    pub(super) fn assert_ok(&self) {
         assert_eq!(self.code, Some(0), "out:\n{}\nerr:\n{}", self.out, self.err);
     }
 }
 
 /// Keys that belong to nobody.
-const KEYS: (&str, &str) = (
+pub(super) const KEYS: (&str, &str) = (
     "CFQPfVMVkLbrCr2yhnGOcFWRWWnDuUrXo1HQGl15cV0=",
     "CFQPfVMVkLbrCr2yhnGOcFWRWWnDuUrXo1HQGl15cW0=",
 );
 
 /// A tunnel with addresses of both families; `extra` goes into its `[Interface]`.
-fn config(extra: &str) -> String {
+pub(super) fn config(extra: &str) -> String {
     let (private, public) = KEYS;
     format!(
         "[Interface]\nPrivateKey = {private}\nAddress = 10.10.0.1/24, fd00:10::1/64\n{extra}\n\

@@ -1,0 +1,131 @@
+//! What `up` has changed on the host beyond the interface: `/run/hybridwg/NAME.changes`.
+//!
+//! A change is written down before it is made, and struck out when it has been taken back, so that
+//! whatever ends `up` or the daemon, the next `down` or `up` finds what is left and takes back
+//! exactly that. The file is there as long as there is something in it. One change a line, as JSON.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use crate::control::host_change::HostChange;
+use crate::control::run_folder;
+
+const DIRECTORY: &str = "/run/hybridwg";
+
+/// The journal of one interface. Clones are the same journal.
+#[derive(Clone, Debug)]
+pub struct Journal {
+    path: PathBuf,
+}
+
+/// A change cannot be written down, so it must not be made.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "cannot write {}, without which nothing could be taken back after a crash", .path.display()
+)]
+pub struct JournalError {
+    path: PathBuf,
+    source: io::Error,
+}
+
+impl Journal {
+    pub fn of(interface: &str) -> Self {
+        Self::in_folder(Path::new(DIRECTORY), interface)
+    }
+
+    fn in_folder(folder: &Path, interface: &str) -> Self {
+        Self { path: folder.join(format!("{interface}.changes")) }
+    }
+
+    /// Writes a change down that is about to be made.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn add(&self, change: &HostChange) -> Result<(), JournalError> {
+        let append = || {
+            run_folder::create(self.path.parent().unwrap_or(Path::new(DIRECTORY)))?;
+            let mut options = OpenOptions::new();
+            let mut file = options.create(true).append(true).mode(0o600).open(&self.path)?;
+            file.write_all(&line(change)?)
+        };
+        append().map_err(|source| self.failed(source))
+    }
+
+    /// Forgets a change that was taken back, or not made after all.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn strike(&self, change: &HostChange) -> Result<(), JournalError> {
+        let rest: Vec<HostChange> = self.read().into_iter().filter(|it| it != change).collect();
+        let write = || {
+            if rest.is_empty() {
+                return match fs::remove_file(&self.path) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+                    Ok(()) | Err(_) => Ok(()),
+                };
+            }
+            let lines: Vec<Vec<u8>> = rest.iter().map(line).collect::<io::Result<_>>()?;
+            let new = self.path.with_extension("new");
+            fs::write(&new, lines.concat())?;
+            fs::rename(&new, &self.path)
+        };
+        write().map_err(|source| self.failed(source))
+    }
+
+    /// The changes that were made, in their order.
+    pub fn read(&self) -> Vec<HostChange> {
+        let text = fs::read_to_string(&self.path).unwrap_or_default();
+        // A line that was cut short belongs to a change that was not made.
+        text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+
+    fn failed(&self, source: io::Error) -> JournalError {
+        JournalError { path: self.path.clone(), source }
+    }
+}
+
+/// Begins with the line break, so that what was cut short before it spoils nothing.
+fn line(change: &HostChange) -> io::Result<Vec<u8>> {
+    Ok([b"\n".to_vec(), serde_json::to_vec(change)?].concat())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::netlink::{Family, Unreachable};
+
+    fn change(table: u32) -> HostChange {
+        HostChange::Unreachable(Unreachable { family: Family::V4, table })
+    }
+
+    #[test]
+    fn changes_stand_in_their_order_until_they_are_struck_out_and_the_file_goes_with_the_last() {
+        let folder = tempfile::tempdir().unwrap();
+        let journal = Journal::in_folder(&folder.path().join("hybridwg"), "wg0");
+        assert_eq!(journal.read(), []);
+        for table in [1, 2, 3] {
+            journal.add(&change(table)).unwrap();
+        }
+        journal.strike(&change(2)).unwrap();
+        assert_eq!(journal.read(), [change(1), change(3)]);
+        assert!(Journal::in_folder(folder.path(), "wg1").read().is_empty(), "of another interface");
+        journal.strike(&change(1)).unwrap();
+        journal.strike(&change(3)).unwrap();
+        journal.strike(&change(3)).unwrap();
+        assert_eq!(fs::read_dir(folder.path().join("hybridwg")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_line_that_was_cut_short_is_no_change_and_spoils_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let journal = Journal::in_folder(folder.path(), "wg0");
+        journal.add(&change(1)).unwrap();
+        let mut file = OpenOptions::new().append(true).open(&journal.path).unwrap();
+        file.write_all(b"\n{\"Unreachable\":{\"fam").unwrap();
+        assert_eq!(journal.read(), [change(1)]);
+        journal.add(&change(2)).unwrap();
+        assert_eq!(journal.read(), [change(1), change(2)]);
+    }
+}
