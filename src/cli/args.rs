@@ -31,8 +31,6 @@ pub fn meant_by(word: &str) -> Option<&'static str> {
         "addconf" => "`wg addconf`",
         "syncconf" => "`wg syncconf`",
         "showconf" => "`wg showconf`",
-        "save" => "`wg-quick save`",
-        "strip" => "`wg-quick strip`",
         "version" => "`hybridwg --version`",
         "status" => "`hybridwg show`",
         "all" => "`hybridwg show all`",
@@ -88,6 +86,10 @@ pub enum Command {
     Up(Up),
     /// Take down a tunnel
     Down(Tunnel),
+    /// Write what a tunnel is like now into its file, and change nothing else there
+    Save(Tunnel),
+    /// Print a file without what wg(8) does not understand, as `wg setconf` takes it
+    Strip(Tunnel),
     /// Show the state of interfaces, as `wg show` does
     Show(Show),
     /// Print a new private key
@@ -235,7 +237,7 @@ mod tests {
 
     #[test]
     fn a_word_that_stands_for_another_command_is_none_of_ours() {
-        for word in ["set", "setconf", "addconf", "syncconf", "showconf", "save", "strip"] {
+        for word in ["set", "setconf", "addconf", "syncconf", "showconf"] {
             let meant = meant_by(word).unwrap();
             assert!(meant.starts_with("`wg") && meant.ends_with(&format!(" {word}`")), "{meant}");
         }

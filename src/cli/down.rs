@@ -3,6 +3,7 @@
 use crate::cli::file;
 use crate::cli::message::{Failure, Terminal};
 use crate::control::config::Written;
+use crate::control::lifecycle::LifecycleError;
 use crate::control::link;
 use crate::control::uapi::client::UapiClient;
 use crate::control::up;
@@ -22,9 +23,15 @@ pub fn run(argument: &str) -> Result<(), Failure> {
         if UapiClient::connect(interface).is_err() {
             return failure;
         }
-        let command = link::delete_command(interface);
-        failure.with_hint(format!("`{command}` takes {interface} down without its hooks"))
+        failure.with_hint(way_out(interface))
     })?;
-    up::down(interface, &config, &mut Terminal)?;
-    Ok(())
+    up::down(interface, &located.path, &config, &mut Terminal).map_err(|error| match error {
+        LifecycleError::NotSaved { .. } => Failure::run(error).with_hint(way_out(interface)),
+        error => error.into(),
+    })
+}
+
+fn way_out(interface: &str) -> String {
+    let command = link::delete_command(interface);
+    format!("`{command}` takes {interface} down without its hooks and without saving")
 }

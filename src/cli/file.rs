@@ -27,12 +27,15 @@ pub fn find(argument: &str) -> Result<Located, Failure> {
 /// # Errors
 /// [`Failure::Usage`] if it cannot be read, or has faults.
 pub fn read(located: &Located) -> Result<Written, Failure> {
-    config::load(&located.path).map_err(|error| {
-        if let LoadError::Faulty { errors, .. } = &error {
-            errors.iter().for_each(|fault| message::note(&fault.to_string()));
-        }
-        Failure::usage(error)
-    })
+    config::load(&located.path).map_err(unusable)
+}
+
+/// Prints the faults of a file, if that is what is wrong with it.
+pub fn unusable(error: LoadError) -> Failure {
+    if let LoadError::Faulty { errors, .. } = &error {
+        errors.iter().for_each(|fault| message::note(&fault.to_string()));
+    }
+    Failure::usage(error)
 }
 
 /// Reads the keys that a configuration keeps elsewhere, and prints all that could not be had.

@@ -10,7 +10,9 @@ pub mod down;
 pub mod file;
 pub mod key;
 pub mod message;
+pub mod save;
 pub mod show;
+pub mod strip;
 pub mod up;
 
 use std::process::ExitCode;
@@ -73,6 +75,8 @@ fn dispatch(arguments: &Arguments) -> Result<(), Failure> {
         Some(Command::Pubkey) => key::pubkey(),
         Some(Command::Down(tunnel)) => down::run(&tunnel.config),
         Some(Command::Up(arguments)) => up::run(arguments),
+        Some(Command::Save(tunnel)) => save::run(&tunnel.config),
+        Some(Command::Strip(tunnel)) => strip::run(&tunnel.config),
         Some(Command::Demo(arguments)) => demo::run(arguments),
         None => device::run(&arguments.daemon),
     }

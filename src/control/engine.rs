@@ -85,6 +85,7 @@ struct Engine {
     /// A pair for each shard, all on one port.
     sockets: Vec<Arc<UdpSockets>>,
     port: u16,
+    port_is_random: bool,
     fwmark: u32,
     interface: String,
     settings: Settings,
@@ -283,6 +284,7 @@ impl Engine {
             inboxes: Inboxes::new(shards),
             sockets,
             port,
+            port_is_random: true,
             fwmark: 0,
             interface,
             settings,
@@ -380,7 +382,10 @@ impl Engine {
     }
 
     fn status(&self) -> Status {
-        Status { offloads: Offloads { tun: self.tun_offloads, udp: self.sockets[0].offloads() } }
+        Status {
+            offloads: Offloads { tun: self.tun_offloads, udp: self.sockets[0].offloads() },
+            port_is_random: self.port_is_random,
+        }
     }
 
     /// Carries out a change. What can fail comes first, so that a refused request changes nothing;
@@ -399,6 +404,7 @@ impl Engine {
             Some(_) | None => {}
         }
         self.fwmark = mark;
+        self.port_is_random = request.listen_port.map_or(self.port_is_random, |port| port == 0);
         let mut changes = Vec::with_capacity(request.peers.len() + 2);
         changes.extend(request.private_key.map(Change::PrivateKey));
         if request.replace_peers {

@@ -16,6 +16,7 @@ use crate::control::journal::JournalError;
 use crate::control::netlink::{Netlink, NetlinkError};
 use crate::control::policy;
 use crate::control::resolve::ResolveError;
+use crate::control::save::SaveError;
 use crate::control::uapi::client::ClientError;
 
 /// Where a lifecycle says what it does.
@@ -77,6 +78,8 @@ pub enum LifecycleError {
     Left { interface: String },
     #[error("the daemon of {interface} still answers, although its interface is gone")]
     DaemonStays { interface: String },
+    #[error("{interface} stays up, because what has changed could not be saved")]
+    NotSaved { interface: String, source: SaveError },
     #[error("interrupted")]
     Interrupted,
 }

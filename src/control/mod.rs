@@ -20,6 +20,7 @@ pub mod resolve;
 pub mod routes;
 pub mod rt_tables;
 pub mod run_folder;
+pub mod save;
 pub mod settings;
 pub mod shards;
 pub mod starting;

@@ -1,4 +1,4 @@
-//! Names of endpoints to addresses, with the patience of wg(8).
+//! Names of endpoints to addresses, with the patience of wg(8), and addresses to text.
 //!
 //! The resolver's first answer is taken. A name that certainly does not exist fails at once;
 //! everything else is tried again, after 1 s, 1.2 s, 1.44 s, … at most 20 s, as often as
@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use crate::control::interrupt::Interrupt;
 use crate::control::lifecycle::Console;
+use crate::sys::interface;
 
 /// How often to try again after the first attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,6 +121,17 @@ fn resolve_with(
 fn words(error: &io::Error) -> String {
     let text = error.to_string();
     text.strip_prefix("failed to lookup address information: ").unwrap_or(&text).to_owned()
+}
+
+/// An endpoint with the name of its interface in place of the number, as `wg` prints it.
+pub fn endpoint_text(endpoint: SocketAddr) -> String {
+    if let SocketAddr::V6(v6) = endpoint
+        && v6.scope_id() != 0
+        && let Some(name) = interface::name_of(v6.scope_id())
+    {
+        return format!("[{}%{name}]:{}", v6.ip(), v6.port());
+    }
+    endpoint.to_string()
 }
 
 /// Whether asking again is pointless: EAI_NONAME, EAI_FAIL and EAI_NODATA of getaddrinfo(3). The

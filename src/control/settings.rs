@@ -125,6 +125,8 @@ impl Default for Settings {
 pub struct Status {
     /// Those in use.
     pub offloads: Offloads,
+    /// The kernel has picked the port that it listens on; nobody has asked for this one.
+    pub port_is_random: bool,
 }
 
 #[cfg(test)]

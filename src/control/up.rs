@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use ipnet::IpNet;
 
 use crate::control::command::DeviceSnapshot;
-use crate::control::config::{Config, DIRECTORY, Interface};
+use crate::control::config::{At, Config, DIRECTORY, Interface};
 use crate::control::hooks::{RunHook, Shell};
 use crate::control::host_change::{HostChange, Lasting};
 use crate::control::interrupt::Interrupt;
@@ -29,6 +29,7 @@ use crate::control::netlink::{Family, Link, Mark, Netlink};
 use crate::control::policy::Plan;
 use crate::control::resolve::Resolve;
 use crate::control::routes::{self, AddRoute, Destination};
+use crate::control::save::save;
 use crate::control::settings::Settings;
 use crate::control::starting::{self, Note, NoteError};
 use crate::control::uapi::client::{ClientError, UapiClient, is_nobody};
@@ -112,12 +113,14 @@ pub fn up(
     steps.commit()
 }
 
-/// Takes the interface down.
+/// Takes the interface down, and saves what it was like first if `config`, which was read from
+/// `file`, says so.
 ///
 /// # Errors
 /// Not an interface of ours, or the first step that failed; what was done by then stays done.
 pub fn down(
     interface: &str,
+    file: &Path,
     config: &Config,
     console: &mut dyn Console,
 ) -> Result<(), LifecycleError> {
@@ -141,6 +144,12 @@ pub fn down(
     };
     if is_there {
         run("PreDown", &settings.pre_down, console, &mut netlink)?;
+        if matches!(settings.save_config, Some(At { value: true, .. })) {
+            save(&mut netlink, interface, file).map_err(|source| LifecycleError::NotSaved {
+                interface: interface.to_owned(),
+                source,
+            })?;
+        }
     }
     let outcome = take_back(interface, console, &mut netlink);
     if is_there {
@@ -363,7 +372,7 @@ fn without_ipv6_if_off(
 }
 
 /// Whether IPv6 is switched off on the interface, or the kernel runs without it.
-fn is_ipv6_off(settings: &Path, interface: &str) -> bool {
+pub fn is_ipv6_off(settings: &Path, interface: &str) -> bool {
     debug_assert!(is_interface_name(interface));
     let switch = settings.join("ipv6/conf").join(interface).join("disable_ipv6");
     match fs::read_to_string(switch) {

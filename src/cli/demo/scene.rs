@@ -82,6 +82,7 @@ struct Side {
 impl Side {
     /// The hooks of the reference deployment open the host's firewall; there is none here.
     fn leave_out_hooks(&mut self) {
+        self.config.interface.save_config = None;
         let hooks = reference::take_hooks(&mut self.config);
         if !hooks.is_empty() {
             message::note("The commands of the operator are left out here:");
@@ -94,7 +95,7 @@ impl Side {
     fn up(&self, interrupt: &Interrupt) -> Result<(), Failure> {
         let plan = Up {
             interface: self.name,
-            file: PathBuf::from(format!("{}.conf", self.name)),
+            file: self.file(),
             config: &self.config,
             device: Settings::default(),
             resolve: Box::new(|host, port| {
@@ -107,8 +108,13 @@ impl Side {
     }
 
     fn down(&self) -> Result<(), Failure> {
-        let work = || up::down(self.name, &self.config, &mut Prefixed(self.name));
+        let work = || up::down(self.name, &self.file(), &self.config, &mut Prefixed(self.name));
         self.namespace.run(work)?.map_err(|error| explained(self.name, error))
+    }
+
+    /// For what is printed: nothing is read or written there.
+    fn file(&self) -> PathBuf {
+        PathBuf::from(format!("{}.conf", self.name))
     }
 
     /// The first IPv4 address inside the tunnel.

@@ -22,8 +22,9 @@
 use serde::{Serialize, Serializer};
 use zeroize::Zeroizing;
 
-use super::{Shown, Style, Text, endpoint_text};
+use super::{Shown, Style, Text};
 use crate::control::command::PeerSnapshot;
+use crate::control::resolve::endpoint_text;
 use crate::crypto::key::{PrivateKey, PublicKey};
 
 #[derive(Serialize)]

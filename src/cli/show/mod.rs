@@ -10,8 +10,6 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-use std::net::SocketAddr;
-
 use zeroize::Zeroizing;
 
 use crate::cli::args;
@@ -22,7 +20,7 @@ use crate::control::uapi::SOCKET_DIRECTORY;
 use crate::control::uapi::client::{self, ClientError, UapiClient};
 use crate::crypto::dh;
 use crate::crypto::key::PublicKey;
-use crate::sys::{clock, interface};
+use crate::sys::clock;
 use crate::time::Wall;
 
 /// How secrets and colours are treated in text for people.
@@ -117,17 +115,6 @@ fn reason(error: &ClientError) -> String {
         std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string);
     // The number says nothing that the words do not.
     text.split(" (os error ").next().unwrap_or(&text).to_owned()
-}
-
-/// An endpoint with the name of its interface in place of the number, as `wg` prints it.
-fn endpoint_text(endpoint: SocketAddr) -> String {
-    if let SocketAddr::V6(v6) = endpoint
-        && v6.scope_id() != 0
-        && let Some(name) = interface::name_of(v6.scope_id())
-    {
-        return format!("[{}%{name}]:{}", v6.ip(), v6.port());
-    }
-    endpoint.to_string()
 }
 
 /// Seconds since the epoch, 0 for never.

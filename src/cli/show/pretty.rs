@@ -5,8 +5,9 @@ use std::fmt::{self, Write};
 
 use zeroize::Zeroizing;
 
-use super::{Shown, Style, Text, endpoint_text};
+use super::{Shown, Style, Text};
 use crate::control::command::PeerSnapshot;
+use crate::control::resolve::endpoint_text;
 use crate::control::settings::Status;
 use crate::time::Wall;
 
@@ -50,7 +51,7 @@ impl Page {
         if device.fwmark != 0 {
             self.field("fwmark", &format!("{:#x}", device.fwmark));
         }
-        if let Some(Status { offloads }) = shown.status {
+        if let Some(Status { offloads, .. }) = shown.status {
             let names: Vec<_> = offloads.names().collect();
             let text = if names.is_empty() { "(none)".to_owned() } else { names.join(", ") };
             self.field("offloads", &text);

@@ -4,9 +4,10 @@ use std::fmt::{self, Write};
 
 use zeroize::Zeroizing;
 
-use super::{Shown, Text, endpoint_text, handshake_seconds};
+use super::{Shown, Text, handshake_seconds};
 use crate::cli::args::Parameter;
 use crate::control::command::PeerSnapshot;
+use crate::control::resolve::endpoint_text;
 use crate::crypto::key::{PresharedKey, PrivateKey, PublicKey};
 
 const NONE: &str = "(none)";

@@ -79,7 +79,7 @@ fn a_device_of_our_own_tells_its_offloads() {
         (Offloads::ALL, "tso, uso, gso, gro", r#"["tso","uso","gso","gro"]"#),
         (Offloads::NONE, "(none)", "[]"),
     ] {
-        shown.status = Some(Status { offloads });
+        shown.status = Some(Status { offloads, port_is_random: false });
         let told = plain(std::slice::from_ref(&shown));
         assert!(told.starts_with(&format!("interface: wg1\n  offloads: {text}\n")), "{told}");
         let json = json::render(std::slice::from_ref(&shown), Style::default()).unwrap();

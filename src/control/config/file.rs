@@ -1,15 +1,18 @@
-//! Which file an argument of `up` means, and reading it.
+//! Which file an argument of `up` means, reading it and replacing it.
 //!
 //! The interface is named by the file as it was typed; permissions are those of the file that a
 //! symbolic link leads to.
 
-use std::fs::{self, File};
-use std::io::{self, Read};
-use std::os::unix::fs::PermissionsExt;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
+use super::edit::{State, update};
+use super::parse::parse_known;
+use super::strip::strip;
 use super::{ConfigError, Warning, Written, parse};
 use crate::control::uapi::is_interface_name;
 
@@ -86,28 +89,93 @@ pub enum LoadError {
 /// # Errors
 /// If it cannot be read, or has faults.
 pub fn load(path: &Path) -> Result<Written, LoadError> {
-    let unreadable = |source| LoadError::Unreadable { path: path.to_owned(), source };
-    let file = File::open(path).map_err(unreadable)?;
-    let exposed = is_world_accessible(path, &file).map_err(unreadable)?;
-    // The text holds a key: its buffer is wiped, and large enough not to move while it fills.
-    let size = file.metadata().map_err(unreadable)?.len().min(MAX_FILE_BYTES);
-    let mut bytes = Zeroizing::new(Vec::with_capacity(usize::try_from(size).unwrap_or(0) + 4096));
-    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(unreadable)?;
-    if bytes.len() as u64 > MAX_FILE_BYTES {
-        return Err(LoadError::TooLarge { path: path.to_owned() });
-    }
-    let text = std::str::from_utf8(&bytes).map_err(|error| {
-        let line = 1 + bytes[..error.valid_up_to()].iter().filter(|&&b| b == b'\n').count();
-        LoadError::NotText { path: path.to_owned(), line }
-    })?;
+    let (text, exposed) = read(path)?;
     let name = path.display().to_string();
-    let mut written =
-        parse(text, &name).map_err(|errors| LoadError::Faulty { path: path.to_owned(), errors })?;
+    let mut written = parse(&text, &name)
+        .map_err(|errors| LoadError::Faulty { path: path.to_owned(), errors })?;
     if exposed {
         let text = format!("`{name}' is world accessible");
         written.warnings.insert(0, Warning { file: name, line: None, text });
     }
     Ok(written)
+}
+
+/// The text of a file without what only wg-quick and we understand, as `wg setconf` takes it.
+/// Comments stay.
+///
+/// # Errors
+/// As [`load`].
+pub fn stripped(path: &Path) -> Result<Zeroizing<String>, LoadError> {
+    let (text, _) = read(path)?;
+    parse(&text, &path.display().to_string())
+        .map_err(|errors| LoadError::Faulty { path: path.to_owned(), errors })?;
+    Ok(strip(&text))
+}
+
+/// What a file would have to say about `state`: its text, changed where that differs. `None` if
+/// nothing does.
+///
+/// # Errors
+/// As [`load`], but lines that are unknown stay as they are.
+pub fn updated(path: &Path, state: &State) -> Result<Option<Zeroizing<String>>, LoadError> {
+    let (text, _) = read(path)?;
+    let config = parse_known(&text, &path.display().to_string())
+        .map_err(|errors| LoadError::Faulty { path: path.to_owned(), errors })?;
+    let updated = update(&text, &config, state);
+    Ok((*updated != *text).then_some(updated))
+}
+
+/// Puts a text in the place of a file, as a whole or not at all. It may hold keys: nobody but the
+/// owner of the old one can read it. Where `path` is a symbolic link, what it leads to is replaced.
+///
+/// # Errors
+/// The folder cannot be written to.
+pub fn replace(path: &Path, text: &str) -> io::Result<()> {
+    let path = fs::canonicalize(path)?;
+    let owner = fs::metadata(&path)?;
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".tmp");
+    let new = path.with_file_name(name);
+    // One that somebody has prepared, or that was left by a save that was killed, is not used.
+    match fs::remove_file(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    let write = || {
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
+        chown(&new, Some(owner.uid()), Some(owner.gid()))?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&new, &path)
+    };
+    write().inspect_err(|_| drop(fs::remove_file(&new)))?;
+    // So that the new name outlives a loss of power as well.
+    File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
+}
+
+/// The text, and whether others can read it.
+fn read(path: &Path) -> Result<(Zeroizing<String>, bool), LoadError> {
+    let unreadable = |source| LoadError::Unreadable { path: path.to_owned(), source };
+    let file = File::open(path).map_err(unreadable)?;
+    let exposed = is_world_accessible(path, &file).map_err(unreadable)?;
+    // The text holds a key: its buffer is wiped, and large enough not to move while it fills.
+    let size = file.metadata().map_err(unreadable)?.len().min(MAX_FILE_BYTES);
+    let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0) + 4096);
+    let outcome = file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes);
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let valid_up_to = error.utf8_error().valid_up_to();
+        let bytes = Zeroizing::new(error.into_bytes());
+        1 + bytes[..valid_up_to].iter().filter(|&&byte| byte == b'\n').count()
+    });
+    let text = text.map(Zeroizing::new);
+    outcome.map_err(unreadable)?;
+    match text {
+        Ok(text) if text.len() as u64 > MAX_FILE_BYTES => {
+            Err(LoadError::TooLarge { path: path.to_owned() })
+        }
+        Ok(text) => Ok((text, exposed)),
+        Err(line) => Err(LoadError::NotText { path: path.to_owned(), line }),
+    }
 }
 
 /// Whether file and folder share a permission for others, as wg-quick asks.

@@ -31,7 +31,8 @@ pub(super) fn lines(text: &str) -> impl Iterator<Item = (usize, Line<'_>)> {
     text.split('\n').enumerate().filter_map(|(index, line)| Some((index + 1, lex(line)?)))
 }
 
-fn lex(line: &str) -> Option<Line<'_>> {
+/// What one line says, with or without its line end; `None` if nothing.
+pub(super) fn lex(line: &str) -> Option<Line<'_>> {
     let (code, comment) = match line.split_once('#') {
         Some((code, comment)) => (code.trim(), Some(comment)),
         None => (line.trim(), None),
@@ -90,6 +91,12 @@ impl Section {
             Self::Interface => "Interface",
             Self::Peer => "Peer",
         }
+    }
+
+    /// The section of that name, in any case.
+    pub(super) fn find(name: &str) -> Option<Self> {
+        let sections = [Self::Interface, Self::Peer];
+        sections.into_iter().find(|section| name.eq_ignore_ascii_case(section.name()))
     }
 
     /// What may stand in it.

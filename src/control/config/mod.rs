@@ -10,12 +10,14 @@
 //! Deliberately stricter than `wg`: ports are numbers, not service names; a decimal FwMark has no
 //! leading zero (which `wg` reads as octal); names are checked for their characters.
 
+mod edit;
 mod file;
 mod lex;
 mod model;
 mod parse;
 mod render;
 mod secret;
+mod strip;
 mod warn;
 
 #[cfg(test)]
@@ -23,7 +25,10 @@ mod tests;
 
 use std::fmt;
 
-pub use file::{DIRECTORY, LoadError, LocateError, Located, load, locate};
+pub use edit::State;
+pub use file::{
+    DIRECTORY, LoadError, LocateError, Located, load, locate, replace, stripped, updated,
+};
 pub use lex::{Key, Reader, Section};
 pub use model::{At, Config, Dns, Endpoint, Interface, Peer, Table, Unavailable};
 pub use parse::parse;

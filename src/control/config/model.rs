@@ -151,13 +151,6 @@ impl Config {
         if let Some(dns) = self.interface.dns.first() {
             found.push(Unavailable { line: dns.line, key: Key::Dns, what: "setting name servers" });
         }
-        if let Some(At { line, value: true }) = self.interface.save_config {
-            found.push(Unavailable {
-                line,
-                key: Key::SaveConfig,
-                what: "saving the configuration",
-            });
-        }
         found.sort_by_key(|unavailable| unavailable.line);
         found
     }

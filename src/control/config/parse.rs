@@ -17,13 +17,7 @@ use crate::crypto::key::{PresharedKey, PrivateKey, PublicKey};
 /// # Errors
 /// Every fault of the text, in the order of its lines; `file` names it in messages.
 pub fn parse(text: &str, file: &str) -> Result<Written, Vec<ConfigError>> {
-    let mut parser = Parser { file, place: Place::Nowhere, ..Parser::default() };
-    for (number, line) in lines(text) {
-        parser.line(number, line);
-    }
-    parser.end_peer();
-    parser.end_interface();
-    parser.errors.sort_by_key(|error| error.line);
+    let parser = Parser::read(text, file);
     if parser.errors.is_empty() {
         let mut warnings = parser.warnings;
         warnings.extend(warn::about(&parser.config, file));
@@ -32,6 +26,18 @@ pub fn parse(text: &str, file: &str) -> Result<Written, Vec<ConfigError>> {
     } else {
         Err(parser.errors)
     }
+}
+
+/// Reads a whole file, and passes over sections and keys that it does not know.
+///
+/// # Errors
+/// As [`parse`], for all other faults.
+pub(super) fn parse_known(text: &str, file: &str) -> Result<Config, Vec<ConfigError>> {
+    let mut parser = Parser::read(text, file);
+    parser.errors.retain(|error| {
+        !matches!(error.problem, Problem::UnknownKey { .. } | Problem::UnknownSection { .. })
+    });
+    if parser.errors.is_empty() { Ok(parser.config) } else { Err(parser.errors) }
 }
 
 #[derive(Default)]
@@ -82,7 +88,18 @@ struct Draft {
     persistent_keepalive: Option<u16>,
 }
 
-impl Parser<'_> {
+impl<'a> Parser<'a> {
+    fn read(text: &str, file: &'a str) -> Self {
+        let mut parser = Self { file, ..Self::default() };
+        for (number, line) in lines(text) {
+            parser.line(number, line);
+        }
+        parser.end_peer();
+        parser.end_interface();
+        parser.errors.sort_by_key(|error| error.line);
+        parser
+    }
+
     fn line(&mut self, number: usize, line: Line<'_>) {
         match line {
             Line::Section(name) => self.section(number, name),
@@ -110,14 +127,16 @@ impl Parser<'_> {
     fn section(&mut self, number: usize, name: &str) {
         self.end_peer();
         let lower = name.to_ascii_lowercase();
-        self.place = match lower.as_str() {
-            "interface" => Place::Interface,
-            "peer" => Place::Peer(Box::new(Draft { line: number, ..Draft::default() })),
-            "hybrid" => {
+        self.place = match Section::find(name) {
+            Some(Section::Interface) => Place::Interface,
+            Some(Section::Peer) => {
+                Place::Peer(Box::new(Draft { line: number, ..Draft::default() }))
+            }
+            None if lower == "hybrid" => {
                 self.fault(number, None, Problem::ReservedSection);
                 Place::Unknown
             }
-            _ => {
+            None => {
                 let nearest = [Section::Interface, Section::Peer].into_iter().find(|section| {
                     edit_distance(&lower, &section.name().to_ascii_lowercase()) <= 2
                 });
@@ -373,7 +392,7 @@ impl Parser<'_> {
     }
 }
 
-fn words(value: &str) -> impl Iterator<Item = &str> {
+pub(super) fn words(value: &str) -> impl Iterator<Item = &str> {
     value.split(|c: char| c == ',' || c.is_whitespace()).filter(|word| !word.is_empty())
 }
 
@@ -416,7 +435,7 @@ fn parse_truth(text: &str) -> Option<bool> {
 }
 
 /// An address with or without its prefix length, host bits kept.
-fn parse_network(text: &str) -> Option<IpNet> {
+pub(super) fn parse_network(text: &str) -> Option<IpNet> {
     let (address, length) = match text.split_once('/') {
         Some((address, length)) => (address, Some(length)),
         None => (text, None),
@@ -436,7 +455,7 @@ fn parse_dns(word: &str) -> Option<Dns> {
     is_host_name(word).then(|| Dns::SearchDomain(word.to_owned()))
 }
 
-fn parse_endpoint(text: &str) -> Option<Endpoint> {
+pub(super) fn parse_endpoint(text: &str) -> Option<Endpoint> {
     let (host, port) = text.rsplit_once(':')?;
     let port: u16 = number_of(port)?;
     if let Some(inside) = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {

@@ -74,7 +74,8 @@ fn write_interface(out: &mut impl Write, interface: &Interface) -> fmt::Result {
     Ok(())
 }
 
-fn write_peer(out: &mut impl Write, peer: &Peer) -> fmt::Result {
+/// One section, with a blank line before it.
+pub(super) fn write_peer(out: &mut impl Write, peer: &Peer) -> fmt::Result {
     writeln!(out, "\n[Peer]\nPublicKey = {}", peer.public_key.to_base64())?;
     if let Some(source) = &peer.preshared_key_file {
         writeln!(out, "#hybridwg: PresharedKeyFile = {}", source.value)?;

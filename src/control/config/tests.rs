@@ -659,7 +659,7 @@ fn what_this_version_cannot_do_is_listed_and_nothing_else() {
     assert_eq!(lines(&routes), []);
     assert_eq!(
         lines(&format!("[Interface]\nTable = 5\nDNS = 10.0.0.1\nSaveConfig = true\n{routes}")),
-        [(3, Key::Dns), (4, Key::SaveConfig)]
+        [(3, Key::Dns)]
     );
     assert_eq!(lines("[Interface]\nTable = auto\nSaveConfig = false\nMTU = 1400\n"), []);
     let told = good("[Interface]\nDNS = 1.1.1.1\n").unavailable()[0].to_string();

@@ -24,6 +24,26 @@ impl Netlink {
         attributes.end_nested();
         self.change(&request, || command(link, address))
     }
+
+    /// The addresses of the interface, host bits kept.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn addresses(&mut self, link: &Link) -> Result<Vec<IpNet>, NetlinkError> {
+        let mut found = Vec::new();
+        let request = Request::new().op_getaddr_dump(&Ifaddrmsg::new());
+        let action = || format!("ip address show dev {}", link.name);
+        self.query(&request, action, |(header, attributes)| {
+            // IPv6 has no local address apart from the address.
+            let address = attributes.get_local().or_else(|_| attributes.get_address());
+            if header.ifa_index == link.index
+                && let Ok(address) = address
+            {
+                found.extend(IpNet::new(address, header.ifa_prefixlen));
+            }
+        })?;
+        Ok(found)
+    }
 }
 
 fn header(link: &Link, address: IpNet) -> Ifaddrmsg {

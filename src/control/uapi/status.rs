@@ -1,4 +1,5 @@
-//! The text of a [`Status`], both ways: `offloads=` and names separated by commas.
+//! The text of a [`Status`], both ways: `offloads=` and names separated by commas, `port=random` or
+//! `port=given`.
 //!
 //! Other implementations refuse the request, and clients that have not asked never see the answer.
 
@@ -11,13 +12,15 @@ pub const REQUEST: &str = "status=1\n\n";
 
 /// The reply.
 pub fn render(status: Status) -> String {
-    format!("offloads={}\n{}", status.offloads, reply(Operation::Get, Ok(())))
+    let port = if status.port_is_random { "random" } else { "given" };
+    format!("offloads={}\nport={port}\n{}", status.offloads, reply(Operation::Get, Ok(())))
 }
 
 /// Reads a reply line by line. Keys of later versions are skipped.
 #[derive(Debug, Default)]
 pub struct StatusParser {
     offloads: Option<Offloads>,
+    port_is_random: bool,
     errno: Option<i64>,
 }
 
@@ -34,12 +37,13 @@ impl StatusParser {
                 let none = Offloads::NONE;
                 self.offloads = Some(known.fold(none, |all, one| all.with(one, true)));
             }
+            (Some(("port", origin)), ..) => self.port_is_random = origin == "random",
             (Some(("errno", number)), ..) => {
                 self.errno = Some(number.parse().map_err(|_| malformed)?);
             }
             (Some(_), ..) => {}
             (None, Some(0), Some(offloads)) if line.is_empty() => {
-                return Ok(Some(Status { offloads }));
+                return Ok(Some(Status { offloads, port_is_random: self.port_is_random }));
             }
             (None, Some(number), _) if line.is_empty() && number != 0 => {
                 return Err(ReplyError::Refused(errno_of(number)));
@@ -68,14 +72,15 @@ mod tests {
     #[test]
     fn a_status_comes_back_as_rendered() {
         for offloads in [Offloads::ALL, Offloads::NONE, Offloads::NONE.with(Offload::Gso, true)] {
-            let status = Status { offloads };
+            let status = Status { offloads, port_is_random: offloads == Offloads::ALL };
             assert_eq!(parse(&render(status)), Ok(Some(status)));
         }
     }
 
     #[test]
     fn what_a_later_version_adds_is_skipped_and_what_is_no_reply_refused() {
-        let status = Status { offloads: Offloads::NONE.with(Offload::Tso, true) };
+        let offloads = Offloads::NONE.with(Offload::Tso, true);
+        let status = Status { offloads, port_is_random: false };
         assert_eq!(parse("offloads=tso,later\nlater=1\nerrno=0\n\n"), Ok(Some(status)));
         assert!(matches!(parse("errno=22\n\n"), Err(ReplyError::Refused(_))));
         assert_eq!(parse("errno=0\n\n"), Err(ReplyError::Malformed { line: 2 }));

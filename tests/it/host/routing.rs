@@ -1,7 +1,7 @@
 //! Routes and policy rules, as `up` makes and `down` deletes them.
 
+use super::script::{Host, KEYS, PROGRAMS};
 use super::skips;
-use super::up_down::{Host, KEYS, PROGRAMS};
 
 /// A tunnel that takes `networks`, on a host whose other way out is `eth0`.
 fn config(interface: &str, address: &str, networks: &str) -> String {

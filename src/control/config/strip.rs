@@ -1,0 +1,36 @@
+//! From a file of wg-quick(8) to one of wg(8), as `wg-quick strip` makes it.
+
+use zeroize::Zeroizing;
+
+use super::lex::{Key, Line, Reader, lex};
+
+/// The text without the lines that give a key of wg-quick or of our own a value. All other lines
+/// stay as they are, comments included.
+pub(super) fn strip(text: &str) -> Zeroizing<String> {
+    // Full size at once, because growing would leave copies of keys behind.
+    let mut stripped = Zeroizing::new(String::with_capacity(text.len()));
+    let lines = text.strip_prefix('\u{feff}').unwrap_or(text).split_inclusive('\n');
+    lines.filter(|line| !is_beyond_wg(line)).for_each(|line| stripped.push_str(line));
+    stripped
+}
+
+fn is_beyond_wg(line: &str) -> bool {
+    let Some(Line::Pair { key, in_comment: false, .. }) = lex(line) else { return false };
+    Key::find(key).is_some_and(|key| key.reader() != Reader::Wg)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wq_31_only_what_wg_does_not_understand_is_left_out_and_comments_stay() {
+        let text = "# hub\n[Interface] # here\nAddress = 10.0.0.1\nPrivateKey = k # key\n\n\
+                    listenport=1\nPostUp = a = b # c\nPrivateKeyFile = x\n\
+                    #hybridwg: PresharedKeyFile = y\n  saveConfig = true\r\n[Peer]\n\
+                    PublicKey = p\nEndpoint = a:1";
+        let stripped = "# hub\n[Interface] # here\nPrivateKey = k # key\n\nlistenport=1\n\
+                        #hybridwg: PresharedKeyFile = y\n[Peer]\nPublicKey = p\nEndpoint = a:1";
+        assert_eq!(*strip(text), *stripped);
+    }
+}
