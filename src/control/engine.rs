@@ -2,30 +2,32 @@
 //! and tells the shards what to send.
 //!
 //! A tokio current-thread runtime waits for whichever comes first: something in the lane, a
-//! deadline, a configuration request, a change of the link, a signal. Every change of the device
+//! deadline, a configuration request, a change of the host, a signal. Every change of the device
 //! goes through [`Engine::set`]. Must not touch a data packet.
+//!
+//! - `events`: what is waited for.
+//! - `surroundings`: what follows from a change of the host.
+
+mod events;
+mod surroundings;
 
 use std::collections::BTreeSet;
-use std::future::pending;
 use std::num::NonZeroU32;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::AsyncReadExt;
-use tokio::net::unix::pipe::Receiver;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
 use tracing::{debug, info, warn};
 
+use self::events::{Events, Happening};
+use self::surroundings::Surroundings;
 use super::command::{DeviceSnapshot, PeerSnapshot, SetRequest};
 use super::netlink::Netlink;
 use super::settings::{Offloads, Settings, Status};
 use super::uapi::Errno;
-use super::uapi::server::{self, Command};
+use super::uapi::server::Command;
 use crate::dataplane::Stop;
 use crate::dataplane::inbox::{Inboxes, ShardCommand};
 use crate::dataplane::lane::{Incoming, Lane, Signal};
@@ -38,12 +40,9 @@ use crate::sys::SysError;
 use crate::sys::clock;
 use crate::sys::entropy::OsEntropy;
 use crate::sys::inotify::DeletionWatch;
-use crate::sys::link_watch::LinkWatch;
-use crate::sys::poll::Waker;
-use crate::sys::reactor::Readable;
 use crate::sys::tun::{Tun, TunOffloads};
 use crate::sys::udp::UdpSockets;
-use crate::time::{Instant, Now, TokenBucket};
+use crate::time::{Now, TokenBucket};
 
 /// Handshake messages dealt with before deadlines and requests are looked at again.
 const HANDSHAKES_A_TURN: usize = 32;
@@ -54,12 +53,6 @@ const SIGNALS_A_TURN: usize = 256;
 /// Lines about refused handshake messages: so many at once, and then one each interval.
 const LOG_BURST: u32 = 10;
 const LOG_INTERVAL: Duration = Duration::from_millis(100);
-
-/// How long a shard is given to empty its inbox.
-const CATCH_UP: Duration = Duration::from_millis(1);
-
-/// Requests that may wait; a client whose request does not fit waits with its connection.
-const REQUESTS: usize = 16;
 
 /// Why a device could not start, or had to end.
 #[derive(Debug, thiserror::Error)]
@@ -91,6 +84,7 @@ struct Engine {
     settings: Settings,
     /// Those that the kernel has agreed to.
     tun_offloads: TunOffloads,
+    surroundings: Surroundings,
     /// For lines that anybody can provoke.
     log: TokenBucket,
 }
@@ -105,16 +99,6 @@ enum Next {
     AfterShard,
     /// Never.
     Stopped(Stop),
-}
-
-/// What can happen between two turns.
-enum Happening {
-    LaneFilled,
-    Deadline,
-    Request(Command),
-    LinkChanged,
-    SocketTouched,
-    Stopped(&'static str),
 }
 
 /// Runs the device on `tun` until a signal, or until its TUN or `socket` goes, or until the other
@@ -134,17 +118,17 @@ pub fn run(
         .enable_time()
         .build()
         .map_err(EngineError::Start)?;
-    runtime.block_on(async {
-        let leash = leash.map(Receiver::from_owned_fd).transpose().map_err(EngineError::Start)?;
-        serve(tun, listener, socket, leash, settings).await
-    })
+    let outcome = runtime.block_on(serve(tun, listener, socket, leash, settings));
+    // Nobody waits for a slow disk.
+    runtime.shutdown_background();
+    outcome
 }
 
 async fn serve(
     tun: Tun,
     listener: UnixListener,
     socket: &Path,
-    leash: Option<Receiver>,
+    leash: Option<OwnedFd>,
     settings: Settings,
 ) -> Result<(), EngineError> {
     let deletion = DeletionWatch::new(socket).map_err(EngineError::Watch)?;
@@ -161,28 +145,16 @@ async fn serve_until_stopped(
     tun: Tun,
     listener: UnixListener,
     deletion: &DeletionWatch,
-    leash: Option<Receiver>,
+    leash: Option<OwnedFd>,
     settings: Settings,
 ) -> Result<(), EngineError> {
     // Watched first, so that a change while we start is not missed.
-    let links = LinkWatch::open().map_err(EngineError::Watch)?;
-    let links_ready = readable(&links)?;
-    let deletion_ready = readable(deletion)?;
-    let waker = Arc::new(Waker::new().map_err(EngineError::Watch)?);
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(EngineError::Start)?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(EngineError::Start)?;
-    let mut hangup = signal(SignalKind::hangup()).map_err(EngineError::Start)?;
-    let mut abandoned = pin!(abandoned(leash));
-
+    let mut events = Events::new(deletion, leash)?;
     let control = tun.try_clone().map_err(EngineError::Watch)?;
     let (mut engine, threads) = Engine::start(tun, settings)?;
-    let ring = Arc::clone(&waker);
-    engine.lane.set_waker(move || ring.wake());
-    let lane_ready = readable(&*waker)?;
+    events.listen_to(&engine.lane);
     engine.follow_link(&control);
-
-    let (sender, mut requests) = mpsc::channel(REQUESTS);
-    server::serve(listener, sender).map_err(EngineError::Start)?;
+    events.serve(listener)?;
     engine.announce();
 
     let outcome = loop {
@@ -190,28 +162,12 @@ async fn serve_until_stopped(
             Next::Stopped(stop) => break stop,
             next => next,
         };
-        let deadline = engine.device.next_deadline();
-        let happening = tokio::select! {
-            () = next_turn(&next) => Happening::LaneFilled,
-            () = lane_ready.ready() => Happening::LaneFilled,
-            // While the shard catches up, nothing that is due would be done.
-            () = until(deadline), if !matches!(next, Next::AfterShard) => Happening::Deadline,
-            Some(command) = requests.recv() => Happening::Request(command),
-            () = links_ready.ready() => Happening::LinkChanged,
-            () = deletion_ready.ready() => Happening::SocketTouched,
-            _ = interrupt.recv() => Happening::Stopped("interrupted"),
-            _ = terminate.recv() => Happening::Stopped("terminated"),
-            _ = hangup.recv() => Happening::Stopped("hung up"),
-            () = &mut abandoned => Happening::Stopped("whoever started this has ended half-way"),
-        };
-        match happening {
-            Happening::LaneFilled => drop(waker.drain()),
-            Happening::Deadline => {}
+        match events.next(&next, engine.next_deadline()).await {
+            Happening::LaneFilled | Happening::Deadline => {}
             Happening::Request(command) => engine.obey(command),
-            Happening::LinkChanged => {
-                links.drain();
-                engine.follow_link(&control);
-            }
+            Happening::LinkChanged => engine.follow_link(&control),
+            Happening::NetworkChanged => engine.surroundings.paths.stir(clock::now().mono),
+            Happening::ClockJumped => engine.follow_clocks(),
             Happening::SocketTouched => {
                 if !deletion.is_still_there().unwrap_or(false) {
                     info!("the configuration socket was removed: ending");
@@ -225,6 +181,7 @@ async fn serve_until_stopped(
         }
     };
     drop(threads);
+    engine.settle();
     judge(outcome)
 }
 
@@ -276,7 +233,7 @@ impl Engine {
         let port = sockets[0].local_port();
         let tables = Arc::new(Tables::new());
         tables.set_listen_port(port);
-        Ok(Self {
+        let mut engine = Self {
             device: Device::new(Box::new(OsEntropy)),
             outputs: Outputs::new(),
             tables,
@@ -286,11 +243,14 @@ impl Engine {
             port,
             port_is_random: true,
             fwmark: 0,
+            surroundings: Surroundings::new(&interface),
             interface,
             settings,
             tun_offloads,
             log: TokenBucket::new(LOG_BURST, LOG_INTERVAL),
-        })
+        };
+        engine.raise_timestamp_floor(clock::now().wall);
+        Ok(engine)
     }
 
     fn announce(&self) {
@@ -333,6 +293,7 @@ impl Engine {
             self.device.handle_timeout(now, &mut self.outputs);
             self.carry_out();
         }
+        self.look_around(now);
         // The lane rings only when it stops being empty: what came meanwhile must not be left.
         if self.lane.is_empty() { Next::Wait } else { Next::Again }
     }
@@ -421,6 +382,8 @@ impl Engine {
                 Errno::INVALID
             })?;
         }
+        // New endpoints, or a new mark: how they are reached is to be known before that changes.
+        self.surroundings.paths.stir(now.mono);
         Ok(())
     }
 
@@ -537,57 +500,15 @@ fn log(device: &Device, event: Event) {
     }
 }
 
-/// Waits as `next` says. Even a turn at once is a round of the runtime later: without it, a lane
-/// that never empties would keep clients and signals out.
-async fn next_turn(next: &Next) {
-    match next {
-        Next::Again => tokio::task::yield_now().await,
-        Next::AfterShard => tokio::time::sleep(CATCH_UP).await,
-        Next::Wait | Next::Stopped(_) => pending().await,
-    }
-}
-
-/// Waits until the other end of `leash` is closed without a word; for ever if there is a word, or
-/// no leash.
-async fn abandoned(leash: Option<Receiver>) {
-    if let Some(mut leash) = leash
-        && leash.read_u8().await.is_err()
-    {
-        return;
-    }
-    pending().await
-}
-
-/// Waits until `deadline` of the boot-time clock; for ever if there is none.
-async fn until(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => tokio::time::sleep(deadline.since(clock::now().mono)).await,
-        None => pending().await,
-    }
-}
-
-fn readable(source: impl AsFd) -> Result<Readable, EngineError> {
-    Readable::new(source).map_err(EngineError::Start)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd;
+
     use super::*;
     use crate::proto::device::SmallDatagram;
     use crate::proto::endpoint::Endpoint;
     use crate::proto::peer::PeerId;
-    use crate::sys::poll::{Interest, Poller};
-
-    #[test]
-    fn a_turn_at_once_leaves_a_round_to_clients_and_signals() {
-        for next in [Next::Again, Next::Wait] {
-            let mut turn = pin!(next_turn(&next));
-            let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-            assert!(turn.as_mut().poll(&mut context).is_pending());
-            let is_due = turn.as_mut().poll(&mut context).is_ready();
-            assert_eq!(is_due, matches!(next, Next::Again));
-        }
-    }
+    use crate::sys::poll::{Interest, Poller, Waker};
 
     /// Handshakes and signals of three shards arrive at every moment of a turn. An engine that goes to sleep with
     /// one of them left behind is never woken again.

@@ -1,4 +1,4 @@
-//! Folders below `/run` that everybody may look into.
+//! Folders of ours, below `/run` and `/var/lib`, that everybody may look into.
 //!
 //! What may be known of a file in them is up to the file.
 

@@ -23,6 +23,13 @@ impl Timestamp {
         Self(bytes)
     }
 
+    /// The time that it stands for; 1970 if it is before that.
+    pub fn wall(self) -> Wall {
+        let [secs @ .., n0, n1, n2, n3] = self.0;
+        let secs = u64::from_be_bytes(secs).saturating_sub(EPOCH);
+        Wall { secs, nanos: u32::from_be_bytes([n0, n1, n2, n3]) }
+    }
+
     /// The least whitened timestamp that is greater.
     pub fn successor(self) -> Self {
         let [secs @ .., n0, n1, n2, n3] = self.0;
@@ -60,6 +67,13 @@ mod tests {
             stamp.as_bytes()[8..],
             (250_000_000_u32 / 16_777_216 * 16_777_216).to_be_bytes()
         );
+    }
+
+    #[test]
+    fn a_whitened_time_comes_back_from_its_timestamp() {
+        let wall = Wall { secs: 1_700_000_001, nanos: 16_777_216 * 3 };
+        assert_eq!(Timestamp::from_wall(wall).wall(), wall);
+        assert_eq!(Timestamp::default().wall(), Wall::default());
     }
 
     #[test]

@@ -58,12 +58,18 @@ impl Peer {
         }
     }
 
-    /// Takes the timestamp for the next initiation.
+    /// Takes the timestamp for the next initiation. `floor` is the greatest that was sent to any
+    /// peer, maybe in an earlier life.
     ///
     /// The receiver wants each greater than the last, so when the wall clock has been set back it
     /// follows the last one instead of locking us out until the clock has caught up. [WG §5.1]
-    pub(super) fn next_timestamp(&mut self, wall: Wall) -> Timestamp {
-        self.sent_timestamp = Timestamp::from_wall(wall).max(self.sent_timestamp.successor());
+    pub(super) fn next_timestamp(&mut self, wall: Wall, floor: Timestamp) -> Timestamp {
+        let by_clock = Timestamp::from_wall(wall);
+        self.sent_timestamp = if by_clock > self.sent_timestamp && by_clock >= floor {
+            by_clock
+        } else {
+            self.sent_timestamp.max(floor).successor()
+        };
         self.sent_timestamp
     }
 
@@ -265,9 +271,21 @@ mod tests {
     fn timestamps_sent_grow_even_when_the_clock_does_not() {
         let mut peer = peer();
         let walls = [wall(100, 0), wall(100, 0), wall(100, 1), wall(50, 0), wall(101, 0)];
-        let sent: Vec<_> = walls.map(|wall| peer.next_timestamp(wall)).into();
+        let floor = Timestamp::default();
+        let sent: Vec<_> = walls.map(|wall| peer.next_timestamp(wall, floor)).into();
         assert!(sent.windows(2).all(|pair| pair[0] < pair[1]), "{sent:?}");
         assert_eq!(sent[4], Timestamp::from_wall(wall(101, 0)), "and it is not left behind");
+    }
+
+    #[test]
+    fn timestamps_sent_exceed_the_floor_and_leave_it_when_the_clock_does() {
+        let mut peer = peer();
+        let floor = Timestamp::from_wall(wall(200, 0));
+        let first = peer.next_timestamp(wall(100, 0), floor);
+        assert_eq!(first, floor.successor(), "what another life has sent is not sent again");
+        assert_eq!(peer.next_timestamp(wall(100, 0), floor), first.successor());
+        let caught_up = Timestamp::from_wall(wall(201, 0));
+        assert_eq!(peer.next_timestamp(wall(201, 0), floor), caught_up);
     }
 
     #[test]

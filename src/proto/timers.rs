@@ -247,6 +247,15 @@ impl Timers {
         self.pursuit = Pursuit::Deferred { since: self.handshake_sent.unwrap_or(now) };
     }
 
+    /// Asks for a session anew, as soon as another handshake message may be sent. Without jitter:
+    /// what brings us to it does not happen to both ends in step.
+    pub fn start_over(&mut self, now: Instant) {
+        self.retries = 0;
+        self.retry_jitter = Duration::ZERO;
+        let since = self.handshake_sent.unwrap_or(now - REKEY_TIMEOUT);
+        self.pursuit = Pursuit::Deferred { since };
+    }
+
     /// An initiation was sent.
     pub fn initiated(&mut self, now: Instant, entropy: &mut dyn Entropy) {
         self.handshake_sent = Some(now);
@@ -484,6 +493,18 @@ mod tests {
         timers.defer(after(1000), &mut { GREATEST });
         assert_eq!(timers.at(Deadline::RetransmitHandshake), Some(after(5333)));
         assert_eq!(timers.retransmit(after(5333)), Retransmission::First);
+    }
+
+    #[test]
+    fn to_start_over_is_due_at_once_but_5_seconds_after_any_handshake_message_of_ours() {
+        let mut timers = Timers::default();
+        timers.start_over(START);
+        assert!(timers.at(Deadline::RetransmitHandshake).is_some_and(|at| at <= START));
+        assert_eq!(timers.retransmit(START), Retransmission::First);
+        timers.initiated(START, &mut { GREATEST });
+        timers.start_over(after(3000));
+        assert_eq!(timers.at(Deadline::RetransmitHandshake), Some(after(5000)));
+        assert_eq!(timers.retransmit(after(5000)), Retransmission::First);
     }
 
     #[test]

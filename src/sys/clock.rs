@@ -1,7 +1,9 @@
-//! The two clocks of the program, read together.
+//! The two clocks of the program, read together, and what they cannot tell.
 //!
 //! `CLOCK_BOOTTIME` counts suspended time, as the kernel's implementation does, so that keys age
 //! while a laptop sleeps. [LNX timers.c:ktime_get_coarse_boottime_ns]
+
+use std::time::Duration;
 
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
@@ -17,6 +19,18 @@ pub fn now() -> Now {
         ),
         wall: Wall { secs: seconds(real), nanos: nanos(real) },
     }
+}
+
+/// For how long the machine has been suspended since it was booted: by how much its boot-time clock
+/// is ahead of the monotonic one. Off by the moment that lies between two readings.
+pub fn suspended() -> Duration {
+    let mono = clock_gettime(ClockId::Monotonic);
+    let boot = clock_gettime(ClockId::Boottime);
+    duration(boot).saturating_sub(duration(mono))
+}
+
+fn duration(time: Timespec) -> Duration {
+    Duration::new(seconds(time), nanos(time))
 }
 
 /// A clock set before 1970 reads as 1970.
@@ -40,5 +54,12 @@ mod tests {
         assert!(later.mono >= earlier.mono);
         assert!(later.wall.secs > 1_577_836_800);
         assert!(later.wall.nanos < 1_000_000_000);
+    }
+
+    #[test]
+    fn a_machine_that_is_awake_is_not_suspended_any_longer() {
+        let before = suspended();
+        let meanwhile = suspended().saturating_sub(before);
+        assert!(meanwhile < Duration::from_secs(1), "{meanwhile:?}");
     }
 }

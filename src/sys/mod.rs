@@ -10,13 +10,14 @@
 #![deny(clippy::undocumented_unsafe_blocks, clippy::multiple_unsafe_ops_per_block)]
 #![deny(unsafe_op_in_unsafe_fn)]
 
+pub mod alarm;
 pub mod clock;
 pub mod cmsg;
 pub mod echo;
 pub mod entropy;
 pub mod inotify;
 pub mod interface;
-pub mod link_watch;
+pub mod netlink_watch;
 pub mod netns;
 pub mod pidfd;
 pub mod poll;

@@ -14,6 +14,7 @@
 mod configure;
 mod cookies;
 mod handshake;
+mod host;
 mod timers;
 mod weather;
 

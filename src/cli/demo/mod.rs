@@ -21,6 +21,7 @@ use anyhow::{Context, anyhow};
 use crate::cli::args::Demo;
 use crate::cli::hide_memory;
 use crate::cli::message::Failure;
+use crate::control::floor;
 use crate::control::interrupt::Interrupt;
 use crate::sys::{SysError, sandbox};
 
@@ -53,6 +54,8 @@ fn outside() -> Result<(), Failure> {
     let mut child = Command::new(env::current_exe()?)
         .args(env::args_os().skip(1))
         .env(INSIDE, "1")
+        // Nothing of it stays.
+        .env(floor::VARIABLE, "")
         .stdin(Stdio::piped())
         .spawn()
         .context("cannot run this program again inside its namespaces")

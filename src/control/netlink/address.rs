@@ -1,7 +1,10 @@
-//! Addresses of an interface.
+//! Addresses of an interface, and of the host.
+
+use std::collections::HashSet;
+use std::net::IpAddr;
 
 use ipnet::IpNet;
-use netlink_bindings::rt_addr::{Ifaddrmsg, Request};
+use netlink_bindings::rt_addr::{Ifaddrmsg, IterableAddrAttrs, Request};
 
 use super::{Family, Link, Netlink, NetlinkError};
 
@@ -34,16 +37,33 @@ impl Netlink {
         let request = Request::new().op_getaddr_dump(&Ifaddrmsg::new());
         let action = || format!("ip address show dev {}", link.name);
         self.query(&request, action, |(header, attributes)| {
-            // IPv6 has no local address apart from the address.
-            let address = attributes.get_local().or_else(|_| attributes.get_address());
             if header.ifa_index == link.index
-                && let Ok(address) = address
+                && let Some(address) = address_of(&attributes)
             {
                 found.extend(IpNet::new(address, header.ifa_prefixlen));
             }
         })?;
         Ok(found)
     }
+
+    /// All addresses of the host, whichever interface has them.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn local_addresses(&mut self) -> Result<HashSet<IpAddr>, NetlinkError> {
+        let mut found = HashSet::new();
+        let request = Request::new().op_getaddr_dump(&Ifaddrmsg::new());
+        let part = |(_, attributes): (Ifaddrmsg, IterableAddrAttrs<'_>)| {
+            found.extend(address_of(&attributes));
+        };
+        self.query(&request, || "ip address show".to_owned(), part)?;
+        Ok(found)
+    }
+}
+
+fn address_of(attributes: &IterableAddrAttrs<'_>) -> Option<IpAddr> {
+    // IPv6 has no local address apart from the address.
+    attributes.get_local().or_else(|_| attributes.get_address()).ok()
 }
 
 fn header(link: &Link, address: IpNet) -> Ifaddrmsg {

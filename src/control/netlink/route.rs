@@ -28,6 +28,8 @@ pub struct Route {
 pub struct Path {
     /// Index of the outgoing interface.
     pub interface: u32,
+    /// The next router, if there is one.
+    pub gateway: Option<IpAddr>,
     /// MTU in bytes that the route has or path MTU discovery found; `None`: the interface's.
     pub mtu: Option<u32>,
 }
@@ -127,20 +129,43 @@ impl Netlink {
     /// # Errors
     /// What the kernel refused, other than by "unreachable".
     pub fn path_to(&mut self, address: IpAddr) -> Result<Option<Path>, NetlinkError> {
-        let host = IpNet::from(address);
+        self.path(address, None, 0)
+    }
+
+    /// How a packet to `address` would leave that has the source `from`, if that is fixed, and the
+    /// firewall mark `mark` (0: none); `None` if no route leads there, or not with this source.
+    ///
+    /// # Errors
+    /// What the kernel refused, other than by "unreachable".
+    pub fn path(
+        &mut self,
+        address: IpAddr,
+        from: Option<IpAddr>,
+        mark: u32,
+    ) -> Result<Option<Path>, NetlinkError> {
+        let length = |address: IpAddr| IpNet::from(address).prefix_len();
         let mut request = Request::new().op_getroute_do(&Rtmsg {
             rtm_family: Family::of(address).number(),
-            rtm_dst_len: host.prefix_len(),
+            rtm_dst_len: length(address),
+            rtm_src_len: from.map_or(0, length),
             ..Rtmsg::new()
         });
-        request.encode().push_dst(address).end_nested();
+        let mut attributes = request.encode().push_dst(address);
+        if let Some(from) = from {
+            attributes = attributes.push_src(from);
+        }
+        if mark != 0 {
+            attributes = attributes.push_mark(mark);
+        }
+        attributes.end_nested();
         let mut path = None;
         let outcome = self.query(
             &request,
             || format!("ip route get {address}"),
             |(_, attributes)| {
                 if let Ok(interface) = attributes.get_oif() {
-                    path = Some(Path { interface, mtu: mtu(&attributes) });
+                    let gateway = attributes.get_gateway().or_else(|_| attributes.get_via()).ok();
+                    path = Some(Path { interface, gateway, mtu: mtu(&attributes) });
                 }
             },
         );

@@ -177,10 +177,26 @@ fn the_path_to_an_address_names_interface_and_route_mtu() {
         netlink.set_up(&here).unwrap();
         netlink.add_address(&here, net("192.0.2.1/24")).unwrap();
         let path = netlink.path_to("192.0.2.9".parse().unwrap()).unwrap().unwrap();
-        assert_eq!(path, Path { interface: here.index, mtu: None });
+        assert_eq!(path, Path { interface: here.index, gateway: None, mtu: None });
         for unreachable in ["198.51.100.1", "2001:db8::1"] {
             assert_eq!(netlink.path_to(unreachable.parse().unwrap()).unwrap(), None);
         }
+    });
+}
+
+#[test]
+fn the_path_from_an_address_is_that_of_its_rule_and_none_once_the_address_is_gone() {
+    with_cable(|netlink, _| {
+        let here = link(netlink, "here");
+        netlink.set_up(&here).unwrap();
+        netlink.add_address(&here, net("192.0.2.1/24")).unwrap();
+        let [ours, foreign] = ["192.0.2.1", "192.0.2.77"].map(|text| text.parse().unwrap());
+        assert!(netlink.local_addresses().unwrap().contains(&ours));
+        assert!(!netlink.local_addresses().unwrap().contains(&foreign));
+        let peer = "192.0.2.9".parse().unwrap();
+        let path = netlink.path(peer, Some(ours), 0x51).unwrap();
+        assert_eq!(path.map(|path| path.interface), Some(here.index));
+        assert_eq!(netlink.path(peer, Some(foreign), 0).unwrap(), None);
     });
 }
 

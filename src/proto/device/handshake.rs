@@ -202,7 +202,8 @@ impl Device {
             state.timers.defer(now.mono, &mut *self.entropy);
             return;
         }
-        let timestamp = state.next_timestamp(now.wall);
+        let timestamp = state.next_timestamp(now.wall, self.sent_timestamp);
+        self.sent_timestamp = self.sent_timestamp.max(timestamp);
         let ephemeral = ephemeral(&mut *self.entropy);
         let index = self.indices.insert(&mut *self.entropy, peer);
         let made =

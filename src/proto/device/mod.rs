@@ -10,11 +10,13 @@
 //! - `configure`: changes by the user.
 //! - `handshake`: messages 1 to 3, both ways.
 //! - `deadline`: what falls due, and when.
+//! - `host`: what happens to the machine.
 
 mod change;
 mod configure;
 mod deadline;
 mod handshake;
+mod host;
 mod output;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,6 +24,7 @@ use std::fmt;
 
 use crate::crypto::entropy::Entropy;
 use crate::crypto::key::{PrivateKey, PublicKey};
+use crate::crypto::tai64n::Timestamp;
 use crate::proto::allowed_ips::AllowedIps;
 use crate::proto::cookie::CookieChecker;
 use crate::proto::handshake::StaticIdentity;
@@ -45,6 +48,8 @@ pub struct Device {
     /// The indices of live sessions and of handshakes that wait for a response.
     indices: IndexTable<PeerId>,
     allowed_ips: AllowedIps<PeerId>,
+    /// The greatest timestamp of all initiations sent, or what it must exceed.
+    sent_timestamp: Timestamp,
     /// When to look at which peer: never later than the first of his deadlines that the facts gave
     /// when he was last looked at. INVARIANT: holds what `Peer::scheduled` says.
     deadlines: BTreeSet<(Instant, PeerId)>,
@@ -68,6 +73,7 @@ impl Device {
             next_id: 0,
             indices: IndexTable::new(),
             allowed_ips: AllowedIps::new(),
+            sent_timestamp: Timestamp::default(),
             deadlines: BTreeSet::new(),
         }
     }

@@ -8,6 +8,7 @@ mod full_tunnel;
 mod interop;
 mod lifetime;
 mod net;
+mod network;
 mod offload;
 mod rekey;
 mod routing;
