@@ -20,7 +20,7 @@ pub fn run(arguments: &Daemon) -> Result<(), Failure> {
         start_log();
         daemon::run_foreground(interface, arguments.device.settings())?;
     } else {
-        daemon::spawn_daemon(interface, arguments.device.settings())?.release()?;
+        daemon::spawn_daemon(interface, arguments.device.settings(), None)?.release()?;
         // A mistyped command would look as if it had worked. Scripts are not disturbed.
         if message::is_watched() {
             message::note(&format!(

@@ -8,7 +8,7 @@
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -27,6 +27,8 @@ use crate::sys::tun::{Tun, TunError};
 const TUN_FD: &str = "WG_TUN_FD";
 const UAPI_FD: &str = "WG_UAPI_FD";
 const LEASH_FD: &str = "HYBRIDWG_LEASH_FD";
+/// Kept open as long as the device lives: what belongs to it on the host goes with it.
+const KEPT_FD: &str = "HYBRIDWG_KEPT_FD";
 /// Set in the child, as `wireguard-go` does.
 const FOREGROUND: &str = "WG_PROCESS_FOREGROUND";
 /// Whoever asks for a log gets the child's on the terminal.
@@ -82,11 +84,16 @@ impl Leash {
     }
 }
 
-/// Starts the device of `interface` in a process of its own, and returns when it answers.
+/// Starts the device of `interface` in a process of its own, and returns when it answers. That
+/// process keeps a copy of `kept` for as long as it lives.
 ///
 /// # Errors
 /// The TUN or the socket cannot be had, or the child ends early.
-pub fn spawn_daemon(interface: &str, settings: Settings) -> Result<Leash, DaemonError> {
+pub fn spawn_daemon(
+    interface: &str,
+    settings: Settings,
+    kept: Option<BorrowedFd<'_>>,
+) -> Result<Leash, DaemonError> {
     let tun = open_tun(interface, settings)?;
     let name = tun.name().to_owned();
     let listener = open_listener(&name)?;
@@ -100,7 +107,7 @@ pub fn spawn_daemon(interface: &str, settings: Settings) -> Result<Leash, Daemon
     let arguments = ["-f".into()].into_iter().chain(settings.arguments());
     let spawned = Detached::new(arguments.chain(["--".into(), name.clone().into()]))
         .map(|child| {
-            child
+            let child = child
                 .env(FOREGROUND, "1")
                 .env(TUN_FD, &FIRST_INHERITED.to_string())
                 .env(UAPI_FD, &(FIRST_INHERITED + 1).to_string())
@@ -108,7 +115,11 @@ pub fn spawn_daemon(interface: &str, settings: Settings) -> Result<Leash, Daemon
                 .stderr(stderr)
                 .inherit(tun.as_fd())
                 .inherit(listener.as_fd())
-                .inherit(held.as_fd())
+                .inherit(held.as_fd());
+            match kept {
+                Some(kept) => child.env(KEPT_FD, &(FIRST_INHERITED + 3).to_string()).inherit(kept),
+                None => child,
+            }
         })
         .and_then(Detached::spawn);
     spawned.map_err(failed)?;
@@ -131,6 +142,7 @@ pub fn run_foreground(interface: &str, settings: Settings) -> Result<(), DaemonE
     let tun = open_tun(interface, settings)?;
     let listener = open_listener(tun.name())?;
     let leash = inherited(LEASH_FD)?;
+    let _kept = inherited(KEPT_FD)?;
     let path = socket_path(tun.name());
     Ok(engine::run(tun, listener, &path, leash, settings)?)
 }

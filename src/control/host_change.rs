@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::control::journal::Journal;
 use crate::control::lifecycle::{LifecycleError, Step};
-use crate::control::netlink::{Netlink, NetlinkError, Rule, Unreachable};
+use crate::control::netlink::nft::Table;
+use crate::control::netlink::{Family, Netlink, NetlinkError, Rule, Unreachable};
+use crate::control::src_valid_mark::Parameters;
 
 /// One change.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,6 +19,10 @@ pub enum HostChange {
     Rule(Rule),
     /// A default route that refuses.
     Unreachable(Unreachable),
+    /// A table of nftables that has no owner.
+    Firewall(Table),
+    /// `net.ipv4.conf.all.src_valid_mark` was 0 and is 1.
+    SrcValidMark,
 }
 
 impl HostChange {
@@ -25,6 +31,8 @@ impl HostChange {
         match self {
             Self::Rule(rule) => format!("ip {} rule add {rule}", rule.family.flag()),
             Self::Unreachable(route) => format!("ip {} route add {route}", route.family.flag()),
+            Self::Firewall(table) => table.add_command(),
+            Self::SrcValidMark => "sysctl -q net.ipv4.conf.all.src_valid_mark=1".to_owned(),
         }
     }
 
@@ -33,6 +41,8 @@ impl HostChange {
         match self {
             Self::Rule(rule) => format!("ip {} rule delete {rule}", rule.family.flag()),
             Self::Unreachable(route) => format!("ip {} route delete {route}", route.family.flag()),
+            Self::Firewall(table) => table.delete_command(),
+            Self::SrcValidMark => "sysctl -q net.ipv4.conf.all.src_valid_mark=0".to_owned(),
         }
     }
 
@@ -40,18 +50,19 @@ impl HostChange {
         match self {
             Self::Rule(rule) => netlink.add_rule(rule)?,
             Self::Unreachable(route) => netlink.add_unreachable(route)?,
+            Self::Firewall(table) => netlink.replace_table(table)?,
+            Self::SrcValidMark => mind_marks(true)?,
         }
         Ok(())
     }
 
     /// Takes it back, if it is still there.
-    ///
-    /// # Errors
-    /// What the kernel refused.
-    pub fn undo(&self, netlink: &mut Netlink) -> Result<(), LifecycleError> {
+    fn undo(&self, netlink: &mut Netlink) -> Result<(), LifecycleError> {
         match self {
             Self::Rule(rule) => if_there(netlink.delete_rule(rule))?,
             Self::Unreachable(route) => if_there(netlink.delete_unreachable(route))?,
+            Self::Firewall(table) => if_there(netlink.delete_table(table))?,
+            Self::SrcValidMark => mind_marks(false)?,
         }
         Ok(())
     }
@@ -64,11 +75,48 @@ fn if_there(outcome: Result<(), NetlinkError>) -> Result<(), NetlinkError> {
     }
 }
 
+fn mind_marks(on: bool) -> Result<(), LifecycleError> {
+    Parameters::of_this_host().set(on).map_err(LifecycleError::SrcValidMark)
+}
+
 /// A change as a step: it stands in the journal from before it is made until it is taken back.
 #[derive(Debug)]
 pub struct Lasting {
     pub change: HostChange,
     pub journal: Journal,
+}
+
+impl Lasting {
+    /// Leaves the change to somebody else who needs it, if there is one: it is in this journal no
+    /// longer, and perhaps in another.
+    ///
+    /// # Errors
+    /// What the kernel refused, or a journal that cannot be written.
+    pub fn is_handed_over(&self, netlink: &mut Netlink) -> Result<bool, LifecycleError> {
+        if self.change != HostChange::SrcValidMark {
+            return Ok(false);
+        }
+        // Every tunnel that takes everything, wg-quick's as well, has such a rule.
+        let own = self.journal.read();
+        let mut rules = netlink.rules()?;
+        rules.retain(|rule| {
+            rule.family == Family::V4
+                && rule.suppress_prefix_length == Some(0)
+                && !own.contains(&HostChange::Rule(*rule))
+        });
+        if rules.is_empty() {
+            return Ok(false);
+        }
+        // A journal of another network namespace has rules that are not here.
+        let is_here =
+            |change: &HostChange| matches!(change, HostChange::Rule(rule) if rules.contains(rule));
+        let mut others = self.journal.others().into_iter();
+        if let Some(other) = others.find(|other| other.read().iter().any(is_here)) {
+            other.add(&self.change)?;
+        }
+        self.journal.strike(&self.change)?;
+        Ok(true)
+    }
 }
 
 impl Step for Lasting {

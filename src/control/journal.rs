@@ -13,6 +13,7 @@ use crate::control::host_change::HostChange;
 use crate::control::run_folder;
 
 const DIRECTORY: &str = "/run/hybridwg";
+const EXTENSION: &str = "changes";
 
 /// The journal of one interface. Clones are the same journal.
 #[derive(Clone, Debug)]
@@ -36,7 +37,7 @@ impl Journal {
     }
 
     fn in_folder(folder: &Path, interface: &str) -> Self {
-        Self { path: folder.join(format!("{interface}.changes")) }
+        Self { path: folder.join(format!("{interface}.{EXTENSION}")) }
     }
 
     /// Writes a change down that is about to be made.
@@ -81,6 +82,16 @@ impl Journal {
         text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 
+    /// Those of the other interfaces.
+    pub fn others(&self) -> Vec<Self> {
+        let folder = self.path.parent().unwrap_or(Path::new(DIRECTORY));
+        let entries = fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
+        let journals = entries
+            .map(|entry| entry.path())
+            .filter(|path| path.extension().is_some_and(|extension| extension == EXTENSION));
+        journals.filter(|path| *path != self.path).map(|path| Self { path }).collect()
+    }
+
     fn failed(&self, source: io::Error) -> JournalError {
         JournalError { path: self.path.clone(), source }
     }
@@ -111,6 +122,9 @@ mod tests {
         journal.strike(&change(2)).unwrap();
         assert_eq!(journal.read(), [change(1), change(3)]);
         assert!(Journal::in_folder(folder.path(), "wg1").read().is_empty(), "of another interface");
+        let other = Journal::in_folder(&folder.path().join("hybridwg"), "wg1");
+        assert_eq!(other.others().iter().map(Journal::read).collect::<Vec<_>>(), [journal.read()]);
+        assert!(journal.others().is_empty());
         journal.strike(&change(1)).unwrap();
         journal.strike(&change(3)).unwrap();
         journal.strike(&change(3)).unwrap();

@@ -50,6 +50,13 @@ pub enum LifecycleError {
     Netlink(#[from] NetlinkError),
     #[error(transparent)]
     Journal(#[from] JournalError),
+    #[error(
+        "KillSwitch is on, but nothing goes into {interface} by default: no peer has 0.0.0.0/0 or \
+         ::/0 in its AllowedIPs"
+    )]
+    NothingToClose { interface: String },
+    #[error("cannot write net.ipv4.conf.all.src_valid_mark")]
+    SrcValidMark(#[source] io::Error),
     #[error(transparent)]
     Policy(#[from] policy::Exhausted),
     #[error(

@@ -2,8 +2,10 @@
 
 use std::fs;
 use std::io::{self, Read};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -13,6 +15,7 @@ use crate::control::config::Config;
 use crate::control::daemon::{DaemonError, Leash, spawn_daemon};
 use crate::control::interrupt::Interrupt;
 use crate::control::lifecycle::{LifecycleError, Step};
+use crate::control::netlink::nft::Owner;
 use crate::control::netlink::{Family, Link, Netlink};
 use crate::control::resolve::Resolve;
 use crate::control::settings::Settings;
@@ -26,12 +29,14 @@ use crate::sys::pidfd::Watched;
 pub struct AddInterface {
     interface: String,
     settings: Settings,
+    owner: Option<Rc<Owner>>,
     leash: Option<Leash>,
 }
 
 impl AddInterface {
-    pub fn new(interface: &str, settings: Settings) -> Self {
-        Self { interface: interface.to_owned(), settings, leash: None }
+    /// What belongs to `owner` lives as long as the daemon.
+    pub fn new(interface: &str, settings: Settings, owner: Option<Rc<Owner>>) -> Self {
+        Self { interface: interface.to_owned(), settings, owner, leash: None }
     }
 
     fn failed(&self, source: DaemonError) -> LifecycleError {
@@ -45,7 +50,8 @@ impl Step for AddInterface {
     }
 
     fn apply(&mut self, _: &mut Netlink) -> Result<(), LifecycleError> {
-        let leash = spawn_daemon(&self.interface, self.settings);
+        let kept = self.owner.as_ref().map(|owner| owner.as_fd());
+        let leash = spawn_daemon(&self.interface, self.settings, kept);
         self.leash = Some(leash.map_err(|source| self.failed(source))?);
         Ok(())
     }

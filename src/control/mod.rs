@@ -6,7 +6,9 @@
 pub mod command;
 pub mod config;
 pub mod daemon;
+pub mod divert;
 pub mod engine;
+pub mod firewall;
 pub mod floor;
 pub mod hooks;
 pub mod host_change;
@@ -25,6 +27,7 @@ pub mod run_folder;
 pub mod save;
 pub mod settings;
 pub mod shards;
+pub mod src_valid_mark;
 pub mod starting;
 pub mod uapi;
 pub mod up;

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 
 use crate::control::config::Table;
 use crate::control::lifecycle::{LifecycleError, Step};
-use crate::control::netlink::{Link, MAIN_TABLE, Netlink, NetlinkError, Route, add_route_command};
+use crate::control::netlink::{Link, Netlink, NetlinkError, Route, add_route_command};
 use crate::control::rt_tables;
 
 /// Where the routes go.
@@ -79,12 +79,6 @@ pub struct AddRoute {
     pub link: Link,
     pub network: IpNet,
     pub table: u32,
-}
-
-impl AddRoute {
-    pub fn to_main(link: &Link, network: IpNet) -> Self {
-        Self { link: link.clone(), network, table: MAIN_TABLE }
-    }
 }
 
 impl Step for AddRoute {

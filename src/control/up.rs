@@ -11,22 +11,22 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use ipnet::IpNet;
 
 use crate::control::command::DeviceSnapshot;
-use crate::control::config::{At, Config, DIRECTORY, Interface};
+use crate::control::config::{At, Config, DIRECTORY, Endpoint, Interface, Peer};
+use crate::control::divert::Diversion;
 use crate::control::hooks::{RunHook, Shell};
 use crate::control::host_change::{HostChange, Lasting};
 use crate::control::interrupt::Interrupt;
 use crate::control::journal::Journal;
 use crate::control::lifecycle::{Console, LifecycleError, Step, Transaction};
-use crate::control::link::{
-    self, AddAddress, AddInterface, Configure, SetMark, SetMtuUp, delete_command,
-};
+use crate::control::link::{self, AddAddress, AddInterface, Configure, SetMtuUp, delete_command};
 use crate::control::mtu;
-use crate::control::netlink::{Family, Link, Mark, Netlink};
-use crate::control::policy::Plan;
+use crate::control::netlink::nft::Owner;
+use crate::control::netlink::{Family, Link, MAIN_TABLE, Netlink};
 use crate::control::resolve::Resolve;
 use crate::control::routes::{self, AddRoute, Destination};
 use crate::control::save::save;
@@ -72,12 +72,14 @@ pub fn up(
     } else if was_killed {
         console.warn(&format!("the last `hybridwg up` of {interface} was killed half-way"));
     }
+    let mut left = Vec::new();
     if has_ended || was_killed {
-        clean_up(interface, &settings.post_down, console, &mut netlink);
+        left = clean_up(interface, config, console, &mut netlink);
     }
 
+    let owner = Owner::new().ok().map(Rc::new);
     let mut steps = Transaction::new(&mut netlink, console, interrupt);
-    steps.apply(AddInterface::new(interface, device))?;
+    steps.apply(AddInterface::new(interface, device, owner.clone()))?;
     for hook in &settings.pre_up {
         steps.apply(RunHook::new("PreUp", hook, interface, shell))?;
     }
@@ -89,28 +91,25 @@ pub fn up(
     let gone = || LifecycleError::LinkGone { interface: interface.to_owned() };
     let link = steps.netlink().link(interface)?.ok_or_else(gone)?;
     let addresses = without_ipv6_if_off(&settings.addresses, interface, "Address", &mut steps);
+    let mtu = mtu(settings, &addresses, &device, &mut steps)?;
+    let (networks, diversion) = plan_routes(&mut steps, &link, device, destination, settings)?;
+    if let Some(diversion) = &diversion {
+        diversion.close(&mut steps, &mut left)?;
+    }
     for &address in &addresses {
         steps.apply(AddAddress { link: link.clone(), address })?;
     }
-    let mtu = match settings.mtu {
-        Some(mtu) => u32::from(mtu),
-        None => {
-            let endpoints: Vec<_> = device.peers.iter().filter_map(|peer| peer.endpoint).collect();
-            mtu::automatic(steps.netlink(), &endpoints)?
-        }
-    };
-    if mtu < mtu::IPV6_MINIMUM_MTU && addresses.iter().any(|a| matches!(a, IpNet::V6(_))) {
-        steps.console().warn(&format!(
-            "MTU {mtu} is below {}: the kernel takes the IPv6 addresses from {interface}",
-            mtu::IPV6_MINIMUM_MTU
-        ));
-    }
     steps.apply(SetMtuUp { link: link.clone(), mtu })?;
-    add_routes(&mut steps, &link, device, destination)?;
+    add_routes(&mut steps, &link, networks, destination)?;
+    if let Some(diversion) = &diversion {
+        diversion.open(&mut steps, owner.as_ref())?;
+    }
     for hook in &settings.post_up {
         steps.apply(RunHook::new("PostUp", hook, interface, shell))?;
     }
-    steps.commit()
+    steps.commit()?;
+    warn_of(take_back(interface, left, console, &mut netlink), console);
+    Ok(())
 }
 
 /// Takes the interface down, and saves what it was like first if `config`, which was read from
@@ -151,7 +150,7 @@ pub fn down(
             })?;
         }
     }
-    let outcome = take_back(interface, console, &mut netlink);
+    let outcome = take_back(interface, Journal::of(interface).read(), console, &mut netlink);
     if is_there {
         console.command(&delete_command(interface));
         link::delete(&mut netlink, interface)?;
@@ -245,49 +244,75 @@ fn present(interface: &str, file: &Path) -> LifecycleError {
 }
 
 /// Does what `down` would have done after a crash: without this, what PreUp and PostUp hooks made
-/// would be made twice. A hook that fails is reported, as it may have run before.
+/// would be made twice. A hook that fails is reported, as it may have run before. Returns what is
+/// still to be taken back: a kill switch stays until there is a new one, unless names have to be
+/// resolved meanwhile, which it could prevent.
 ///
 /// The socket of a daemon that has crashed is left to [`AddInterface`], who can take its place and
 /// nobody else's.
 fn clean_up(
     interface: &str,
-    post_down: &[String],
+    config: &Config,
     console: &mut dyn Console,
     netlink: &mut Netlink,
-) {
-    if let Err(error) = take_back(interface, console, netlink) {
-        console.warn(&error.to_string());
+) -> Vec<HostChange> {
+    let (mut left, others): (Vec<_>, Vec<_>) = Journal::of(interface)
+        .read()
+        .into_iter()
+        .partition(|it| matches!(it, HostChange::Rule(_) | HostChange::Unreachable(_)));
+    let is_closed = config.interface.kill_switch.is_some_and(|switch| switch.value)
+        && left.iter().any(|change| matches!(change, HostChange::Unreachable(_)));
+    let is_name = |peer: &Peer| matches!(peer.endpoint, Some(Endpoint::Name { .. }));
+    let has_names = config.peers.iter().any(is_name);
+    if is_closed && has_names {
+        console.warn("the kill switch is lifted until the names of the endpoints are resolved");
     }
+    if !is_closed || has_names {
+        let all = std::mem::take(&mut left);
+        warn_of(take_back(interface, all, console, netlink), console);
+    }
+    warn_of(take_back(interface, others, console, netlink), console);
+    let post_down = &config.interface.post_down;
     let shell = Shell::for_hooks(&[post_down], console);
     for hook in post_down {
         let hook = RunHook::new("PostDown", hook, interface, shell);
-        if let Err(error) = run_hook(hook, console, netlink) {
-            console.warn(&error.to_string());
-        }
+        warn_of(run_hook(hook, console, netlink), console);
     }
+    left
 }
 
-/// Takes back, last one first, what has been changed on the host beyond the interface. A change that
-/// cannot be taken back stays in the journal, and does not keep the others from it.
+/// Takes these changes of the host back, last one first. One that cannot be taken back stays in the
+/// journal, and does not keep the others from it.
 ///
 /// # Errors
 /// [`LifecycleError::Left`], after everything has been tried.
 fn take_back(
     interface: &str,
+    changes: Vec<HostChange>,
     console: &mut dyn Console,
     netlink: &mut Netlink,
 ) -> Result<(), LifecycleError> {
-    let journal = Journal::of(interface);
-    for change in journal.read().into_iter().rev() {
-        console.command(&change.describe_undo());
-        let mut step = Lasting { change, journal: journal.clone() };
-        if let Err(error) = step.undo(netlink) {
+    let mut outcome = Ok(());
+    for change in changes.into_iter().rev() {
+        let mut step = Lasting { change, journal: Journal::of(interface) };
+        let undone = step.is_handed_over(netlink).and_then(|is_handed_over| {
+            if is_handed_over {
+                return Ok(());
+            }
+            console.command(&step.change.describe_undo());
+            step.undo(netlink)
+        });
+        if let Err(error) = undone {
             console.warn(&format!("could not take back: {error}"));
+            outcome = Err(LifecycleError::Left { interface: interface.to_owned() });
         }
     }
-    match journal.read().is_empty() {
-        true => Ok(()),
-        false => Err(LifecycleError::Left { interface: interface.to_owned() }),
+    outcome
+}
+
+fn warn_of(outcome: Result<(), LifecycleError>, console: &mut dyn Console) {
+    if let Err(error) = outcome {
+        console.warn(&error.to_string());
     }
 }
 
@@ -300,55 +325,80 @@ fn run_hook(
     hook.apply(netlink)
 }
 
-/// One route for each network of the device's peers.
-fn add_routes(
+/// The configured MTU, or what fits the paths to the device's peers. Bytes.
+fn mtu(
+    settings: &Interface,
+    addresses: &[IpNet],
+    device: &DeviceSnapshot,
+    steps: &mut Transaction<'_>,
+) -> Result<u32, LifecycleError> {
+    let mtu = match settings.mtu {
+        Some(mtu) => u32::from(mtu),
+        None => {
+            let endpoints: Vec<_> = device.peers.iter().filter_map(|peer| peer.endpoint).collect();
+            mtu::automatic(steps.netlink(), &endpoints)?
+        }
+    };
+    if mtu < mtu::IPV6_MINIMUM_MTU && addresses.iter().any(|a| matches!(a, IpNet::V6(_))) {
+        steps.console().warn(&format!(
+            "MTU {mtu} is below {}: the kernel takes the tunnel's IPv6 addresses away",
+            mtu::IPV6_MINIMUM_MTU
+        ));
+    }
+    Ok(mtu)
+}
+
+/// The networks of the device's peers that get a route, and how everything else gets into the tunnel
+/// if it shall.
+fn plan_routes(
     steps: &mut Transaction<'_>,
     link: &Link,
     device: DeviceSnapshot,
     destination: Destination,
-) -> Result<(), LifecycleError> {
+    settings: &Interface,
+) -> Result<(Vec<IpNet>, Option<Diversion>), LifecycleError> {
     if destination == Destination::Nowhere {
-        return Ok(());
+        return Ok((Vec::new(), None));
     }
-    let mark = device.fwmark;
     let allowed = device.peers.into_iter().flat_map(|peer| peer.allowed_ips);
     let wanted = without_ipv6_if_off(&routes::to_add(allowed), &link.name, "AllowedIPs", steps);
-    if let Destination::Table(table) = destination {
-        let mut all = wanted.into_iter();
-        return all
-            .try_for_each(|network| steps.apply(AddRoute { link: link.clone(), network, table }));
+    if destination != Destination::Auto {
+        return Ok((wanted, None));
     }
-    let (defaults, others): (Vec<_>, Vec<_>) =
+    let (defaults, networks): (Vec<_>, Vec<_>) =
         wanted.into_iter().partition(|network| network.prefix_len() == 0);
-    for network in routes::uncovered(steps.netlink(), link, others)? {
-        steps.apply(AddRoute::to_main(link, network))?;
+    let families: Vec<Family> = defaults.iter().map(|network| Family::of(network.addr())).collect();
+    let mut closed = Vec::new();
+    if settings.kill_switch.is_some_and(|switch| switch.value) {
+        if families.is_empty() {
+            return Err(LifecycleError::NothingToClose { interface: link.name.clone() });
+        }
+        closed.push(Family::V4);
+        // Where it is off for loopback it is off for all, and there is nothing to close.
+        closed.extend((!is_ipv6_off(Path::new("/proc/sys/net"), "lo")).then_some(Family::V6));
     }
-    if defaults.is_empty() { Ok(()) } else { route_everything(steps, link, mark, &defaults) }
+    if families.is_empty() {
+        return Ok((networks, None));
+    }
+    let mask = settings.fwmark_mask.map_or(u32::MAX, |mask| mask.value);
+    let diversion = Diversion::new(steps.netlink(), link, device.fwmark, mask, families, closed)?;
+    Ok((networks, Some(diversion)))
 }
 
-/// Sends everything into the tunnel but what carries its mark. `mark` is the one that the device
-/// has, 0 for none.
-fn route_everything(
+/// One route for each network, unless the main table has one that covers it.
+fn add_routes(
     steps: &mut Transaction<'_>,
     link: &Link,
-    mark: u32,
-    defaults: &[IpNet],
+    networks: Vec<IpNet>,
+    destination: Destination,
 ) -> Result<(), LifecycleError> {
-    let netlink = steps.netlink();
-    let (rules, tables) = (netlink.rules()?, netlink.tables_in_use()?);
-    let plan = Plan::new((mark != 0).then_some(Mark::exact(mark)), &rules, &tables)?;
-    if plan.mark.value != mark {
-        let interface = link.name.clone();
-        steps.apply(SetMark { interface, mark: plan.mark.value })?;
-    }
-    let journal = Journal::of(&link.name);
-    for &network in defaults {
-        steps.apply(AddRoute { link: link.clone(), network, table: plan.table })?;
-        for rule in plan.rules(Family::of(network.addr())) {
-            steps.apply(Lasting { change: HostChange::Rule(rule), journal: journal.clone() })?;
-        }
-    }
-    Ok(())
+    let (networks, table) = match destination {
+        Destination::Table(table) => (networks, table),
+        Destination::Auto => (routes::uncovered(steps.netlink(), link, networks)?, MAIN_TABLE),
+        Destination::Nowhere => return Ok(()),
+    };
+    let mut networks = networks.into_iter();
+    networks.try_for_each(|network| steps.apply(AddRoute { link: link.clone(), network, table }))
 }
 
 /// The networks that the host can take; on a host without IPv6 that is the IPv4 ones, which is

@@ -17,6 +17,7 @@ pub mod echo;
 pub mod entropy;
 pub mod inotify;
 pub mod interface;
+pub mod netfilter;
 pub mod netlink_watch;
 pub mod netns;
 pub mod pidfd;

@@ -115,6 +115,10 @@ pub enum Problem {
     Twice {
         beside: Key,
     },
+    /// It says nothing by itself.
+    Needs {
+        what: &'static str,
+    },
     NoSection,
     WrongSection {
         here: Section,
@@ -167,6 +171,7 @@ impl fmt::Display for Problem {
             Self::Twice { beside } => {
                 write!(f, "stands beside {}: one of the two must go", beside.name())
             }
+            Self::Needs { what } => write!(f, "takes effect only with {what}"),
             Self::NoSection => f.write_str("stands before the first [Interface] or [Peer]"),
             Self::WrongSection { here } => write!(f, "does not belong into [{}]", here.name()),
             Self::BadValue { read, accepted } => write!(f, "read {read}, accepted is {accepted}"),

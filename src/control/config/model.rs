@@ -34,6 +34,10 @@ pub struct Interface {
     pub listen_port: Option<u16>,
     /// 0 is off.
     pub fwmark: Option<u32>,
+    /// Which bits of packets' marks count for us; not 0, and only beside a `fwmark`.
+    pub fwmark_mask: Option<At<u32>>,
+    /// Whether what does not go into the tunnel goes nowhere; only where `table` is auto.
+    pub kill_switch: Option<At<bool>>,
     /// In the order of the file, host bits kept.
     pub addresses: Vec<IpNet>,
     pub dns: Vec<At<Dns>>,

@@ -152,6 +152,17 @@ impl<'a> Parser<'a> {
             let problem = Problem::Twice { beside: Key::PrivateKey };
             self.fault(*line, Some(Key::PrivateKeyFile), problem);
         }
+        let Interface { fwmark, fwmark_mask, kill_switch, table, .. } = &self.config.interface;
+        let needs_mark = fwmark_mask.filter(|_| fwmark.is_none_or(|mark| mark == 0));
+        let is_auto = matches!(table, None | Some(At { value: Table::Auto, .. }));
+        let needs_auto = kill_switch.filter(|switch| switch.value && !is_auto);
+        if let Some(At { line, .. }) = needs_mark {
+            let problem = Problem::Needs { what: "a FwMark other than off" };
+            self.fault(line, Some(Key::FwMarkMask), problem);
+        }
+        if let Some(At { line, .. }) = needs_auto {
+            self.fault(line, Some(Key::KillSwitch), Problem::Needs { what: "Table = auto" });
+        }
     }
 
     fn end_peer(&mut self) {
@@ -239,6 +250,11 @@ impl<'a> Parser<'a> {
             }),
             Key::ListenPort => number_of(&joined).map(|port| interface.listen_port = Some(port)),
             Key::FwMark => parse_fwmark(&joined).map(|mark| interface.fwmark = Some(mark)),
+            Key::FwMarkMask => parse_fwmark(&joined)
+                .filter(|mask| *mask != 0)
+                .map(|mask| interface.fwmark_mask = Some(At { line: number, value: mask })),
+            Key::KillSwitch => parse_switch(value)
+                .map(|on| interface.kill_switch = Some(At { line: number, value: on })),
             Key::Mtu => {
                 number_of(value).filter(|mtu| *mtu >= 68).map(|mtu| interface.mtu = Some(mtu))
             }
@@ -290,6 +306,8 @@ impl<'a> Parser<'a> {
             | Key::PrivateKeyFile
             | Key::ListenPort
             | Key::FwMark
+            | Key::FwMarkMask
+            | Key::KillSwitch
             | Key::Address
             | Key::Dns
             | Key::Mtu
@@ -430,6 +448,14 @@ fn parse_truth(text: &str) -> Option<bool> {
     match text.to_ascii_lowercase().as_str() {
         "true" => Some(true),
         "false" => Some(false),
+        _ => None,
+    }
+}
+
+fn parse_switch(text: &str) -> Option<bool> {
+    match text.to_ascii_lowercase().as_str() {
+        "on" => Some(true),
+        "off" => Some(false),
         _ => None,
     }
 }

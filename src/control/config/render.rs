@@ -38,6 +38,13 @@ fn write_interface(out: &mut impl Write, interface: &Interface) -> fmt::Result {
         Some(mark) => writeln!(out, "FwMark = {mark:#x}")?,
         None => {}
     }
+    if let Some(mask) = interface.fwmark_mask {
+        writeln!(out, "#hybridwg: FwMarkMask = {:#x}", mask.value)?;
+    }
+    if let Some(switch) = interface.kill_switch {
+        let value = if switch.value { "on" } else { "off" };
+        writeln!(out, "#hybridwg: KillSwitch = {value}")?;
+    }
     for address in &interface.addresses {
         writeln!(out, "Address = {address}")?;
     }

@@ -103,7 +103,7 @@ fn wq_08_an_unknown_key_is_refused_and_the_likely_one_named() {
         let key = line.split(' ').next().unwrap();
         let question = if meant.is_empty() {
             ", [Interface] takes PrivateKey, ListenPort, FwMark, Address, DNS, MTU, Table, \
-             SaveConfig, PreUp, PostUp, PreDown, PostDown, PrivateKeyFile"
+             SaveConfig, PreUp, PostUp, PreDown, PostDown, FwMarkMask, KillSwitch, PrivateKeyFile"
         } else {
             &format!(", did you mean {meant}?")
         };
@@ -816,4 +816,28 @@ proptest! {
             prop_assert_eq!(&*render(&again.unwrap().config), &*once);
         }
     }
+}
+
+#[test]
+fn a_kill_switch_and_a_mask_say_what_they_need() {
+    let told = |lines: &str| -> Vec<String> {
+        let faults = parse(&format!("[Interface]\nPrivateKey = {KEY}\n{lines}"), "f").unwrap_err();
+        faults.iter().map(ToString::to_string).collect()
+    };
+    for table in ["off", "7"] {
+        assert_eq!(
+            told(&format!("Table = {table}\n#hybridwg: KillSwitch = on\n")),
+            ["f:4: KillSwitch: takes effect only with Table = auto"]
+        );
+    }
+    assert_eq!(
+        told("FwMark = off\n#hybridwg: FwMarkMask = 0xff\n"),
+        ["f:4: FwMarkMask: takes effect only with a FwMark other than off"]
+    );
+    assert_eq!(told("#hybridwg: KillSwitch = true\n").len(), 1);
+    let config = good(
+        "[Interface]\nTable = off\nFwMark = 7\n#hybridwg: KillSwitch = off\n#hybridwg: FwMarkMask = 0xff\n",
+    );
+    assert_eq!(config.interface.kill_switch.map(|switch| switch.value), Some(false));
+    assert_eq!(config.interface.fwmark_mask.map(|mask| mask.value), Some(0xff));
 }

@@ -9,6 +9,7 @@
 
 mod address;
 mod link;
+pub mod nft;
 mod route;
 mod rule;
 
@@ -102,6 +103,11 @@ impl NetlinkError {
             None => describe(code),
         };
         Self { action, reason, errno: code.raw_os_error() }
+    }
+
+    fn of_errno(action: String, errno: i32) -> Self {
+        let reason = describe(&io::Error::from_raw_os_error(errno));
+        Self { action, reason, errno: Some(errno) }
     }
 
     /// The answer lacked what it must contain.

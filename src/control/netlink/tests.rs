@@ -4,7 +4,7 @@ use std::env;
 use std::os::fd::AsFd;
 
 use ipnet::IpNet;
-use netlink_bindings::{rt_addr, rt_link};
+use netlink_bindings::rt_link;
 
 use super::*;
 use crate::control::lifecycle::Step;
@@ -16,7 +16,7 @@ use crate::sys::netns::NetNamespace;
 ///
 /// # Panics
 /// If it gives none and `HYBRIDWG_REQUIRE_HOST=1`.
-fn namespace() -> Option<NetNamespace> {
+pub fn namespace() -> Option<NetNamespace> {
     match NetNamespace::create() {
         Ok(namespace) => Some(namespace),
         Err(error) => {
@@ -38,21 +38,6 @@ fn with_cable(work: impl FnOnce(&mut Netlink, &NetNamespace) + Send) {
         work(&mut netlink, there);
     })
     .unwrap();
-}
-
-/// The addresses of the interface.
-fn addresses(netlink: &mut Netlink, link: &Link) -> Vec<IpNet> {
-    let mut found = Vec::new();
-    let request = rt_addr::Request::new().op_getaddr_dump(&rt_addr::Ifaddrmsg::new());
-    let read = |(header, attributes): (rt_addr::Ifaddrmsg, rt_addr::IterableAddrAttrs<'_>)| {
-        // IPv4 has both attributes and means IFA_LOCAL; IPv6 has IFA_ADDRESS alone.
-        let address = attributes.get_local().or_else(|_| attributes.get_address());
-        if header.ifa_index == link.index {
-            found.push(IpNet::new(address.unwrap(), header.ifa_prefixlen).unwrap());
-        }
-    };
-    netlink.query(&request, || "ip address show".to_owned(), read).unwrap();
-    found
 }
 
 /// Whether the interface is administratively up.
@@ -129,7 +114,7 @@ fn addresses_of_both_families_are_added_once_and_read_back() {
         for address in wanted {
             netlink.add_address(&here, address).unwrap();
         }
-        let found = addresses(netlink, &here);
+        let found = netlink.addresses(&here).unwrap();
         for address in wanted {
             assert!(found.contains(&address), "{address} in {found:?}");
         }
