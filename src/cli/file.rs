@@ -48,19 +48,3 @@ pub fn fetch_keys(located: &Located, config: &mut Config) -> Result<(), Failure>
         Failure::usage(anyhow!("{} names keys that cannot be had", located.path.display()))
     })
 }
-
-/// Refuses a configuration that asks for more than this version does, naming all of it.
-///
-/// # Errors
-/// [`Failure::Usage`]
-pub fn refuse_unavailable(located: &Located, config: &Config) -> Result<(), Failure> {
-    let found = config.unavailable();
-    if found.is_empty() {
-        return Ok(());
-    }
-    let file = located.path.display();
-    for unavailable in found {
-        message::note(&format!("{file}:{}: {unavailable}", unavailable.line));
-    }
-    Err(Failure::usage(anyhow!("{file} asks for what this version cannot do")))
-}

@@ -17,7 +17,6 @@ pub fn run(arguments: &args::Up) -> Result<(), Failure> {
     let located = file::find(&arguments.tunnel.config)?;
     let Written { mut config, warnings } = file::read(&located)?;
     warnings.iter().for_each(|warning| message::warning(&warning.to_string()));
-    file::refuse_unavailable(&located, &config)?;
     file::fetch_keys(&located, &mut config)?;
     let interrupt = Interrupt::on_signals()?;
     let retries = Retries::from_environment()?;

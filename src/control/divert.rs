@@ -144,12 +144,18 @@ fn warn_unless(
     match outcome {
         Err(error @ LifecycleError::Interrupted) => Err(error),
         Err(error) => {
-            let why = std::error::Error::source(&error)
-                .map_or_else(String::new, |source| format!(": {source}"));
-            steps.console().warn(&format!("{error}{why}. Without it, {lost}"));
+            steps.console().warn(&format!("{}. Without it, {lost}", with_source(&error)));
             Ok(())
         }
         Ok(()) => Ok(()),
+    }
+}
+
+/// The error and what is behind it, in one line.
+pub fn with_source(error: &LifecycleError) -> String {
+    match std::error::Error::source(error) {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
     }
 }
 

@@ -80,7 +80,8 @@ impl Step for RunHook {
     }
 }
 
-fn is_on_path(program: &str) -> bool {
+/// Whether there is such a program.
+pub fn is_on_path(program: &str) -> bool {
     let path = env::var_os("PATH").unwrap_or_default();
     env::split_paths(&path).any(|folder| is_executable(&folder.join(program)))
 }

@@ -6,6 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::control::dns::DnsChange;
 use crate::control::journal::Journal;
 use crate::control::lifecycle::{LifecycleError, Step};
 use crate::control::netlink::nft::Table;
@@ -23,6 +24,7 @@ pub enum HostChange {
     Firewall(Table),
     /// `net.ipv4.conf.all.src_valid_mark` was 0 and is 1.
     SrcValidMark,
+    Dns(DnsChange),
 }
 
 impl HostChange {
@@ -33,6 +35,7 @@ impl HostChange {
             Self::Unreachable(route) => format!("ip {} route add {route}", route.family.flag()),
             Self::Firewall(table) => table.add_command(),
             Self::SrcValidMark => "sysctl -q net.ipv4.conf.all.src_valid_mark=1".to_owned(),
+            Self::Dns(change) => change.describe(),
         }
     }
 
@@ -43,6 +46,7 @@ impl HostChange {
             Self::Unreachable(route) => format!("ip {} route delete {route}", route.family.flag()),
             Self::Firewall(table) => table.delete_command(),
             Self::SrcValidMark => "sysctl -q net.ipv4.conf.all.src_valid_mark=0".to_owned(),
+            Self::Dns(change) => change.describe_undo(),
         }
     }
 
@@ -52,6 +56,7 @@ impl HostChange {
             Self::Unreachable(route) => netlink.add_unreachable(route)?,
             Self::Firewall(table) => netlink.replace_table(table)?,
             Self::SrcValidMark => mind_marks(true)?,
+            Self::Dns(change) => change.apply().map_err(LifecycleError::Dns)?,
         }
         Ok(())
     }
@@ -63,6 +68,7 @@ impl HostChange {
             Self::Unreachable(route) => if_there(netlink.delete_unreachable(route))?,
             Self::Firewall(table) => if_there(netlink.delete_table(table))?,
             Self::SrcValidMark => mind_marks(false)?,
+            Self::Dns(change) => change.undo().map_err(LifecycleError::Dns)?,
         }
         Ok(())
     }

@@ -55,6 +55,8 @@ pub enum LifecycleError {
          ::/0 in its AllowedIPs"
     )]
     NothingToClose { interface: String },
+    #[error("cannot set DNS")]
+    Dns(#[source] io::Error),
     #[error("cannot write net.ipv4.conf.all.src_valid_mark")]
     SrcValidMark(#[source] io::Error),
     #[error(transparent)]

@@ -7,6 +7,7 @@ pub mod command;
 pub mod config;
 pub mod daemon;
 pub mod divert;
+pub mod dns;
 pub mod engine;
 pub mod firewall;
 pub mod floor;

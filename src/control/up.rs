@@ -17,7 +17,8 @@ use ipnet::IpNet;
 
 use crate::control::command::DeviceSnapshot;
 use crate::control::config::{At, Config, DIRECTORY, Endpoint, Interface, Peer};
-use crate::control::divert::Diversion;
+use crate::control::divert::{Diversion, with_source};
+use crate::control::dns::{DnsChange, Wanted};
 use crate::control::hooks::{RunHook, Shell};
 use crate::control::host_change::{HostChange, Lasting};
 use crate::control::interrupt::Interrupt;
@@ -100,6 +101,9 @@ pub fn up(
         steps.apply(AddAddress { link: link.clone(), address })?;
     }
     steps.apply(SetMtuUp { link: link.clone(), mtu })?;
+    if let Some(wanted) = Wanted::of(interface, &settings.dns) {
+        set_dns(&mut steps, &wanted, settings)?;
+    }
     add_routes(&mut steps, &link, networks, destination)?;
     if let Some(diversion) = &diversion {
         diversion.open(&mut steps, owner.as_ref())?;
@@ -323,6 +327,35 @@ fn run_hook(
 ) -> Result<(), LifecycleError> {
     console.command(&hook.describe());
     hook.apply(netlink)
+}
+
+/// Sets name servers and search domains by the first way of this host that works. If none does, that
+/// is a warning, unless the file wants it otherwise.
+fn set_dns(
+    steps: &mut Transaction<'_>,
+    wanted: &Wanted,
+    settings: &Interface,
+) -> Result<(), LifecycleError> {
+    let is_required = settings.require_dns.is_some_and(|required| required.value);
+    let mut ways = DnsChange::ways(wanted).into_iter().peekable();
+    while let Some(way) = ways.next() {
+        let journal = Journal::of(&wanted.interface);
+        let error = match steps.apply(Lasting { change: HostChange::Dns(way), journal }) {
+            Err(error @ (LifecycleError::Dns(_) | LifecycleError::Journal(_))) => error,
+            outcome => return outcome,
+        };
+        let is_last = ways.peek().is_none();
+        if is_last && is_required {
+            return Err(error);
+        }
+        let then = if is_last {
+            "names are resolved as before, outside of the tunnel"
+        } else {
+            "trying another way"
+        };
+        steps.console().warn(&format!("{}: {then}", with_source(&error)));
+    }
+    Ok(())
 }
 
 /// The configured MTU, or what fits the paths to the device's peers. Bytes.

@@ -2,7 +2,7 @@
 //!
 //! Guarantees: all faults of a file are reported at once, each with its line, the key, what was
 //! read and what is accepted; nothing is skipped because it is not understood; no message repeats
-//! a key. What cannot be acted upon is told by [`Config::unavailable`].
+//! a key.
 //!
 //! Keys of our own stand in comments, `#hybridwg: Key = value`, so that wg-quick can read the same
 //! file; without the comment they are understood as well, and by us alone.
@@ -30,7 +30,7 @@ pub use file::{
     DIRECTORY, LoadError, LocateError, Located, load, locate, replace, stripped, updated,
 };
 pub use lex::{Key, Reader, Section};
-pub use model::{At, Config, Dns, Endpoint, Interface, Peer, Table, Unavailable};
+pub use model::{At, Config, Dns, Endpoint, Interface, Peer, Table};
 pub use parse::parse;
 pub use render::render;
 pub use secret::{KeySource, SecretError, SecretProblem, fetch_keys};

@@ -5,7 +5,6 @@ use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 
-use super::lex::Key;
 use super::secret::KeySource;
 use crate::control::command::{AllowedIpChange, PeerUpdate, SetRequest};
 use crate::crypto::key::{PresharedKey, PrivateKey, PublicKey};
@@ -41,6 +40,8 @@ pub struct Interface {
     /// In the order of the file, host bits kept.
     pub addresses: Vec<IpNet>,
     pub dns: Vec<At<Dns>>,
+    /// Whether `up` fails if `dns` cannot be set.
+    pub require_dns: Option<At<bool>>,
     /// Bytes, 68 to 65535.
     pub mtu: Option<u16>,
     pub table: Option<At<Table>>,
@@ -146,30 +147,5 @@ impl Config {
             });
         }
         Ok(request)
-    }
-
-    /// What the file asks for and this version cannot do. `up` must refuse it: a key without its
-    /// effect is worse than no tunnel. In the order of the lines.
-    pub fn unavailable(&self) -> Vec<Unavailable> {
-        let mut found = Vec::new();
-        if let Some(dns) = self.interface.dns.first() {
-            found.push(Unavailable { line: dns.line, key: Key::Dns, what: "setting name servers" });
-        }
-        found.sort_by_key(|unavailable| unavailable.line);
-        found
-    }
-}
-
-/// A key that is understood and cannot be acted upon.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Unavailable {
-    pub line: usize,
-    pub key: Key,
-    what: &'static str,
-}
-
-impl fmt::Display for Unavailable {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {} is not available in this version", self.key.name(), self.what)
     }
 }

@@ -255,6 +255,8 @@ impl<'a> Parser<'a> {
                 .map(|mask| interface.fwmark_mask = Some(At { line: number, value: mask })),
             Key::KillSwitch => parse_switch(value)
                 .map(|on| interface.kill_switch = Some(At { line: number, value: on })),
+            Key::RequireDns => parse_switch(value)
+                .map(|on| interface.require_dns = Some(At { line: number, value: on })),
             Key::Mtu => {
                 number_of(value).filter(|mtu| *mtu >= 68).map(|mtu| interface.mtu = Some(mtu))
             }
@@ -308,6 +310,7 @@ impl<'a> Parser<'a> {
             | Key::FwMark
             | Key::FwMarkMask
             | Key::KillSwitch
+            | Key::RequireDns
             | Key::Address
             | Key::Dns
             | Key::Mtu

@@ -54,6 +54,10 @@ fn write_interface(out: &mut impl Write, interface: &Interface) -> fmt::Result {
             Dns::SearchDomain(domain) => writeln!(out, "DNS = {domain}")?,
         }
     }
+    if let Some(switch) = interface.require_dns {
+        let value = if switch.value { "on" } else { "off" };
+        writeln!(out, "#hybridwg: RequireDNS = {value}")?;
+    }
     if let Some(mtu) = interface.mtu {
         writeln!(out, "MTU = {mtu}")?;
     }

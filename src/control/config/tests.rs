@@ -103,7 +103,8 @@ fn wq_08_an_unknown_key_is_refused_and_the_likely_one_named() {
         let key = line.split(' ').next().unwrap();
         let question = if meant.is_empty() {
             ", [Interface] takes PrivateKey, ListenPort, FwMark, Address, DNS, MTU, Table, \
-             SaveConfig, PreUp, PostUp, PreDown, PostDown, FwMarkMask, KillSwitch, PrivateKeyFile"
+             SaveConfig, PreUp, PostUp, PreDown, PostDown, FwMarkMask, KillSwitch, \
+             RequireDNS, PrivateKeyFile"
         } else {
             &format!(", did you mean {meant}?")
         };
@@ -648,22 +649,6 @@ fn a_file_becomes_a_request_that_names_only_what_the_file_names() {
     let empty = good("").to_request(|_, _| Err(())).unwrap();
     assert_eq!(empty, crate::control::command::SetRequest::default());
     assert_eq!(config.to_request(|_, _| Err("no")), Err("no"));
-}
-
-#[test]
-fn what_this_version_cannot_do_is_listed_and_nothing_else() {
-    let routes = format!("[Peer]\nPublicKey = {PEER}\nAllowedIPs = 0.0.0.0/0, ::/0\n");
-    let lines = |text: &str| -> Vec<(usize, Key)> {
-        good(text).unavailable().iter().map(|missing| (missing.line, missing.key)).collect()
-    };
-    assert_eq!(lines(&routes), []);
-    assert_eq!(
-        lines(&format!("[Interface]\nTable = 5\nDNS = 10.0.0.1\nSaveConfig = true\n{routes}")),
-        [(3, Key::Dns)]
-    );
-    assert_eq!(lines("[Interface]\nTable = auto\nSaveConfig = false\nMTU = 1400\n"), []);
-    let told = good("[Interface]\nDNS = 1.1.1.1\n").unavailable()[0].to_string();
-    assert_eq!(told, "DNS: setting name servers is not available in this version");
 }
 
 fn folder_with(names: &[&str]) -> tempfile::TempDir {

@@ -562,18 +562,6 @@ fn a_result_that_cannot_be_written_is_told_as_such() {
 }
 
 #[test]
-fn a_key_whose_action_is_missing_is_refused_before_anything_is_touched() {
-    if skips(PROGRAMS) {
-        return;
-    }
-    let host = Host::new(&config("DNS = 192.0.2.53\nPreUp = echo touched"));
-    let outcome = host.run(&format!("hybridwg up ./wg0.conf; echo code $?; {LEFTOVERS}"));
-    assert_eq!(outcome.out, "code 2\n");
-    assert!(outcome.err.contains("DNS"), "{}", outcome.err);
-    assert!(outcome.commands().is_empty(), "{}", outcome.err);
-}
-
-#[test]
 fn the_demo_shows_handshake_ping_and_throughput_and_leaves_nothing() {
     if skips(PROGRAMS) {
         return;
