@@ -130,7 +130,8 @@ pub fn config(data: &[u8]) {
             let again =
                 configuration::parse(&rendered, "fuzz.conf").expect("it reads its own text");
             assert_eq!(*configuration::render(&again.config), *rendered);
-            let resolve = |_: &str, port| Ok::<_, ()>(SocketAddr::from(([192, 0, 2, 1], port)));
+            let resolve =
+                |_: &str, port| Ok::<_, ()>(Some(SocketAddr::from(([192, 0, 2, 1], port))));
             let (first, second) =
                 (written.config.to_request(resolve), again.config.to_request(resolve));
             assert_eq!(first, second);

@@ -5,7 +5,7 @@ use crate::cli::file;
 use crate::cli::message::{self, Failure, Terminal};
 use crate::control::config::Written;
 use crate::control::interrupt::Interrupt;
-use crate::control::resolve::{Retries, resolve};
+use crate::control::resolve::resolve;
 use crate::control::up::{self, Up};
 
 /// Brings the interface of a configuration file up, and returns once it works; its daemon stays.
@@ -19,7 +19,6 @@ pub fn run(arguments: &args::Up) -> Result<(), Failure> {
     warnings.iter().for_each(|warning| message::warning(&warning.to_string()));
     file::fetch_keys(&located, &mut config)?;
     let interrupt = Interrupt::on_signals()?;
-    let retries = Retries::from_environment()?;
     let interrupt_resolving = interrupt.clone();
     let plan = Up {
         interface: &located.interface,
@@ -27,7 +26,7 @@ pub fn run(arguments: &args::Up) -> Result<(), Failure> {
         config: &config,
         device: arguments.device.settings(),
         resolve: Box::new(move |host, port| {
-            resolve(host, port, retries, &mut Terminal, &interrupt_resolving)
+            resolve(host, port, &mut Terminal, &interrupt_resolving)
         }),
     };
     up::up(plan, &mut Terminal, &interrupt)?;

@@ -6,9 +6,11 @@
 //! goes through [`Engine::set`]. Must not touch a data packet.
 //!
 //! - `events`: what is waited for.
+//! - `lookups`: names of endpoints.
 //! - `surroundings`: what follows from a change of the host.
 
 mod events;
+mod lookups;
 mod surroundings;
 
 use std::collections::BTreeSet;
@@ -22,6 +24,7 @@ use std::time::Duration;
 use tracing::{debug, info, warn};
 
 use self::events::{Events, Happening};
+use self::lookups::Lookups;
 use self::surroundings::Surroundings;
 use super::command::{DeviceSnapshot, PeerSnapshot, SetRequest};
 use super::netlink::Netlink;
@@ -49,6 +52,9 @@ const HANDSHAKES_A_TURN: usize = 32;
 
 /// Signals dealt with before handshake messages are.
 const SIGNALS_A_TURN: usize = 256;
+
+/// Look-ups of names and writes to disk that may go on at once; the others wait.
+const BLOCKING_THREADS: usize = 16;
 
 /// Lines about refused handshake messages: so many at once, and then one each interval.
 const LOG_BURST: u32 = 10;
@@ -85,6 +91,7 @@ struct Engine {
     /// Those that the kernel has agreed to.
     tun_offloads: TunOffloads,
     surroundings: Surroundings,
+    lookups: Lookups,
     /// For lines that anybody can provoke.
     log: TokenBucket,
 }
@@ -116,10 +123,11 @@ pub fn run(
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()
+        .max_blocking_threads(BLOCKING_THREADS)
         .build()
         .map_err(EngineError::Start)?;
     let outcome = runtime.block_on(serve(tun, listener, socket, leash, settings));
-    // Nobody waits for a slow disk.
+    // Nobody waits for a slow disk or name server.
     runtime.shutdown_background();
     outcome
 }
@@ -162,10 +170,11 @@ async fn serve_until_stopped(
             Next::Stopped(stop) => break stop,
             next => next,
         };
-        match events.next(&next, engine.next_deadline()).await {
+        match events.next(&next, engine.next_deadline(), &mut engine.lookups).await {
             Happening::LaneFilled | Happening::Deadline => {}
             Happening::Request(command) => engine.obey(command),
             Happening::LinkChanged => engine.follow_link(&control),
+            Happening::Resolved(answer) => engine.take_answer(&answer),
             Happening::NetworkChanged => engine.surroundings.paths.stir(clock::now().mono),
             Happening::ClockJumped => engine.follow_clocks(),
             Happening::SocketTouched => {
@@ -244,6 +253,7 @@ impl Engine {
             port_is_random: true,
             fwmark: 0,
             surroundings: Surroundings::new(&interface),
+            lookups: Lookups::new(),
             interface,
             settings,
             tun_offloads,
@@ -320,6 +330,11 @@ impl Engine {
                 None => {}
                 Some(Notice::RoutesChanged) => {
                     self.tables.set_routes(self.device.allowed_ips().routes());
+                }
+                Some(Notice::Resolve { peer, position }) => {
+                    if let Some(place) = self.device.place(peer, position) {
+                        self.lookups.start(peer, place.clone());
+                    }
                 }
                 Some(Notice::Event(event)) => log(&self.device, event),
             }

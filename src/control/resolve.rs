@@ -1,119 +1,58 @@
-//! Names of endpoints to addresses, with the patience of wg(8), and addresses to text.
+//! Names of endpoints to addresses, and addresses to text.
 //!
-//! The resolver's first answer is taken. A name that certainly does not exist fails at once;
-//! everything else is tried again, after 1 s, 1.2 s, 1.44 s, … at most 20 s, as often as
-//! `WG_ENDPOINT_RESOLUTION_RETRIES` says.
+//! `up` asks once, so that a tunnel works when it returns if the name server does. A name without an
+//! address stops nothing: the daemon goes on asking, and asks again when a peer may have moved
+//! (`proto::places`).
 
-use std::env;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::time::Duration;
 
 use crate::control::interrupt::Interrupt;
 use crate::control::lifecycle::Console;
 use crate::sys::interface;
 
-/// How often to try again after the first attempt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Retries {
-    Times(u32),
-    Infinity,
-}
-
-impl Retries {
-    const VARIABLE: &'static str = "WG_ENDPOINT_RESOLUTION_RETRIES";
-    const DEFAULT: Self = Self::Times(15);
-
-    /// What the environment asks for, else 15.
-    ///
-    /// # Errors
-    /// [`ResolveError::BadRetries`] if it is neither a number nor `infinity`.
-    pub fn from_environment() -> Result<Self, ResolveError> {
-        match env::var(Self::VARIABLE) {
-            Err(_) => Ok(Self::DEFAULT),
-            Ok(text) => Self::parse(&text),
-        }
-    }
-
-    fn parse(text: &str) -> Result<Self, ResolveError> {
-        if text == "infinity" {
-            return Ok(Self::Infinity);
-        }
-        match text.parse() {
-            Ok(times) => Ok(Self::Times(times)),
-            Err(_) => Err(ResolveError::BadRetries { text: text.to_owned() }),
-        }
-    }
-}
-
-/// Why a name has no address.
+/// Why nobody knows whether a name has an address.
 #[derive(Debug, thiserror::Error)]
 pub enum ResolveError {
-    #[error("cannot resolve endpoint `{host}:{port}`: {reason}")]
-    Failed { host: String, port: u16, reason: String },
-    #[error("WG_ENDPOINT_RESOLUTION_RETRIES is `{text}`; a number or `infinity` is accepted")]
-    BadRetries { text: String },
     #[error("interrupted while resolving `{host}`")]
     Interrupted { host: String },
 }
 
-/// How `up` finds the address of an endpoint that is a name.
-pub type Resolve = Box<dyn FnMut(&str, u16) -> Result<SocketAddr, ResolveError> + Send>;
+/// How `up` finds the address of an endpoint that is a name; `None` if it has none yet.
+pub type Resolve = Box<dyn FnMut(&str, u16) -> Result<Option<SocketAddr>, ResolveError> + Send>;
 
-/// The address of `host` (a name, or an address in text) with `port`.
+/// The first address of `host` (a name, or an address in text) with `port`. If there is none,
+/// `console` tells why.
 ///
 /// # Errors
-/// As the variants of [`ResolveError`] say.
+/// [`ResolveError::Interrupted`]
 pub fn resolve(
     host: &str,
     port: u16,
-    retries: Retries,
     console: &mut dyn Console,
     interrupt: &Interrupt,
-) -> Result<SocketAddr, ResolveError> {
-    resolve_with(host, port, retries, console, interrupt, |host, port| {
-        // The resolver is deaf to everything but its own time limits.
-        let host = host.to_owned();
-        let addresses = interrupt.cut_short(move || (host, port).to_socket_addrs())?;
-        let cut_short = || io::Error::from(io::ErrorKind::Interrupted);
-        addresses.ok_or_else(cut_short)??.next().ok_or_else(|| io::Error::other("no address"))
-    })
+) -> Result<Option<SocketAddr>, ResolveError> {
+    // The resolver is deaf to everything but its own time limits.
+    let asked = host.to_owned();
+    let reason = match interrupt.cut_short(move || addresses(&asked, port)) {
+        Ok(None) => return Err(ResolveError::Interrupted { host: host.to_owned() }),
+        Ok(Some(Ok(addresses))) => return Ok(addresses.first().copied()),
+        Ok(Some(Err(reason))) => reason,
+        Err(error) => error.to_string(),
+    };
+    console.warn(&format!("{reason}: `{host}:{port}'. The daemon goes on trying"));
+    Ok(None)
 }
 
-fn resolve_with(
-    host: &str,
-    port: u16,
-    retries: Retries,
-    console: &mut dyn Console,
-    interrupt: &Interrupt,
-    mut ask: impl FnMut(&str, u16) -> io::Result<SocketAddr>,
-) -> Result<SocketAddr, ResolveError> {
-    let mut pause = FIRST_PAUSE;
-    let mut tried_again = 0;
-    loop {
-        let reason = match ask(host, port) {
-            Ok(address) => return Ok(address),
-            Err(_) if interrupt.is_raised() => {
-                return Err(ResolveError::Interrupted { host: host.to_owned() });
-            }
-            Err(error) => words(&error),
-        };
-        let spent = match retries {
-            Retries::Infinity => false,
-            Retries::Times(times) => tried_again >= times,
-        };
-        if spent || is_final(&reason) {
-            return Err(ResolveError::Failed { host: host.to_owned(), port, reason });
-        }
-        console.warn(&format!(
-            "{reason}: `{host}:{port}'. Trying again in {:.2} seconds...",
-            pause.as_secs_f64()
-        ));
-        if interrupt.wait(pause) {
-            return Err(ResolveError::Interrupted { host: host.to_owned() });
-        }
-        tried_again += 1;
-        pause = (pause * 6 / 5).min(LONGEST_PAUSE);
+/// All addresses of `host` with `port`, best first and one at least. Waits for the resolver.
+///
+/// # Errors
+/// The resolver's own words.
+pub fn addresses(host: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
+    match (host, port).to_socket_addrs().map(Vec::from_iter) {
+        Ok(addresses) if addresses.is_empty() => Err("no address".to_owned()),
+        Ok(addresses) => Ok(addresses),
+        Err(error) => Err(words(&error)),
     }
 }
 
@@ -134,36 +73,18 @@ pub fn endpoint_text(endpoint: SocketAddr) -> String {
     endpoint.to_string()
 }
 
-/// Whether asking again is pointless: EAI_NONAME, EAI_FAIL and EAI_NODATA of getaddrinfo(3). The
-/// standard library hands on only their text, here as glibc and musl have it.
-fn is_final(reason: &str) -> bool {
-    [
-        "Name or service not known",
-        "Non-recoverable failure in name resolution",
-        "No address associated with hostname",
-        "Name does not resolve",
-        "Non-recoverable error",
-        "Name has no usable address",
-    ]
-    .contains(&reason)
-}
-
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
-const LONGEST_PAUSE: Duration = Duration::from_secs(20);
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[derive(Default)]
-    struct Warnings(Vec<String>, Option<Interrupt>);
+    struct Warnings(Vec<String>);
 
     impl Console for Warnings {
         fn command(&mut self, _: &str) {}
 
         fn warn(&mut self, text: &str) {
             self.0.push(text.to_owned());
-            self.1.iter().for_each(Interrupt::raise);
         }
     }
 
@@ -174,71 +95,23 @@ mod tests {
         for (host, expected) in
             [("192.0.2.7", "192.0.2.7:51820"), ("2001:db8::7", "[2001:db8::7]:51820")]
         {
-            let found = resolve(host, 51820, Retries::Times(0), &mut console, &interrupt).unwrap();
-            assert_eq!(found, expected.parse().unwrap());
+            let found = resolve(host, 51820, &mut console, &interrupt).unwrap();
+            assert_eq!(found, Some(expected.parse().unwrap()));
         }
         assert!(console.0.is_empty());
     }
 
     #[test]
-    fn a_name_that_does_not_exist_fails_at_once_and_names_the_endpoint() {
-        let mut asked = 0;
+    fn a_name_without_an_address_stops_nothing_and_is_told_with_the_resolvers_words() {
         let mut console = Warnings::default();
-        let outcome = resolve_with(
-            "no.invalid",
-            1,
-            Retries::Infinity,
-            &mut console,
-            &Interrupt::never(),
-            |_, _| {
-                asked += 1;
-                Err(io::Error::other(
-                    "failed to lookup address information: Name or service not known",
-                ))
-            },
+        // Not a name that any resolver is asked for.
+        let found = resolve("no name", 9, &mut console, &Interrupt::never()).unwrap();
+        assert_eq!(found, None);
+        assert_eq!(console.0.len(), 1);
+        assert!(
+            console.0[0].ends_with(": `no name:9'. The daemon goes on trying"),
+            "{console:?}",
+            console = console.0
         );
-        let text = outcome.unwrap_err().to_string();
-        assert_eq!(text, "cannot resolve endpoint `no.invalid:1`: Name or service not known");
-        assert_eq!(asked, 1);
-    }
-
-    #[test]
-    fn a_temporary_failure_is_tried_again_after_a_second_until_somebody_interrupts() {
-        let interrupt = Interrupt::never();
-        let mut console = Warnings(Vec::new(), Some(interrupt.clone()));
-        let outcome =
-            resolve_with("hub", 9, Retries::Infinity, &mut console, &interrupt, |_, _| {
-                Err(io::Error::other("Temporary failure in name resolution"))
-            });
-        assert!(matches!(outcome, Err(ResolveError::Interrupted { .. })));
-        assert_eq!(
-            console.0,
-            ["Temporary failure in name resolution: `hub:9'. Trying again in 1.00 seconds..."]
-        );
-    }
-
-    #[test]
-    fn no_retries_means_one_attempt() {
-        let mut asked = 0;
-        let outcome = resolve_with(
-            "hub",
-            9,
-            Retries::Times(0),
-            &mut Warnings::default(),
-            &Interrupt::never(),
-            |_, _| {
-                asked += 1;
-                Err(io::Error::other("Temporary failure in name resolution"))
-            },
-        );
-        assert!(matches!(outcome, Err(ResolveError::Failed { .. })));
-        assert_eq!(asked, 1);
-    }
-
-    #[test]
-    fn the_environment_names_a_number_or_infinity() {
-        assert_eq!(Retries::parse("3").unwrap(), Retries::Times(3));
-        assert_eq!(Retries::parse("infinity").unwrap(), Retries::Infinity);
-        assert!(Retries::parse("-1").is_err());
     }
 }

@@ -188,6 +188,11 @@ impl PeerPath {
 pub enum Notice {
     /// Answered by [`Tables::set_routes`].
     RoutesChanged,
+    /// Answered by [`Device::handle_resolved`](crate::proto::device::Device::handle_resolved).
+    Resolve {
+        peer: PeerId,
+        position: usize,
+    },
     Event(Event),
 }
 
@@ -289,6 +294,9 @@ impl Tables {
                     path.ask_at_once();
                 }
                 inboxes.post_to_all(|| ShardCommand::Purge(peer));
+            }
+            Output::Resolve { peer, position } => {
+                return Some(Notice::Resolve { peer, position });
             }
             Output::RoutesChanged => return Some(Notice::RoutesChanged),
             Output::Event(event) => return Some(Notice::Event(event)),

@@ -16,6 +16,7 @@ pub mod noise;
 pub mod padding;
 pub mod peer;
 pub mod peer_id;
+pub mod places;
 pub mod ratelimit;
 pub mod replay;
 pub mod timers;

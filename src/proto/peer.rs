@@ -10,10 +10,12 @@ use crate::crypto::key::{PresharedKey, PublicKey};
 use crate::crypto::tai64n::Timestamp;
 use crate::proto::constants::INITIATION_MIN_INTERVAL;
 use crate::proto::cookie::CookieJar;
+use crate::proto::device::SmallDatagram;
 use crate::proto::drop_reason::DropReason;
 use crate::proto::handshake::{InitiationSent, RemoteStatic};
 use crate::proto::index::Index;
 use crate::proto::keypair::Sealer;
+use crate::proto::places::Places;
 use crate::proto::timers::Timers;
 use crate::time::{Instant, Wall};
 
@@ -28,6 +30,9 @@ pub struct Peer {
     /// Whether packets wait for a session that could not be asked for yet.
     pub(super) session_wanted: bool,
     pub(super) handshake: Option<InitiationSent>,
+    pub(super) places: Places,
+    /// Of a peer that has places: for addresses that are learnt while it waits for its answer.
+    pub(super) last_initiation: Option<SmallDatagram>,
     pub(super) keypairs: Keypairs,
     pub(super) jar: CookieJar,
     pub(super) timers: Timers,
@@ -48,6 +53,8 @@ impl Peer {
             has_endpoint: false,
             session_wanted: false,
             handshake: None,
+            places: Places::default(),
+            last_initiation: None,
             keypairs: Keypairs::default(),
             jar,
             timers: Timers::default(),

@@ -299,6 +299,11 @@ impl Timers {
         Retransmission::Again { attempt: self.retries + 1 }
     }
 
+    /// When the session that is in use was made, or the last one if keys of it are left.
+    pub const fn last_session(&self) -> Option<Instant> {
+        self.keys_since
+    }
+
     /// There are no keys left.
     pub const fn keys_zeroed(&mut self) {
         self.keys_since = None;

@@ -15,6 +15,7 @@ mod configure;
 mod cookies;
 mod handshake;
 mod host;
+mod places;
 mod timers;
 mod weather;
 
@@ -118,6 +119,8 @@ pub struct Node {
     pub routes_changed: u32,
     /// How often a peer's remembered source address was forgotten.
     pub sources_cleared: u32,
+    /// The places that were to be looked up, by peer and position.
+    pub lookups: Vec<(PeerId, usize)>,
     nat_used: Instant,
     inner: Ipv4Addr,
     sessions: BTreeSet<Index>,
@@ -153,6 +156,7 @@ impl Node {
             nat: None,
             routes_changed: 0,
             sources_cleared: 0,
+            lookups: Vec::new(),
             nat_used: Instant::ZERO,
             inner: inner_address(n),
             sessions: BTreeSet::new(),
@@ -242,6 +246,7 @@ impl Node {
                     self.routes_changed += 1;
                     self.tables.set_routes(self.device.allowed_ips().routes());
                 }
+                Some(Notice::Resolve { peer, position }) => self.lookups.push((peer, position)),
                 Some(Notice::Event(event)) => self.events.push((now.mono, event)),
                 None => {}
             }

@@ -24,7 +24,6 @@ use crate::control::config::Config;
 use crate::control::interrupt::Interrupt;
 use crate::control::lifecycle::{Console, LifecycleError};
 use crate::control::netlink::{Netlink, NetlinkError};
-use crate::control::resolve::ResolveError;
 use crate::control::settings::Settings;
 use crate::control::up::{self, Up};
 use crate::sys::clock;
@@ -98,10 +97,8 @@ impl Side {
             file: self.file(),
             config: &self.config,
             device: Settings::default(),
-            resolve: Box::new(|host, port| {
-                let reason = "only addresses of the cable can be reached".to_owned();
-                Err(ResolveError::Failed { host: host.to_owned(), port, reason })
-            }),
+            // Only addresses of the cable can be reached.
+            resolve: Box::new(|_, _| Ok(None)),
         };
         let outcome = self.namespace.run(|| up::up(plan, &mut Prefixed(self.name), interrupt))?;
         outcome.map_err(|error| explained(self.name, error))

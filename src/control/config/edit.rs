@@ -160,6 +160,7 @@ struct Said {
     preshared_key: Option<PresharedKey>,
     is_kept_elsewhere: bool,
     endpoint: Option<Endpoint>,
+    has_list: bool,
     persistent_keepalive: u16,
     networks: Vec<IpNet>,
 }
@@ -169,6 +170,7 @@ impl Said {
         self.blocks.push(block);
         self.is_kept_elsewhere |= peer.preshared_key_file.is_some();
         self.preshared_key = peer.preshared_key.clone().or(self.preshared_key.take());
+        self.has_list |= !peer.endpoints.is_empty();
         self.endpoint = peer.endpoint.clone().or(self.endpoint.take());
         self.persistent_keepalive = peer.persistent_keepalive.unwrap_or(self.persistent_keepalive);
     }
@@ -188,7 +190,8 @@ fn update_peer(document: &mut Document<'_>, said: &Said, peer: &PeerSnapshot) {
         document.set(&others, Key::AllowedIps, None);
         document.set_list(&[last], Key::AllowedIps, &peer.allowed_ips);
     }
-    if let Some(endpoint) = peer.endpoint {
+    // Which of a list is in use says nothing about the list.
+    if let Some(endpoint) = peer.endpoint.filter(|_| !said.has_list) {
         match &said.endpoint {
             Some(Endpoint::Name { .. }) => {}
             Some(Endpoint::Address(address)) if *address == endpoint => {}
@@ -454,6 +457,7 @@ fn as_section(peer: &PeerSnapshot) -> Peer {
         allowed_ips: Some(networks).filter(|networks| !networks.is_empty()),
         incremental: false,
         endpoint: peer.endpoint.and_then(|endpoint| parse_endpoint(&endpoint_text(endpoint))),
+        endpoints: Vec::new(),
         persistent_keepalive: Some(peer.persistent_keepalive).filter(|&seconds| seconds != 0),
     }
 }

@@ -165,6 +165,7 @@ keys! {
     PresharedKey "PresharedKey" Peer Wg "a key: 44 characters of base64, as `hybridwg genpsk` or `wg genpsk` prints it",
     AllowedIps "AllowedIPs" Peer Wg "networks as ADDRESS/LENGTH, separated by commas, each with or without a leading + or -",
     Endpoint "Endpoint" Peer Wg "HOST:PORT, where an IPv6 address stands in brackets",
+    Endpoints "Endpoints" Peer Hybridwg "1 to 16 of HOST:PORT, the best first, separated by commas",
     PersistentKeepalive "PersistentKeepalive" Peer Wg "off, or a number of seconds from 0 to 65535",
     PresharedKeyFile "PresharedKeyFile" Peer Hybridwg "a path (after `any-mode:` if others may read the file), credential:NAME or env:NAME",
 }

@@ -31,7 +31,7 @@ pub use file::{
 };
 pub use lex::{Key, Reader, Section};
 pub use model::{At, Config, Dns, Endpoint, Interface, Peer, Table};
-pub use parse::parse;
+pub use parse::{parse, parse_endpoint};
 pub use render::render;
 pub use secret::{KeySource, SecretError, SecretProblem, fetch_keys};
 

@@ -1,6 +1,5 @@
 //! What a configuration file says, once it has been understood: nothing here needs a second check.
 
-use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
@@ -8,6 +7,8 @@ use ipnet::IpNet;
 use super::secret::KeySource;
 use crate::control::command::{AllowedIpChange, PeerUpdate, SetRequest};
 use crate::crypto::key::{PresharedKey, PrivateKey, PublicKey};
+/// Where a peer is reached.
+pub use crate::proto::places::Place as Endpoint;
 
 /// A value and the line it stands on.
 #[derive(Clone, Copy, Debug)]
@@ -87,28 +88,16 @@ pub struct Peer {
     /// them.
     pub incremental: bool,
     pub endpoint: Option<Endpoint>,
+    /// In place of `endpoint`, best first.
+    pub endpoints: Vec<Endpoint>,
     /// Seconds; 0 is off.
     pub persistent_keepalive: Option<u16>,
 }
 
-/// Where a peer is reached.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Endpoint {
-    Address(SocketAddr),
-    /// To be resolved: a host name, or a link-local address with the name of its interface.
-    Name {
-        host: String,
-        port: u16,
-    },
-}
-
-impl fmt::Display for Endpoint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Address(address) => address.fmt(f),
-            Self::Name { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
-            Self::Name { host, port } => write!(f, "{host}:{port}"),
-        }
+impl Peer {
+    /// Where it may be reached, best first.
+    pub fn places(&self) -> &[Endpoint] {
+        if self.endpoints.is_empty() { self.endpoint.as_slice() } else { &self.endpoints }
     }
 }
 
@@ -117,10 +106,11 @@ impl Config {
     /// does: what a PreUp hook has set survives.
     ///
     /// # Errors
-    /// The first error of `resolve`, which is asked for every endpoint that is a name.
+    /// The first error of `resolve`, which is asked for every endpoint that is a name; one without an
+    /// address is left to the device.
     pub fn to_request<E>(
         &self,
-        mut resolve: impl FnMut(&str, u16) -> Result<SocketAddr, E>,
+        mut resolve: impl FnMut(&str, u16) -> Result<Option<SocketAddr>, E>,
     ) -> Result<SetRequest, E> {
         let private_key = self.interface.private_key.clone();
         let mut request = SetRequest {
@@ -131,15 +121,18 @@ impl Config {
             peers: Vec::with_capacity(self.peers.len()),
         };
         for peer in &self.peers {
-            let endpoint = match &peer.endpoint {
+            let places = peer.places();
+            let endpoint = match places.first() {
                 Some(Endpoint::Address(address)) => Some(*address),
-                Some(Endpoint::Name { host, port }) => Some(resolve(host, *port)?),
+                Some(Endpoint::Name { host, port }) => resolve(host, *port)?,
                 None => None,
             };
+            let is_fixed = matches!(places, [] | [Endpoint::Address(_)]);
             let allowed_ips = peer.allowed_ips.as_deref().unwrap_or_default();
             request.peers.push(PeerUpdate {
                 preshared_key: peer.preshared_key.clone(),
                 endpoint,
+                places: (!is_fixed).then(|| places.to_vec()),
                 persistent_keepalive: peer.persistent_keepalive,
                 replace_allowed_ips: peer.allowed_ips.is_some() && !peer.incremental,
                 allowed_ips: allowed_ips.iter().map(|entry| entry.value).collect(),

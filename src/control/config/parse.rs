@@ -85,6 +85,7 @@ struct Draft {
     allowed_ips: Option<Vec<At<AllowedIpChange>>>,
     incremental: bool,
     endpoint: Option<Endpoint>,
+    endpoints: Vec<Endpoint>,
     persistent_keepalive: Option<u16>,
 }
 
@@ -181,6 +182,7 @@ impl<'a> Parser<'a> {
                 allowed_ips: draft.allowed_ips,
                 incremental: draft.incremental,
                 endpoint: draft.endpoint,
+                endpoints: draft.endpoints,
                 persistent_keepalive: draft.persistent_keepalive,
             }),
             None if draft.named => {}
@@ -274,6 +276,7 @@ impl<'a> Parser<'a> {
             | Key::PresharedKeyFile
             | Key::AllowedIps
             | Key::Endpoint
+            | Key::Endpoints
             | Key::PersistentKeepalive => None,
         };
         if understood.is_none() {
@@ -298,6 +301,7 @@ impl<'a> Parser<'a> {
             Key::Endpoint => {
                 parse_endpoint(&joined).map(|endpoint| draft.endpoint = Some(endpoint))
             }
+            Key::Endpoints => parse_endpoints(value).map(|list| draft.endpoints = list),
             Key::PersistentKeepalive => {
                 let seconds =
                     if joined.eq_ignore_ascii_case("off") { Some(0) } else { number_of(&joined) };
@@ -484,7 +488,22 @@ fn parse_dns(word: &str) -> Option<Dns> {
     is_host_name(word).then(|| Dns::SearchDomain(word.to_owned()))
 }
 
-pub(super) fn parse_endpoint(text: &str) -> Option<Endpoint> {
+/// More places than anybody has.
+const MAX_ENDPOINTS: usize = 16;
+
+fn parse_endpoints(text: &str) -> Option<Vec<Endpoint>> {
+    let mut endpoints = Vec::new();
+    for word in words(text) {
+        let endpoint = parse_endpoint(word)?;
+        if !endpoints.contains(&endpoint) {
+            endpoints.push(endpoint);
+        }
+    }
+    (1..=MAX_ENDPOINTS).contains(&endpoints.len()).then_some(endpoints)
+}
+
+/// `HOST:PORT`, where an IPv6 address stands in brackets.
+pub fn parse_endpoint(text: &str) -> Option<Endpoint> {
     let (host, port) = text.rsplit_once(':')?;
     let port: u16 = number_of(port)?;
     if let Some(inside) = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {

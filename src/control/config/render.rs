@@ -111,6 +111,10 @@ pub(super) fn write_peer(out: &mut impl Write, peer: &Peer) -> fmt::Result {
     if let Some(endpoint) = &peer.endpoint {
         writeln!(out, "Endpoint = {endpoint}")?;
     }
+    if !peer.endpoints.is_empty() {
+        let list: Vec<String> = peer.endpoints.iter().map(ToString::to_string).collect();
+        writeln!(out, "#hybridwg: Endpoints = {}", list.join(", "))?;
+    }
     match peer.persistent_keepalive {
         Some(0) => out.write_str("PersistentKeepalive = off\n"),
         Some(seconds) => writeln!(out, "PersistentKeepalive = {seconds}"),

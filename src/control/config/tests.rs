@@ -113,7 +113,7 @@ fn wq_08_an_unknown_key_is_refused_and_the_likely_one_named() {
     assert_eq!(
         peer_fault("Colour = red"),
         "t.conf:3: unknown key \"Colour\", [Peer] takes PublicKey, PresharedKey, AllowedIPs, \
-         Endpoint, PersistentKeepalive, PresharedKeyFile"
+         Endpoint, Endpoints, PersistentKeepalive, PresharedKeyFile"
     );
     assert_eq!(faults("Colour = red\n"), ["t.conf:1: unknown key \"Colour\""]);
 }
@@ -634,7 +634,7 @@ fn a_file_becomes_a_request_that_names_only_what_the_file_names() {
     let request = config
         .to_request(|host, port| {
             assert_eq!((host, port), ("hub", 1));
-            Ok::<_, ()>(hub)
+            Ok::<_, ()>(Some(hub))
         })
         .unwrap();
     assert!(request.private_key == Some(Some(PrivateKey::from_base64(KEY).unwrap())));
@@ -649,6 +649,31 @@ fn a_file_becomes_a_request_that_names_only_what_the_file_names() {
     let empty = good("").to_request(|_, _| Err(())).unwrap();
     assert_eq!(empty, crate::control::command::SetRequest::default());
     assert_eq!(config.to_request(|_, _| Err("no")), Err("no"));
+    let name = Endpoint::Name { host: "hub".to_owned(), port: 1 };
+    let unresolved = config.to_request(|_, _| Ok::<_, ()>(None)).unwrap();
+    assert_eq!(unresolved.peers[0].endpoint, None);
+    assert_eq!(unresolved.peers[0].places, Some(vec![name]), "the device goes on asking");
+}
+
+#[test]
+fn endpoints_are_a_list_in_place_of_the_endpoint_that_wg_quick_takes() {
+    let text = format!(
+        "[Peer]\nPublicKey = {PEER}\nEndpoint = a.example:1\n\
+         #hybridwg: Endpoints = a.example:1, [2001:db8::1]:2, a.example:1,192.0.2.3:3\n"
+    );
+    let config = good(&text);
+    let listed: Vec<String> = config.peers[0].places().iter().map(ToString::to_string).collect();
+    assert_eq!(listed, ["a.example:1", "[2001:db8::1]:2", "192.0.2.3:3"], "each once");
+    let request = config.to_request(|_, _| Ok::<_, ()>(None)).unwrap();
+    assert_eq!(request.peers[0].places.as_ref().map(Vec::len), Some(3));
+    let one = good(&format!("[Peer]\nPublicKey = {PEER}\nEndpoint = 192.0.2.3:3\n"));
+    let request = one.to_request(|_, _| Ok::<_, ()>(None)).unwrap();
+    assert_eq!(request.peers[0].places, None, "as `wg` sets it");
+    let many: Vec<String> = (1..=17).map(|port| format!("192.0.2.1:{port}")).collect();
+    for bad in ["", "a.example", "a.example:1, b", &many.join(",")] {
+        let told = peer_fault(&format!("#hybridwg: Endpoints = {bad}"));
+        assert!(told.contains("Endpoints: read"), "{bad}: {told}");
+    }
 }
 
 fn folder_with(names: &[&str]) -> tempfile::TempDir {

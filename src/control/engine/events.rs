@@ -13,6 +13,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tracing::warn;
 
+use super::lookups::{Answer, Lookups};
 use super::{EngineError, Next};
 use crate::control::uapi::server::{self, Command};
 use crate::dataplane::lane::Lane;
@@ -34,6 +35,8 @@ pub(super) enum Happening {
     LaneFilled,
     Deadline,
     Request(Command),
+    /// A name was looked up.
+    Resolved(Answer),
     LinkChanged,
     /// Addresses, routes or rules.
     NetworkChanged,
@@ -112,7 +115,12 @@ impl Events {
     }
 
     /// Waits for the next event, at most until `deadline`, or as `next` says.
-    pub async fn next(&mut self, next: &Next, deadline: Option<Instant>) -> Happening {
+    pub async fn next(
+        &mut self,
+        next: &Next,
+        deadline: Option<Instant>,
+        lookups: &mut Lookups,
+    ) -> Happening {
         // While the shard catches up, nothing that is due would be done.
         let deadline = deadline.filter(|_| !matches!(next, Next::AfterShard));
         if let Err(error) = self.alarm.source.set(deadline) {
@@ -130,6 +138,7 @@ impl Events {
                 Happening::Deadline
             }
             Some(command) = self.requests.recv() => Happening::Request(command),
+            Some(answer) = lookups.next() => Happening::Resolved(answer),
             () = self.links.ready.ready() => {
                 self.links.source.drain();
                 Happening::LinkChanged

@@ -9,7 +9,12 @@ use zeroize::Zeroizing;
 
 use super::{Errno, parse_endpoint, parse_network, parse_number};
 use crate::control::command::{AllowedIpChange, PeerUpdate, SetRequest};
+use crate::control::config;
 use crate::crypto::key::{PresharedKey, PrivateKey, PublicKey};
+
+/// A key of our own, which only our own client sends: a place where the peer may be, name or address.
+/// Repeated, the best first.
+const PLACE: &str = "hybridwg_place";
 
 /// Collects the lines after `set=1` into one request.
 #[derive(Debug, Default)]
@@ -77,6 +82,11 @@ fn peer_line(peer: &mut PeerUpdate, key: &str, value: &str) -> Result<(), Refusa
             let endpoint = parse_endpoint(value)
                 .ok_or((Errno::INVALID, "endpoint is not IP:PORT or [IPV6]:PORT"))?;
             peer.endpoint = Some(endpoint);
+        }
+        PLACE => {
+            let place = config::parse_endpoint(value)
+                .ok_or((Errno::INVALID, "hybridwg_place is not HOST:PORT"))?;
+            peer.places.get_or_insert_default().push(place);
         }
         "persistent_keepalive_interval" => {
             let seconds = number(value, "persistent_keepalive_interval is not 0 to 65535")?;
@@ -159,6 +169,9 @@ fn write_peer(out: &mut impl Write, peer: &PeerUpdate) -> fmt::Result {
     }
     if let Some(endpoint) = peer.endpoint {
         writeln!(out, "endpoint={endpoint}")?;
+    }
+    for place in peer.places.iter().flatten() {
+        writeln!(out, "{PLACE}={place}")?;
     }
     if let Some(seconds) = peer.persistent_keepalive {
         writeln!(out, "persistent_keepalive_interval={seconds}")?;

@@ -17,6 +17,7 @@ use crate::control::command::{
     AllowedIpChange, DeviceSnapshot, PeerSnapshot, PeerUpdate, SetRequest,
 };
 use crate::crypto::key::{PresharedKey, PrivateKey, PublicKey};
+use crate::proto::places::Place;
 use crate::time::Wall;
 
 const ZEROS: &str = "0000000000000000000000000000000000000000000000000000000000000000";
@@ -487,6 +488,14 @@ fn endpoint() -> impl Strategy<Value = std::net::SocketAddr> {
     ]
 }
 
+fn place() -> impl Strategy<Value = Place> {
+    let name = ("[a-z]{1,9}[.][a-z]{2}", any::<u16>());
+    prop_oneof![
+        endpoint().prop_map(Place::Address),
+        name.prop_map(|(host, port)| Place::Name { host, port }),
+    ]
+}
+
 prop_compose! {
     fn peer_update()(
         key in any::<[u8; 32]>(),
@@ -494,6 +503,7 @@ prop_compose! {
         remove in any::<bool>(),
         preshared_key in any::<Option<[u8; 32]>>(),
         endpoint in proptest::option::of(endpoint()),
+        places in proptest::option::of(proptest::collection::vec(place(), 1..4)),
         persistent_keepalive in any::<Option<u16>>(),
         replace_allowed_ips in any::<bool>(),
         allowed_ips in proptest::collection::vec((network(), any::<bool>()), 0..4),
@@ -507,6 +517,7 @@ prop_compose! {
             remove,
             preshared_key: preshared_key.map(PresharedKey::from_bytes),
             endpoint,
+            places,
             persistent_keepalive,
             replace_allowed_ips,
             allowed_ips: changes.collect(),

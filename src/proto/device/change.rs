@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use ipnet::IpNet;
 
 use crate::crypto::key::{PresharedKey, PrivateKey, PublicKey};
+use crate::proto::places::Place;
 
 /// One change of a device's configuration.
 #[derive(Clone, Debug)]
@@ -35,7 +36,12 @@ pub struct PeerUpdate {
     pub remove: bool,
     /// [`PresharedKey::NONE`] clears it. Mixed into the next handshake.
     pub preshared_key: Option<PresharedKey>,
+    /// Where the peer is from now on. Without `places` the list of them is emptied: the peer is
+    /// where it was last heard from.
     pub endpoint: Option<SocketAddr>,
+    /// Where the peer may be, best first. An `endpoint` is an address of the first of them
+    /// then, to begin with. The same list again changes nothing, and the peer stays where it is.
+    pub places: Option<Vec<Place>>,
     /// Seconds; 0 turns it off. Turning it on sends a keepalive at once.
     pub persistent_keepalive: Option<u16>,
     /// Removes all allowed IPs of the peer before `allowed_ips` is applied.
@@ -53,6 +59,7 @@ impl PeerUpdate {
             remove: false,
             preshared_key: None,
             endpoint: None,
+            places: None,
             persistent_keepalive: None,
             replace_allowed_ips: false,
             allowed_ips: Vec::new(),

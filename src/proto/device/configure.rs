@@ -90,10 +90,25 @@ impl Device {
         if let Some(preshared) = &update.preshared_key {
             state.remote.preshared = preshared.clone();
         }
-        if let Some(remote) = update.endpoint {
+        let endpoint = match &update.places {
+            Some(places) if state.places.set(places) || !state.has_endpoint => {
+                update.endpoint.inspect(|&address| state.places.begin_at(address));
+                update.endpoint.or(state.places.first_address())
+            }
+            Some(_) => None,
+            None if update.endpoint.is_some() => {
+                state.places.set(&[]);
+                update.endpoint
+            }
+            None => None,
+        };
+        if let Some(remote) = endpoint {
             state.has_endpoint = true;
+            state.places.in_touch(remote);
             out.push(Output::Roamed(peer, Endpoint::new(remote)));
         }
+        self.ask_again_for_places(now, peer, out);
+        let Some(state) = self.peers.get_mut(&peer) else { return Ok(()) };
         let had_keepalive = state.persistent_keepalive() != 0;
         if let Some(secs) = update.persistent_keepalive {
             state.timers.set_persistent_keepalive(secs);
@@ -181,7 +196,7 @@ impl Device {
 
     /// Asks for the session that could not be asked for before this change: there was no key, or
     /// no endpoint. [LNX netlink.c:set_peer]
-    fn initiate_if_awaited(&mut self, now: Now, peer: PeerId, out: &mut Outputs) {
+    pub(super) fn initiate_if_awaited(&mut self, now: Now, peer: PeerId, out: &mut Outputs) {
         let Some(state) = self.peers.get(&peer) else { return };
         let awaited = state.session_wanted || state.persistent_keepalive() != 0;
         if awaited && state.has_endpoint && !state.has_usable_session(now.mono) {

@@ -30,6 +30,7 @@ impl Device {
     }
 
     fn look_at(&mut self, now: Now, peer: PeerId, out: &mut Outputs) {
+        self.ask_again_for_places(now, peer, out);
         for deadline in Deadline::ALL {
             let Some(state) = self.peers.get_mut(&peer) else { return };
             state.timers.observe(&mut *self.entropy);
@@ -94,6 +95,7 @@ impl Device {
     /// Enters the first deadline of a peer into the set. Called after every change of him.
     pub(super) fn reschedule(&mut self, peer: PeerId) {
         let Some(state) = self.peers.get_mut(&peer) else { return };
+        let next_ask = state.places.next_ask();
         let first = loop {
             state.timers.observe(&mut *self.entropy);
             let first = state.timers.earliest();
@@ -106,6 +108,7 @@ impl Device {
                 break first;
             }
         };
+        let first = first.into_iter().chain(next_ask).min();
         if let Some(scheduled) = std::mem::replace(&mut state.scheduled, first) {
             self.deadlines.remove(&(scheduled, peer));
         }

@@ -121,6 +121,7 @@ impl Device {
             };
         state.has_endpoint = true;
         state.timers.facts.any_authenticated_received(now.mono);
+        state.places.in_touch(from.remote);
         out.push(Output::Heard { peer, from, bytes: received_bytes });
 
         state.jar.stamp(now.mono, &mut message);
@@ -165,12 +166,16 @@ impl Device {
         state.last_handshake = Some(now.wall);
         state.timers.response_received(now.mono);
         state.timers.facts.any_authenticated_received(now.mono);
+        let is_elsewhere = state.places.answered(from.remote);
         out.push(Output::Heard { peer, from, bytes: message.len() });
 
         let session = install(peer, keypair, true, out);
         out.push(Output::Current { peer, sealer: Some(session.sealer.clone()) });
         let displaced = state.keypairs.accept_as_initiator(session);
-        self.retire(displaced.into_iter().flatten(), out);
+        // Another machine with the same key still has that session: what it sends late must not
+        // lead us back to it.
+        let left = state.keypairs.previous.take_if(|_| is_elsewhere);
+        self.retire(displaced.into_iter().flatten().chain(left), out);
         out.push(Output::Flush(peer));
         out.push(Output::Event(Event::HandshakeComplete(peer)));
         Ok(peer)
@@ -193,6 +198,7 @@ impl Device {
     /// Sends an initiation, now or as soon as one may be sent. Without a key or an endpoint there
     /// is nothing to do; whoever brings it asks again.
     pub(super) fn initiate(&mut self, now: Now, peer: PeerId, out: &mut Outputs) {
+        self.ask_for_places(now, peer, out);
         let Some(state) = self.peers.get_mut(&peer) else { return };
         let Some(identity) = &self.identity else { return };
         if !state.has_endpoint {
@@ -218,11 +224,7 @@ impl Device {
         }
         state.jar.stamp(now.mono, &mut message);
         state.timers.initiated(now.mono, &mut *self.entropy);
-        out.push(Output::Transmit {
-            to: Destination::Peer(peer),
-            datagram: (&message).into(),
-            traffic_class: HANDSHAKE_DSCP,
-        });
+        self.transmit_initiation(now, peer, (&message).into(), out);
     }
 }
 

@@ -11,6 +11,7 @@
 //! - `handshake`: messages 1 to 3, both ways.
 //! - `deadline`: what falls due, and when.
 //! - `host`: what happens to the machine.
+//! - `places`: peers whose endpoint is a name, or several.
 
 mod change;
 mod configure;
@@ -18,6 +19,7 @@ mod deadline;
 mod handshake;
 mod host;
 mod output;
+mod places;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;

@@ -59,6 +59,15 @@ pub enum Output {
     PurgeStaged(PeerId),
     /// Forget the local address that the peer was reached from. [LNX socket.c:wg_socket_clear_peer_endpoint_src]
     ClearSource(PeerId),
+    /// Look up the addresses of a place, which [`Device::place`] names, and hand them to
+    /// [`Device::handle_resolved`] whatever comes of it.
+    ///
+    /// [`Device::place`]: crate::proto::device::Device::place
+    /// [`Device::handle_resolved`]: crate::proto::device::Device::handle_resolved
+    Resolve {
+        peer: PeerId,
+        position: usize,
+    },
     /// The user says where the peer is to be reached.
     Roamed(PeerId, Endpoint),
     /// A handshake message of this many bytes was authenticated: the peer is reached where it came

@@ -8,6 +8,7 @@ mod dns;
 mod full_tunnel;
 mod interop;
 mod lifetime;
+mod names;
 mod net;
 mod network;
 mod offload;

@@ -72,7 +72,8 @@ impl<'h> End<'h> {
         Self::start_with(host, program, arguments, &unique("h"), Keys::generate(host))
     }
 
-    fn start_with(
+    /// Starts `program` with these keys, which are not set yet.
+    pub fn start_with(
         host: &'h Host,
         program: Program,
         arguments: &[&str],
