@@ -12,6 +12,7 @@ mod names;
 mod net;
 mod network;
 mod offload;
+mod parity;
 mod rekey;
 mod routing;
 mod save;

@@ -16,7 +16,8 @@ const EVERYTHING: &str = "0.0.0.0/0, ::/0";
 
 /// A way out for both families, and functions that tell by which one an address is reached and what
 /// the host's routing looks like.
-const UPLINK: &str = "ip link add eth0 type veth peer name eth1; ip link set eth0 up; ip link set eth1 up; \
+const UPLINK: &str = "ip link add eth0 type veth peer name eth1; \
+    for i in eth0 eth1; do echo 0 > /proc/sys/net/ipv6/conf/$i/accept_dad; done; ip link set eth0 up; ip link set eth1 up; \
     ip address add 192.0.2.1/24 dev eth0; ip address add 2001:db8::1/64 dev eth0 nodad; \
     ip route add default via 192.0.2.254; ip -6 route add default via 2001:db8::fe; \
     way() { ip route get \"$@\" | grep -o 'dev [a-z0-9]*' || echo none; }; \
@@ -446,4 +447,32 @@ fn a_mark_with_a_mask_is_known_whatever_others_set_in_the_other_bits() {
         outcome.out,
         "32765:\tnot from all fwmark 0x1002/0x1fff lookup 4098 proto 87\ndev eth0\ndev wg0\n2\n"
     );
+}
+
+/// Whatever is killed and when: the daemon alone, or `up` as well.
+#[test]
+fn a_kill_at_any_step_of_up_leaves_a_host_on_which_the_next_up_works_and_down_leaves_nothing() {
+    if skips(PROGRAMS) || skips(&["nft", "mkfifo"]) {
+        return;
+    }
+    let host = Host::new(&config(
+        "DNS = 10.0.0.53\n#hybridwg: KillSwitch = on\nPreUp = touch made\nPostUp = test -e made\nPostDown = rm -f made",
+        "10.10.0.1/24, fd10::1/64",
+        "10.20.0.0/16, 0.0.0.0/0, ::/0",
+    ));
+    let outcome = host.run(&format!(
+        "{UPLINK} mount -t tmpfs none /etc; echo nameserver 192.0.2.53 > /etc/resolv.conf; mkfifo told; \
+         all() {{ host; cat /etc/resolv.conf; ls made /run/wireguard 2> /dev/null; }}; \
+         hybridwg up ./wg0.conf 2> log || exit 1; steps=$(grep -c '^.#' log); hybridwg down ./wg0.conf; \
+         [ $steps -gt 15 ] || exit 2; all > before; \
+         for who in daemon both; do for at in $(seq 2 $steps); do \
+         ./hybridwg up ./wg0.conf 2> told & up=$!; exec 3< told; n=0; \
+         while read -r line <&3; do case $line in '[#]'*) n=$((n + 1)); [ $n = $at ] || continue; \
+             [ $who = both ] && kill -9 $up; kill -9 $(pgrep -x hybridwg | grep -vx $up) 2> /dev/null;; esac; done; \
+         exec 3<&-; wait $up 2> /dev/null; gone; [ -e /sys/class/net/wg0 ] && echo \"$who $at: still up\"; \
+         hybridwg up ./wg0.conf 2> log && [ \"$(way 203.0.113.9)\" = 'dev wg0' ] || {{ echo \"$who $at: no up\"; cat log; }}; \
+         hybridwg down ./wg0.conf 2> log || {{ echo \"$who $at: no down\"; cat log; }}; \
+         all | diff before - || echo \"$who $at: something is left\"; done; done"
+    ));
+    assert_eq!(outcome.out, "", "{}", outcome.err);
 }
