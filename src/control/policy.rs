@@ -106,7 +106,7 @@ const fn is_of_the_kernel(table: u32) -> bool {
 fn free_mark(rules: &[Rule]) -> Option<u32> {
     const FIRST: u32 = 0x1002;
     const LAST: u32 = 0x107e;
-    let is_claimed = |mark: u32| CLAIMED_BITS.iter().any(|(bits, _)| mark & bits != 0);
+    let is_claimed = |mark: u32| CLAIMED_BITS.iter().any(|bits| mark & bits != 0);
     let is_asked_for =
         |mark: u32| rules.iter().filter_map(|rule| rule.mark).any(|asked| asked.matches(mark));
     (FIRST..=LAST).find(|&mark| !is_claimed(mark) && !is_asked_for(mark))
@@ -114,13 +114,19 @@ fn free_mark(rules: &[Rule]) -> Option<u32> {
 
 /// Who sets or looks at which bits of a packet's mark. 51820, where wg-quick begins, has two of
 /// kube-proxy's: it would masquerade or drop the tunnel's packets.
-const CLAIMED_BITS: &[(u32, &str)] = &[
-    (0x0000_0001, "Open vSwitch, and whoever needs just one"),
-    (0x0000_0080, "the CNI plugin of AWS"),
-    (0x0000_0f00, "Cilium"),
-    (0x0000_2000, "the portmap plugin of CNI"),
-    (0x0000_c000, "kube-proxy"),
-    (0xffff_0000, "Calico, Tailscale, Weave Net"),
+const CLAIMED_BITS: [u32; 6] = [
+    // Open vSwitch, and whoever needs just one bit.
+    0x0000_0001,
+    // The CNI plugin of AWS.
+    0x0000_0080,
+    // Cilium.
+    0x0000_0f00,
+    // The portmap plugin of CNI.
+    0x0000_2000,
+    // kube-proxy.
+    0x0000_c000,
+    // Calico, Tailscale, Weave Net.
+    0xffff_0000,
 ];
 
 #[cfg(test)]
