@@ -9,6 +9,7 @@
 //! - [`sys`]: the operating system; the only home of `unsafe`.
 //! - [`dataplane`]: moves packets between a TUN port and a datagram port.
 //! - [`control`]: configuration, UAPI, host changes, the engine that owns the protocol state.
+//! - [`bench`]: measuring tunnels, ours and others', from outside.
 //! - [`cli`]: words and exit codes.
 //!
 //! Labels in the documentation: `[WG §x]` is the WireGuard paper (revision of 2020-06-01),
@@ -20,6 +21,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod bench;
 pub mod cli;
 pub mod control;
 pub mod crypto;

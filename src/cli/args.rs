@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::cli::bench::args::Bench;
 use crate::control::settings::{Offload, Offloads, Settings};
 use crate::control::shards::Shards;
 
@@ -100,6 +101,9 @@ pub enum Command {
     Pubkey,
     /// Run a hub and a client on this machine and show what passes between them
     Demo(Demo),
+    /// Measure tunnels: this program beside others, on this machine
+    #[command(subcommand)]
+    Bench(Bench),
 }
 
 #[derive(Clone, Debug, Args)]

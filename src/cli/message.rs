@@ -18,6 +18,10 @@ pub enum Failure {
     Run(Explained),
     /// Exit status 1, and the user has been told.
     Told,
+    /// A measurement is worse than an earlier one: exit status 3, and the user has been told.
+    Worse,
+    /// The exit status of our own process in an enclosure, which has told the user.
+    Inside(u8),
 }
 
 /// An error, and perhaps what to do about it.
@@ -49,6 +53,8 @@ impl Failure {
         match self {
             Self::Usage(_) => 2,
             Self::Run(_) | Self::Told => 1,
+            Self::Worse => 3,
+            Self::Inside(status) => *status,
         }
     }
 }
@@ -148,6 +154,7 @@ mod tests {
     fn exit_status_1_is_a_failure_and_2_the_fault_of_whoever_typed() {
         assert_eq!(Failure::from(io::Error::other("x")).exit_status(), 1);
         assert_eq!(Failure::Told.exit_status(), 1);
+        assert_eq!(Failure::Inside(3).exit_status(), Failure::Worse.exit_status());
         assert_eq!(Failure::usage(anyhow::anyhow!("x")).with_hint("y").exit_status(), 2);
     }
 }

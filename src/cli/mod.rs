@@ -1,12 +1,14 @@
 //! Words and exit codes: reads the command line, hands the work down, says how it went.
 //!
-//! Exit status 0 is done, 1 failed at run time, 2 wrong usage or configuration. Only [`message`]
-//! prints.
+//! Exit status 0 is done, 1 failed at run time, 2 wrong usage or configuration, 3 a measurement that
+//! is worse than an earlier one. Only [`message`] prints, and the bar of [`bench`].
 
 pub mod args;
+pub mod bench;
 pub mod demo;
 pub mod device;
 pub mod down;
+pub mod enclosure;
 pub mod file;
 pub mod key;
 pub mod message;
@@ -51,9 +53,9 @@ fn refuse_foreign_word() -> Result<(), Failure> {
 }
 
 fn run(arguments: &Arguments) -> Result<(), Failure> {
-    // Before a key is read. The demo maps the users of its namespace first, which the kernel
+    // Before a key is read. An enclosure maps the users of its namespace first, which the kernel
     // refuses to a process whose memory is hidden.
-    if !matches!(arguments.command, Some(Command::Demo(_))) {
+    if !matches!(arguments.command, Some(Command::Demo(_) | Command::Bench(_))) {
         hide_memory()?;
     }
     dispatch(arguments)
@@ -78,6 +80,7 @@ fn dispatch(arguments: &Arguments) -> Result<(), Failure> {
         Some(Command::Save(tunnel)) => save::run(&tunnel.config),
         Some(Command::Strip(tunnel)) => strip::run(&tunnel.config),
         Some(Command::Demo(arguments)) => demo::run(arguments),
+        Some(Command::Bench(command)) => bench::run(command),
         None => device::run(&arguments.daemon),
     }
 }

@@ -33,6 +33,11 @@ fn duration(time: Timespec) -> Duration {
     Duration::new(seconds(time), nanos(time))
 }
 
+/// The unit of `/proc/stat`: so many are a second.
+pub fn ticks_per_second() -> u64 {
+    rustix::param::clock_ticks_per_second()
+}
+
 /// A clock set before 1970 reads as 1970.
 fn seconds(time: Timespec) -> u64 {
     u64::try_from(time.tv_sec).unwrap_or(0)

@@ -25,6 +25,7 @@ pub mod poll;
 pub mod process;
 pub mod reactor;
 pub mod sandbox;
+pub mod tcp;
 pub mod tun;
 pub mod udp;
 

@@ -1,18 +1,19 @@
 //! Processes: our own executable again as a detached child, and small facts about this one.
 
 use std::env;
-use std::ffi::OsString;
+use std::ffi::{CStr, OsString};
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
-use rustix::fs::Mode;
+use rustix::fs::{MemfdFlags, Mode, memfd_create};
 use rustix::io::FdFlags;
 use rustix::process::DumpableBehavior;
 
-use super::SysError;
+use super::{SysError, check};
 
 /// The first number an inherited descriptor gets in the child: [`Detached::inherit`]'s first is 3,
 /// the next 4, and so on.
@@ -146,6 +147,36 @@ pub fn pipe() -> Result<(File, File), SysError> {
     Ok((read.into(), write.into()))
 }
 
+/// A file in memory without a name, gone with its last descriptor. Close-on-exec.
+///
+/// # Errors
+/// No memory, or a kernel before 3.17.
+pub fn anonymous_file(label: &CStr) -> Result<File, SysError> {
+    memfd_create(label, MemfdFlags::CLOEXEC)
+        .map(File::from)
+        .map_err(|e| SysError::new("memfd_create", e))
+}
+
+/// How long a process has been on a processor, all its threads together, those that have ended
+/// included; its children are not.
+///
+/// # Errors
+/// It has ended and was waited for.
+pub fn processor_time(process: u32) -> Result<Duration, SysError> {
+    let mut clock: libc::clockid_t = 0;
+    let number = process.cast_signed();
+    // SAFETY: takes a number and writes a number, which outlives the call.
+    let errno = unsafe { libc::clock_getcpuclockid(number, &raw mut clock) };
+    if errno != 0 {
+        return Err(SysError::from_errno("clock_getcpuclockid", errno));
+    }
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: takes a number and writes a timespec, which outlives the call.
+    check("clock_gettime", unsafe { libc::clock_gettime(clock, &raw mut time) })?;
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    Ok(Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or(0)))
+}
+
 /// Keeps the memory of this process out of core dumps and from other processes of the same user.
 ///
 /// # Errors
@@ -260,6 +291,30 @@ mod tests {
         let listener = with_private_umask(|| std::os::unix::net::UnixListener::bind(&path));
         let _listening = listener.unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o077, 0);
+    }
+
+    #[test]
+    fn processor_time_grows_with_work_and_a_process_that_is_gone_has_none() {
+        let before = processor_time(std::process::id()).unwrap();
+        let mut product = 1_u64;
+        while processor_time(std::process::id()).unwrap() < before + Duration::from_millis(5) {
+            product = product.wrapping_mul(3);
+        }
+        assert_ne!(product, 0);
+        let mut child = Command::new("true").spawn().unwrap();
+        child.wait().unwrap();
+        assert!(processor_time(child.id()).is_err());
+    }
+
+    #[test]
+    fn an_anonymous_file_keeps_what_is_written() {
+        use std::io::{Seek, SeekFrom};
+        let mut file = anonymous_file(c"test").unwrap();
+        file.write_all(b"kept").unwrap();
+        file.seek(SeekFrom::Start(0)).unwrap();
+        let mut text = String::new();
+        file.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "kept");
     }
 
     #[test]

@@ -57,6 +57,16 @@ pub fn cover(folder: &CStr) -> Result<(), SysError> {
     mount(Some(c"tmpfs"), folder, Some(c"tmpfs"), libc::MS_NOSUID | libc::MS_NODEV)
 }
 
+/// Shows the processes of the PID namespace of the caller in `/proc`. Call it in the first process
+/// after [`enter`]: until then `/proc` is that of the outside, with other numbers.
+///
+/// # Errors
+/// In a user namespace, where parts of the outer `/proc` are covered, as containers have it.
+pub fn mount_proc() -> Result<(), SysError> {
+    let flags = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
+    mount(Some(c"proc"), c"/proc", Some(c"proc"), flags)
+}
+
 /// Leaves Ctrl-C to the children: from here on SIGINT does nothing to this process, nor to a child
 /// that does not ask for it.
 pub fn ignore_interrupts() {

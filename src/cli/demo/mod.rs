@@ -1,32 +1,13 @@
-//! `hybridwg demo`: a hub and a client on this machine, from the files in `configs/`.
-//!
-//! The process that was started makes namespaces of its own ([`sandbox`]) and runs itself again as
-//! process 1 in them, where [`scene`] plays. Whatever ends that process ends everything in it:
-//! daemons, interfaces, routes, sockets and key files have never been outside.
+//! `hybridwg demo`: a hub and a client on this machine, from the files in `configs/`, in an
+//! [`enclosure`].
 
 mod measure;
 mod reference;
 mod scene;
 
-use std::env;
-use std::ffi::CString;
-use std::fs::{self, OpenOptions};
-use std::io::{self, Read};
-use std::os::unix::ffi::OsStrExt;
-use std::process::{Command, Stdio};
-use std::thread;
-
-use anyhow::{Context, anyhow};
-
 use crate::cli::args::Demo;
-use crate::cli::hide_memory;
+use crate::cli::enclosure;
 use crate::cli::message::Failure;
-use crate::control::floor;
-use crate::control::interrupt::Interrupt;
-use crate::sys::{SysError, sandbox};
-
-/// Set in the process inside.
-const INSIDE: &str = "HYBRIDWG_DEMO_INSIDE";
 
 /// Runs the demo.
 ///
@@ -34,83 +15,7 @@ const INSIDE: &str = "HYBRIDWG_DEMO_INSIDE";
 /// A right that is missing, with how to give it; a configuration that cannot be used; whatever
 /// stood in the way of a tunnel.
 pub fn run(arguments: &Demo) -> Result<(), Failure> {
-    // The variable alone could come from anywhere; the first process of a PID namespace is ours.
-    let is_inside = env::var_os(INSIDE).is_some() && std::process::id() == 1;
-    if is_inside { inside(arguments) } else { outside() }
+    enclosure::run("the demo", |interrupt| {
+        scene::play(&reference::Texts::load(arguments.configs.as_deref())?, interrupt)
+    })
 }
-
-fn outside() -> Result<(), Failure> {
-    check_tun()?;
-    sandbox::enter().map_err(refused)?;
-    // The sockets of other tunnels on this machine stay out of sight, and ours out of theirs.
-    let sockets = fs::canonicalize("/var/run")
-        .context("the demo puts its sockets below /var/run")
-        .map_err(Failure::run)?;
-    let sockets = CString::new(sockets.into_os_string().as_bytes())?;
-    sandbox::cover(&sockets).map_err(refused)?;
-
-    // Ctrl-C reaches the process inside as well, which cleans up and ends.
-    sandbox::ignore_interrupts();
-    let mut child = Command::new(env::current_exe()?)
-        .args(env::args_os().skip(1))
-        .env(INSIDE, "1")
-        // Nothing of it stays.
-        .env(floor::VARIABLE, "")
-        .stdin(Stdio::piped())
-        .spawn()
-        .context("cannot run this program again inside its namespaces")
-        .map_err(Failure::run)?;
-    // Its end of file tells the process inside that we are gone, so it is kept until the end.
-    let _lifeline = child.stdin.take();
-    if child.wait()?.success() { Ok(()) } else { Err(Failure::Told) }
-}
-
-fn inside(arguments: &Demo) -> Result<(), Failure> {
-    hide_memory()?;
-    let interrupt = Interrupt::on_signals()?;
-    let outside_gone = interrupt.clone();
-    thread::Builder::new().name("lifeline".to_owned()).spawn(move || {
-        let mut lifeline = io::stdin().lock();
-        while matches!(lifeline.read(&mut [0; 64]), Ok(1..)) {}
-        outside_gone.raise();
-    })?;
-    scene::play(&reference::Texts::load(arguments.configs.as_deref())?, &interrupt)
-}
-
-/// The one thing that a user namespace does not give.
-fn check_tun() -> Result<(), Failure> {
-    let Err(error) = OpenOptions::new().read(true).write(true).open(TUN) else { return Ok(()) };
-    let hint = match error.kind() {
-        io::ErrorKind::PermissionDenied => {
-            "`sudo chmod 0666 /dev/net/tun` lets everybody open it (Debian's and Ubuntu's default), \
-             or run the demo with sudo"
-        }
-        _ => {
-            "on a host: `sudo modprobe tun`; in a container: start it with `--device /dev/net/tun`"
-        }
-    };
-    Err(Failure::run(anyhow!(error).context(format!("the demo needs {TUN}"))).with_hint(hint))
-}
-
-/// Says which rights are missing, and how to give them.
-fn refused(error: SysError) -> Failure {
-    let missing = sandbox::missing_capabilities().unwrap_or_default();
-    let lacking = if missing.is_empty() {
-        "the capabilities are there, but something (a seccomp or AppArmor profile) forbids it"
-            .to_owned()
-    } else {
-        format!("missing: {}; and in their place a user namespace was refused", missing.join(", "))
-    };
-    let way = sandbox::user_namespace_obstacle().map_or_else(String::new, |setting| {
-        format!("allow user namespaces with `sudo sysctl -w {setting}`, or ")
-    });
-    Failure::run(
-        anyhow!(error).context(format!("the demo needs namespaces of its own ({lacking})")),
-    )
-    .with_hint(format!(
-        "{way}run it with sudo; in a container: start it with `--cap-add SYS_ADMIN --cap-add \
-             NET_ADMIN --security-opt apparmor=unconfined --device /dev/net/tun`"
-    ))
-}
-
-const TUN: &str = "/dev/net/tun";

@@ -100,6 +100,17 @@ impl Netlink {
         self.change(&request, || format!("ip link delete dev {name}"))
     }
 
+    /// Creates an interface of the kernel's own WireGuard.
+    ///
+    /// # Errors
+    /// A kernel without it ([`NetlinkError::is_unsupported`]), a name that is taken, no right.
+    pub fn create_wireguard(&mut self, name: &str) -> Result<(), NetlinkError> {
+        let mut request = Request::new().set_create().set_excl().op_newlink_do(&Ifinfomsg::new());
+        let info = request.encode().push_ifname_bytes(name.as_bytes()).nested_linkinfo();
+        info.push_kind(c"wireguard").end_nested();
+        self.change(&request, || format!("ip link add {name} type wireguard"))
+    }
+
     /// Creates the two ends of a virtual cable: `name` here, `peer` in the namespace `netns`.
     ///
     /// # Errors

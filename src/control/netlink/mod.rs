@@ -120,6 +120,11 @@ impl NetlinkError {
         matches!(self.errno, Some(libc::ENODEV | libc::ENOENT | libc::ESRCH | libc::EADDRNOTAVAIL))
     }
 
+    /// Whether the kernel knows no such kind of thing.
+    pub fn is_unsupported(&self) -> bool {
+        matches!(self.errno, Some(libc::EOPNOTSUPP))
+    }
+
     /// Whether the thing that was to be added exists.
     pub fn is_present(&self) -> bool {
         self.errno == Some(libc::EEXIST)

@@ -4,6 +4,7 @@
 //! `HYBRIDWG_REQUIRE_HOST=1` that is a failure instead. Names of interfaces and namespaces come
 //! from the process id, ports from the kernel, and each test removes what it made.
 
+mod bench;
 mod dns;
 mod full_tunnel;
 mod interop;

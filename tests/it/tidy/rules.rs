@@ -28,7 +28,8 @@ pub const LAYERS: &[(&str, &[&str])] = &[
     ("sys", &["packet", "proto::endpoint", "crypto::entropy", "time"]),
     ("dataplane", &["sys", "proto", "packet", "wire", "crypto", "time"]),
     ("control", &["dataplane", "sys", "proto", "packet", "wire", "crypto", "time"]),
-    ("cli", &["control", "dataplane", "sys", "proto", "crypto", "time"]),
+    ("bench", &["control", "sys", "proto", "wire", "crypto", "time"]),
+    ("cli", &["bench", "control", "dataplane", "sys", "proto", "crypto", "time"]),
     ("main", &["cli"]),
     ("lib", &[]),
 ];

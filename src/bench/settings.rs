@@ -1,0 +1,73 @@
+//! How long and how often everything is done.
+
+use std::time::Duration;
+
+use super::topology::Wiring;
+
+/// The durations and sizes of a run.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Settings {
+    pub wiring: Wiring,
+    /// How many "several" are.
+    pub streams: usize,
+    /// Before anything of a stream counts.
+    pub warm_up: Duration,
+    /// That a stream is counted.
+    pub tcp: Duration,
+    /// Of each rate that is tried.
+    pub udp: Duration,
+    pub udp_steps: u32,
+    /// The rate that is tried first, in packets a second.
+    pub udp_start: f64,
+    /// Of round trips at a steady pace.
+    pub latency: Duration,
+    /// Of requests in a closed loop.
+    pub requests: Duration,
+    pub idle: Duration,
+    /// How many peers begin one.
+    pub handshakes: usize,
+    /// How long each measurement waits for others to leave the processors alone.
+    pub patience: Duration,
+}
+
+impl Settings {
+    /// For results to rely on.
+    pub const fn full(wiring: Wiring, streams: usize) -> Self {
+        Self {
+            wiring,
+            streams,
+            warm_up: Duration::from_secs(1),
+            tcp: Duration::from_secs(3),
+            udp: Duration::from_millis(700),
+            udp_steps: 8,
+            udp_start: 50_000.0,
+            latency: Duration::from_secs(4),
+            requests: Duration::from_secs(2),
+            idle: Duration::from_millis(1500),
+            handshakes: 2000,
+            patience: Duration::from_secs(30),
+        }
+    }
+
+    /// For a first look, in a quarter of the time.
+    #[must_use]
+    pub const fn quick(self) -> Self {
+        Self {
+            warm_up: Duration::from_millis(300),
+            tcp: Duration::from_millis(700),
+            udp: Duration::from_millis(250),
+            udp_steps: 6,
+            latency: Duration::from_millis(800),
+            requests: Duration::from_millis(400),
+            idle: Duration::from_millis(300),
+            handshakes: 500,
+            patience: Duration::from_secs(2),
+            ..self
+        }
+    }
+
+    /// From the first byte to the last.
+    pub fn streams_take(&self) -> Duration {
+        self.warm_up + self.tcp
+    }
+}

@@ -1,0 +1,495 @@
+//! Two namespaces, a wire between them, and a tunnel over it.
+//!
+//! ```text
+//!   side 0                                    side 1
+//!   198.18.1.1/30 ═════════ tunnel ═════════ 198.18.1.2/30
+//!   198.18.0.1/30 ───────── wire ─────────── 198.18.0.2/30
+//! ```
+//!
+//! Without a tunnel the load takes the wire itself. In each namespace stands a load generator.
+//! Whatever a [`Tunnel`] started ends when it is dropped, and interfaces go with their namespaces.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use ipnet::{IpNet, Ipv4Net};
+use zeroize::Zeroizing;
+
+use super::error::BenchError;
+use super::implementation::{Implementation, Kind};
+use super::worker::Worker;
+use crate::control::command::{AllowedIpChange, PeerUpdate, SetRequest};
+use crate::control::interrupt::Interrupt;
+use crate::control::netlink::{Netlink, NetlinkError};
+use crate::control::uapi::client::UapiClient;
+use crate::crypto::dh;
+use crate::crypto::entropy::Entropy;
+use crate::crypto::key::{PrivateKey, PublicKey};
+use crate::sys::clock;
+use crate::sys::echo::EchoSocket;
+use crate::sys::entropy::OsEntropy;
+use crate::sys::netns::NetNamespace;
+use crate::sys::process;
+
+/// What a wire does with what is sent as one and is to become several datagrams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wire {
+    /// A veth pair as it is: it crosses whole, cheaper than on any network.
+    Whole,
+    /// It is cut by the sender's kernel and joined by the receiver's, as with a network card that
+    /// does neither by itself.
+    Cut,
+}
+
+impl Wire {
+    pub const ALL: [Self; 2] = [Self::Whole, Self::Cut];
+
+    pub fn name(self) -> String {
+        match self {
+            Self::Whole => "whole",
+            Self::Cut => "cut",
+        }
+        .to_owned()
+    }
+}
+
+/// How the namespaces are joined.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wiring {
+    pub wire: Wire,
+    /// Bytes of the wire's packets.
+    pub wire_mtu: u32,
+    /// Bytes of the tunnel's packets.
+    pub tunnel_mtu: u32,
+}
+
+/// A path between two namespaces, with a tunnel or without.
+#[derive(Debug)]
+pub struct Tunnel {
+    pub sides: [Side; 2],
+    /// How long the program of side 0 took until it could be configured, the other being there;
+    /// nothing without a program.
+    pub start: Option<Duration>,
+    /// From the start of one side, the other being there, until its first packet was answered;
+    /// nothing without a tunnel.
+    pub first_packet: Option<Duration>,
+}
+
+/// One end.
+#[derive(Debug)]
+pub struct Side {
+    pub worker: Worker,
+    /// Where the load goes to.
+    pub address: Ipv4Addr,
+    /// The longest packet that the path takes whole.
+    pub mtu: u32,
+    /// Where the other side's datagrams go to, with a tunnel.
+    pub endpoint: SocketAddr,
+    /// Nothing without a tunnel.
+    pub public_key: Option<PublicKey>,
+    interface: String,
+    program: Option<Program>,
+    // After the processes inside.
+    namespace: NetNamespace,
+}
+
+/// A key pair and where it lives.
+struct Identity {
+    private: PrivateKey,
+    public: PublicKey,
+}
+
+impl Tunnel {
+    /// Makes all of it. `files` is a folder that nobody else reads, for keys.
+    ///
+    /// # Errors
+    /// Whatever stood in the way; nothing is left then.
+    pub fn make(
+        implementation: &Implementation,
+        wiring: Wiring,
+        files: &Path,
+        interrupt: &Interrupt,
+    ) -> Result<Self, BenchError> {
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let namespaces = [NetNamespace::create()?, NetNamespace::create()?];
+        lay_wire(&namespaces, wiring.wire_mtu)?;
+        let is_plain = implementation.kind == Kind::Plain;
+        let side = |at: usize, namespace: NetNamespace| {
+            Ok::<_, BenchError>(Side {
+                worker: Worker::start(&namespace)?,
+                address: if is_plain { OUTSIDE[at] } else { INSIDE[at] },
+                mtu: if is_plain { wiring.wire_mtu } else { wiring.tunnel_mtu },
+                endpoint: (OUTSIDE[at], PORTS[at]).into(),
+                public_key: None,
+                interface: format!("bench{number}{}", ["a", "b"][at]),
+                program: None,
+                namespace,
+            })
+        };
+        let [first, second] = namespaces;
+        let sides = [side(0, first)?, side(1, second)?];
+        let mut tunnel = Self { sides, start: None, first_packet: None };
+        if !is_plain {
+            tunnel.bring_up(&implementation.kind, wiring.tunnel_mtu, files, interrupt)?;
+        }
+        // Without a tunnel too, so that everybody's neighbours are known.
+        tunnel.wait_for_packet(interrupt)?;
+        Ok(tunnel)
+    }
+
+    /// Side 1 first, so that the time of side 0 is that until a tunnel works.
+    fn bring_up(
+        &mut self,
+        kind: &Kind,
+        mtu: u32,
+        files: &Path,
+        interrupt: &Interrupt,
+    ) -> Result<(), BenchError> {
+        let identities = [identity(&mut OsEntropy), identity(&mut OsEntropy)];
+        let mut started = clock::now().mono;
+        for at in [1, 0] {
+            let side = &mut self.sides[at];
+            let settings = settings(&identities, at);
+            let file = files.join(format!("{}.conf", side.interface));
+            started = clock::now().mono;
+            side.start(kind, &settings, &file, interrupt)?;
+            if matches!(kind, Kind::Program(_)) {
+                self.start = Some(clock::now().mono.since(started));
+            }
+            let side = &self.sides[at];
+            side.configure_by_socket(kind, &settings)?;
+            side.set_up(mtu, INSIDE[at])?;
+            self.sides[at].public_key = Some(identities[at].public);
+        }
+        self.wait_for_packet(interrupt)?;
+        self.first_packet = Some(clock::now().mono.since(started));
+        Ok(())
+    }
+
+    /// Asks until an answer comes: some drop the packet that starts the handshake.
+    fn wait_for_packet(&self, interrupt: &Interrupt) -> Result<(), BenchError> {
+        let [near, far] = &self.sides;
+        let echo = near.namespace.run(|| EchoSocket::open(far.address))??;
+        let deadline = clock::now().mono + FIRST_PACKET_LIMIT;
+        let mut sequence = 0;
+        while clock::now().mono < deadline {
+            sequence += 1;
+            if echo.round_trip(sequence, ASK_EVERY)?.is_some() {
+                return Ok(());
+            }
+            if interrupt.is_raised() {
+                return Err(BenchError::Interrupted);
+            }
+        }
+        let seconds = FIRST_PACKET_LIMIT.as_secs();
+        Err(BenchError::Silent(format!("no packet came through within {seconds} s{}", self.log())))
+    }
+
+    /// The processor time of the programs under test; nothing for a kernel or without a tunnel.
+    ///
+    /// # Errors
+    /// A program has ended.
+    pub fn processor_time(&self) -> Result<Option<Duration>, BenchError> {
+        let mut sum = None;
+        for program in self.sides.iter().filter_map(|side| side.program.as_ref()) {
+            sum = Some(sum.unwrap_or_default() + process::processor_time(program.child.id())?);
+        }
+        Ok(sum)
+    }
+
+    /// The process under test of each side.
+    pub fn processes(&self) -> impl Iterator<Item = u32> {
+        self.sides.iter().filter_map(|side| Some(side.program.as_ref()?.child.id()))
+    }
+
+    /// # Errors
+    /// A program under test has ended, with what it printed.
+    pub fn check(&mut self) -> Result<(), BenchError> {
+        for side in &mut self.sides {
+            if let Some(program) = &mut side.program {
+                program.check()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn log(&self) -> String {
+        let logs = self.sides.iter().filter_map(|side| Some(side.program.as_ref()?.log()));
+        let text: Vec<String> = logs.filter(|log| !log.is_empty()).collect();
+        if text.is_empty() { String::new() } else { format!("; it printed: {}", text.join(" / ")) }
+    }
+}
+
+impl Side {
+    /// Adds peers that may only begin handshakes: none has an address.
+    ///
+    /// # Errors
+    /// The device refuses, or the kernel's own, for which this is not built.
+    pub fn add_peers(&self, keys: impl IntoIterator<Item = PublicKey>) -> Result<(), BenchError> {
+        let peers = keys.into_iter().map(PeerUpdate::new).collect();
+        let request = SetRequest { peers, ..SetRequest::default() };
+        Ok(UapiClient::connect(&self.interface)?.set(&request)?)
+    }
+
+    fn start(
+        &mut self,
+        kind: &Kind,
+        settings: &SetRequest,
+        file: &Path,
+        interrupt: &Interrupt,
+    ) -> Result<(), BenchError> {
+        match kind {
+            Kind::Plain => Ok(()),
+            Kind::Kernel => {
+                write_settings(file, settings)?;
+                let name = &self.interface;
+                self.namespace.run(|| Netlink::new().create_wireguard(name))??;
+                self.run_to_end("wg", &["setconf".as_ref(), name.as_ref(), file.as_os_str()])
+            }
+            Kind::Program(command) => {
+                let reads_file = command.contains("{conf}");
+                if reads_file {
+                    write_settings(file, settings)?;
+                }
+                let command = command
+                    .replace("{tun}", &self.interface)
+                    .replace("{conf}", &file.to_string_lossy());
+                let mut program = Program::start(&command, &self.namespace)?;
+                let outcome = self.wait_until_ready(&mut program, reads_file, interrupt);
+                self.program = Some(program);
+                outcome
+            }
+        }
+    }
+
+    /// Waits for the interface, and unless a file was read for the socket to answer.
+    fn wait_until_ready(
+        &self,
+        program: &mut Program,
+        reads_file: bool,
+        interrupt: &Interrupt,
+    ) -> Result<(), BenchError> {
+        let deadline = clock::now().mono + START_LIMIT;
+        loop {
+            let answers =
+                || UapiClient::connect(&self.interface).is_ok_and(|mut c| c.get().is_ok());
+            if self.has_interface()? && (reads_file || answers()) {
+                return Ok(());
+            }
+            program.check()?;
+            if clock::now().mono > deadline {
+                return Err(program.failed(&format!("was not ready in {START_LIMIT:?}")));
+            }
+            if interrupt.wait(LOOK_EVERY) {
+                return Err(BenchError::Interrupted);
+            }
+        }
+    }
+
+    fn has_interface(&self) -> Result<bool, BenchError> {
+        Ok(self.namespace.run(|| Netlink::new().link(&self.interface))??.is_some())
+    }
+
+    fn configure_by_socket(&self, kind: &Kind, settings: &SetRequest) -> Result<(), BenchError> {
+        match kind {
+            Kind::Program(command) if !command.contains("{conf}") => {
+                Ok(UapiClient::connect(&self.interface)?.set(settings)?)
+            }
+            Kind::Plain | Kind::Kernel | Kind::Program(_) => Ok(()),
+        }
+    }
+
+    fn set_up(&self, mtu: u32, address: Ipv4Addr) -> Result<(), BenchError> {
+        let outcome = self.namespace.run(|| {
+            let mut netlink = Netlink::new();
+            if let Some(link) = netlink.link(&self.interface)? {
+                netlink.add_address(&link, network(address))?;
+                netlink.set_mtu_up(&link, mtu)?;
+            }
+            Ok::<_, NetlinkError>(())
+        })?;
+        Ok(outcome?)
+    }
+
+    fn run_to_end(&self, program: &str, words: &[&std::ffi::OsStr]) -> Result<(), BenchError> {
+        let mut command = Command::new(program);
+        command.args(words).stdin(Stdio::null());
+        let output = self.namespace.run(move || command.output())?;
+        let output = output.map_err(BenchError::io(format!("cannot run {program}")))?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let log = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        let what = format!("ended with {}", output.status);
+        Err(BenchError::Program { program: program.to_owned(), what, log })
+    }
+}
+
+/// A program under test, and what it prints.
+#[derive(Debug)]
+struct Program {
+    child: Child,
+    name: String,
+    log: File,
+}
+
+impl Program {
+    fn start(command: &str, namespace: &NetNamespace) -> Result<Self, BenchError> {
+        let what = format!("cannot start `{command}`");
+        let log = process::anonymous_file(c"log")?;
+        let copy = || log.try_clone().map_err(BenchError::io(what.clone()));
+        let mut shell = Command::new("/bin/sh");
+        // Replaces the shell, so that the process that we know is the one that works.
+        shell.arg("-c").arg(format!("exec {command}"));
+        shell.stdin(Stdio::null()).stdout(copy()?).stderr(copy()?);
+        let child = namespace.run(move || shell.spawn())?.map_err(BenchError::io(what))?;
+        let name = command.split(' ').next().unwrap_or_default();
+        let name = super::implementation::without_folders(name).to_owned();
+        Ok(Self { child, name, log })
+    }
+
+    /// # Errors
+    /// It has ended.
+    fn check(&mut self) -> Result<(), BenchError> {
+        match self.child.try_wait() {
+            Ok(None) => Ok(()),
+            Ok(Some(status)) => Err(self.failed(&format!("ended with {status}"))),
+            Err(error) => Err(BenchError::Io { what: self.name.clone(), source: error }),
+        }
+    }
+
+    fn failed(&self, what: &str) -> BenchError {
+        BenchError::Program { program: self.name.clone(), what: what.to_owned(), log: self.log() }
+    }
+
+    /// The end of what it printed, in one line.
+    fn log(&self) -> String {
+        let mut text = Vec::new();
+        let mut log = &self.log;
+        let read = log.seek(SeekFrom::Start(0)).and_then(|_| log.read_to_end(&mut text));
+        if read.is_err() {
+            return String::new();
+        }
+        let text = String::from_utf8_lossy(&text[text.len().saturating_sub(SHOWN_LOG_BYTES)..]);
+        text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" | ")
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // It may have ended by itself, and is waited for here alone.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// Whether the kernel has an implementation of its own, and `wg` is there to configure it.
+///
+/// # Errors
+/// No right to try.
+pub fn has_kernel_wireguard() -> Result<bool, BenchError> {
+    let is_program = |folder: PathBuf| folder.join("wg").is_file();
+    if !std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).any(is_program) {
+        return Ok(false);
+    }
+    // It goes with the namespace.
+    let outcome = NetNamespace::create()?.run(|| Netlink::new().create_wireguard(PROBE))?;
+    match outcome {
+        Ok(()) => Ok(true),
+        Err(error) if error.is_unsupported() => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn lay_wire(namespaces: &[NetNamespace; 2], mtu: u32) -> Result<(), BenchError> {
+    let [near, far] = namespaces;
+    near.run(|| Netlink::new().create_veth(WIRE, WIRE, far.as_fd()))??;
+    for (namespace, address) in namespaces.iter().zip(OUTSIDE) {
+        let outcome = namespace.run(|| {
+            let mut netlink = Netlink::new();
+            netlink.set_loopback_up()?;
+            if let Some(link) = netlink.link(WIRE)? {
+                netlink.add_address(&link, network(address))?;
+                netlink.set_mtu_up(&link, mtu)?;
+            }
+            Ok::<_, NetlinkError>(())
+        })?;
+        outcome?;
+    }
+    Ok(())
+}
+
+fn identity(entropy: &mut dyn Entropy) -> Identity {
+    let private = dh::clamp(&PrivateKey::from_bytes(entropy.bytes()));
+    let public = dh::public_key(&private);
+    Identity { private, public }
+}
+
+/// What side `at` is told.
+fn settings(identities: &[Identity; 2], at: usize) -> SetRequest {
+    let other = 1 - at;
+    let peer = PeerUpdate {
+        endpoint: Some((OUTSIDE[other], PORTS[other]).into()),
+        replace_allowed_ips: true,
+        allowed_ips: vec![AllowedIpChange::Add(IpNet::from(std::net::IpAddr::V4(INSIDE[other])))],
+        ..PeerUpdate::new(identities[other].public)
+    };
+    SetRequest {
+        private_key: Some(Some(identities[at].private.clone())),
+        listen_port: Some(PORTS[at]),
+        replace_peers: true,
+        peers: vec![peer],
+        ..SetRequest::default()
+    }
+}
+
+/// In the format of `wg setconf`.
+fn write_settings(path: &Path, settings: &SetRequest) -> Result<(), BenchError> {
+    let mut text = Zeroizing::new(String::from("[Interface]\n"));
+    if let Some(Some(key)) = &settings.private_key {
+        let key = Zeroizing::new(key.to_base64());
+        text.push_str(&format!("PrivateKey = {}\n", *key));
+    }
+    if let Some(port) = settings.listen_port {
+        text.push_str(&format!("ListenPort = {port}\n"));
+    }
+    for peer in &settings.peers {
+        text.push_str(&format!("\n[Peer]\nPublicKey = {}\n", peer.public_key.to_base64()));
+        for change in &peer.allowed_ips {
+            if let AllowedIpChange::Add(network) = change {
+                text.push_str(&format!("AllowedIPs = {network}\n"));
+            }
+        }
+        if let Some(endpoint) = peer.endpoint {
+            text.push_str(&format!("Endpoint = {endpoint}\n"));
+        }
+    }
+    std::fs::write(path, text.as_bytes()).map_err(BenchError::io("cannot write a configuration"))
+}
+
+fn network(address: Ipv4Addr) -> IpNet {
+    IpNet::V4(Ipv4Net::new_assert(address, PREFIX))
+}
+
+/// Names of interfaces are used once in a run: the sockets of both sides are in one folder.
+static NEXT: AtomicU32 = AtomicU32::new(0);
+
+const WIRE: &str = "wire";
+const PROBE: &str = "probe";
+const PREFIX: u8 = 30;
+// From the range for tests between networks. [RFC 2544 §C.2.2]
+const OUTSIDE: [Ipv4Addr; 2] = [Ipv4Addr::new(198, 18, 0, 1), Ipv4Addr::new(198, 18, 0, 2)];
+const INSIDE: [Ipv4Addr; 2] = [Ipv4Addr::new(198, 18, 1, 1), Ipv4Addr::new(198, 18, 1, 2)];
+const PORTS: [u16; 2] = [51820, 51821];
+
+const START_LIMIT: Duration = Duration::from_secs(10);
+const FIRST_PACKET_LIMIT: Duration = Duration::from_secs(15);
+const ASK_EVERY: Duration = Duration::from_millis(10);
+const LOOK_EVERY: Duration = Duration::from_millis(1);
+const SHOWN_LOG_BYTES: usize = 400;

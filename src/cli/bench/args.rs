@@ -1,0 +1,116 @@
+//! The command line of `hybridwg bench`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Subcommand, ValueEnum};
+
+use crate::bench::implementation::Implementation;
+use crate::bench::metric::Group;
+use crate::bench::topology::Wire;
+
+#[derive(Clone, Debug, Subcommand)]
+pub enum Bench {
+    /// Compare implementations over a wire between two namespaces of this machine
+    Tunnel(Tunnel),
+    /// Generate load; started by the other commands
+    #[command(hide = true)]
+    Worker,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct Tunnel {
+    #[command(flatten)]
+    pub participants: Participants,
+
+    #[command(flatten)]
+    pub effort: Effort,
+
+    /// What the wire does with what is sent as one datagram to be cut: it crosses `whole`, or it is
+    /// `cut` and joined again as with a network card
+    #[arg(long, value_enum, default_value = "whole")]
+    pub wire: WireName,
+
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// Who takes part.
+#[derive(Clone, Debug, Args)]
+pub struct Participants {
+    /// Another implementation: a command that stays in the foreground, {tun} the interface that it
+    /// is to create (may be repeated)
+    #[arg(long = "impl", value_name = "NAME='COMMAND'")]
+    pub named: Vec<Implementation>,
+
+    /// Only these: hybridwg, kernel, plain, names from --impl, and wireguard-go, boringtun, gotatun
+    /// if they are in PATH [default: all that there are]. Ratios are of the first to the others
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
+    pub only: Vec<String>,
+}
+
+/// How long and how often.
+#[derive(Clone, Debug, Args)]
+pub struct Effort {
+    /// How often everything is measured; verdicts take 5 at least
+    #[arg(long, value_name = "N", default_value_t = 6, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub rounds: u32,
+
+    /// Only these: tcp, udp, latency, load, handshake
+    #[arg(long, value_name = "GROUP,…", value_delimiter = ',', default_values_t = Group::ALL.map(Group::name).map(str::to_owned))]
+    pub groups: Vec<String>,
+
+    /// Streams where several are measured
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(2..=128))]
+    pub streams: u16,
+
+    /// MTU of the tunnels, in bytes
+    #[arg(long, value_name = "BYTES", default_value_t = 1420, value_parser = clap::value_parser!(u32).range(576..=9000))]
+    pub mtu: u32,
+
+    /// A first look, in a quarter of the time
+    #[arg(long)]
+    pub quick: bool,
+
+    /// Seconds that each measurement waits for others to leave the processors alone [default: 30,
+    /// quick 2]
+    #[arg(long, value_name = "SECONDS")]
+    pub patience: Option<u16>,
+}
+
+impl Effort {
+    pub fn patience(&self) -> Option<Duration> {
+        self.patience.map(|seconds| Duration::from_secs(seconds.into()))
+    }
+}
+
+/// Where the results go.
+#[derive(Clone, Debug, Args)]
+pub struct Output {
+    /// Write everything that was measured to this file, as docs/bench.md describes it
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+
+    /// Compare with what --json wrote earlier; exit status 3 if something is worse
+    #[arg(long, value_name = "FILE")]
+    pub compare: Option<PathBuf>,
+
+    /// What --compare takes for the same, in percent
+    #[arg(long, value_name = "PERCENT", default_value_t = 5.0, requires = "compare")]
+    pub tolerance: f64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum WireName {
+    Whole,
+    Cut,
+}
+
+impl WireName {
+    pub const fn wire(self) -> Wire {
+        match self {
+            Self::Whole => Wire::Whole,
+            Self::Cut => Wire::Cut,
+        }
+    }
+}
