@@ -6,6 +6,7 @@ use super::load::Outcome;
 use crate::control::netlink::NetlinkError;
 use crate::control::uapi::client::ClientError;
 use crate::sys::SysError;
+use crate::sys::tun::TunError;
 
 /// Why something could not be measured. A run goes on with the next thing, unless it was
 /// interrupted.
@@ -19,6 +20,8 @@ pub enum BenchError {
     Netlink(#[from] NetlinkError),
     #[error(transparent)]
     Device(#[from] ClientError),
+    #[error(transparent)]
+    Tun(#[from] TunError),
     /// Something of the operating system's, and what it was needed for.
     #[error("{what}")]
     Io { what: String, source: io::Error },

@@ -4,13 +4,16 @@
 //! prints nothing and decides nothing about words; `cli` shows what it returns.
 
 pub mod compare;
+pub mod crypto;
 pub mod error;
+pub mod html;
 pub mod implementation;
 pub mod latencies;
 pub mod load;
 pub mod machine;
 pub mod measure;
 pub mod metric;
+pub mod path;
 pub mod plan;
 pub mod random;
 pub mod report;

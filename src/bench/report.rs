@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::latencies::Latencies;
 use super::machine::Machine;
 use super::metric::{Group, METRICS, Metric};
+use super::path::Profile;
 use super::stats::{self, Summary, Verdict};
 
 /// The name and version of the schema.
@@ -42,6 +43,9 @@ pub struct Conditions {
     pub rounds: u32,
     /// `whole` or `cut` for a wire, else the name of an emulated path.
     pub path: String,
+    /// What an emulated path did to packets.
+    #[serde(default)]
+    pub profile: Option<Profile>,
     pub tunnel_mtu: u32,
     pub wire_mtu: u32,
     /// How many "several" are.
@@ -204,6 +208,7 @@ pub mod testing {
             conditions: Conditions {
                 rounds: 6,
                 path: "whole".to_owned(),
+                profile: Some(Profile::default()),
                 tunnel_mtu: 1420,
                 wire_mtu: 1500,
                 streams: 4,
@@ -280,7 +285,7 @@ mod tests {
     fn a_report_survives_json() {
         let report = testing::report();
         let text = serde_json::to_string(&report).unwrap();
-        assert_eq!(serde_json::from_str::<Report>(&text).unwrap(), report);
+        assert!(serde_json::from_str::<Report>(&text).unwrap() == report, "{text:.200}");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use super::metric::Group;
 use super::plan::{self, Unit};
 use super::report::{Conditions, Participant, Report, SCHEMA, Sample, date};
 use super::settings::Settings;
-use super::topology::Tunnel;
+use super::topology::{Tunnel, Wire};
 use crate::control::interrupt::Interrupt;
 use crate::sys::clock;
 
@@ -30,6 +30,8 @@ pub struct Run<'a> {
     /// What was typed.
     pub command: String,
     pub is_quick: bool,
+    /// What lies between the namespaces, by its name.
+    pub path: String,
 }
 
 /// Somebody who watches.
@@ -96,7 +98,11 @@ fn empty(run: &Run<'_>) -> Result<Report, BenchError> {
         machine,
         conditions: Conditions {
             rounds: run.rounds,
-            path: settings.wiring.wire.name(),
+            path: run.path.clone(),
+            profile: match settings.wiring.wire {
+                Wire::Path(profile) => Some(profile),
+                Wire::Whole | Wire::Cut => None,
+            },
             tunnel_mtu: settings.wiring.tunnel_mtu,
             wire_mtu: settings.wiring.wire_mtu,
             streams: settings.streams,

@@ -9,12 +9,14 @@
 //! Without a tunnel the load takes the wire itself. In each namespace stands a load generator.
 //! Whatever a [`Tunnel`] started ends when it is dropped, and interfaces go with their namespaces.
 
+use std::ffi::CStr;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -23,6 +25,7 @@ use zeroize::Zeroizing;
 
 use super::error::BenchError;
 use super::implementation::{Implementation, Kind};
+use super::path::{Emulator, Profile};
 use super::worker::Worker;
 use crate::control::command::{AllowedIpChange, PeerUpdate, SetRequest};
 use crate::control::interrupt::Interrupt;
@@ -36,37 +39,38 @@ use crate::sys::echo::EchoSocket;
 use crate::sys::entropy::OsEntropy;
 use crate::sys::netns::NetNamespace;
 use crate::sys::process;
+use crate::sys::tun::{Tun, TunOffloads};
 
 /// What a wire does with what is sent as one and is to become several datagrams.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Wire {
     /// A veth pair as it is: it crosses whole, cheaper than on any network.
     Whole,
     /// It is cut by the sender's kernel and joined by the receiver's, as with a network card that
     /// does neither by itself.
     Cut,
-}
-
-impl Wire {
-    pub const ALL: [Self; 2] = [Self::Whole, Self::Cut];
-
-    pub fn name(self) -> String {
-        match self {
-            Self::Whole => "whole",
-            Self::Cut => "cut",
-        }
-        .to_owned()
-    }
+    /// An emulated path, with its own MTU.
+    Path(Profile),
 }
 
 /// How the namespaces are joined.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Wiring {
     pub wire: Wire,
     /// Bytes of the wire's packets.
     pub wire_mtu: u32,
     /// Bytes of the tunnel's packets.
     pub tunnel_mtu: u32,
+}
+
+impl Wiring {
+    /// How long one echo request waits for its answer until the next goes out.
+    fn patience(&self) -> Duration {
+        match self.wire {
+            Wire::Whole | Wire::Cut => ASK_EVERY,
+            Wire::Path(profile) => ASK_EVERY + profile.round_trip(),
+        }
+    }
 }
 
 /// A path between two namespaces, with a tunnel or without.
@@ -79,6 +83,10 @@ pub struct Tunnel {
     /// From the start of one side, the other being there, until its first packet was answered;
     /// nothing without a tunnel.
     pub first_packet: Option<Duration>,
+    patience: Duration,
+    /// What carries packets between the namespaces, if no wire does.
+    #[expect(dead_code, reason = "it works until it is dropped")]
+    emulator: Option<Emulator>,
 }
 
 /// One end.
@@ -118,7 +126,7 @@ impl Tunnel {
     ) -> Result<Self, BenchError> {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let namespaces = [NetNamespace::create()?, NetNamespace::create()?];
-        lay_wire(&namespaces, wiring.wire_mtu)?;
+        let emulator = lay_wire(&namespaces, wiring)?;
         let is_plain = implementation.kind == Kind::Plain;
         let side = |at: usize, namespace: NetNamespace| {
             Ok::<_, BenchError>(Side {
@@ -134,7 +142,7 @@ impl Tunnel {
         };
         let [first, second] = namespaces;
         let sides = [side(0, first)?, side(1, second)?];
-        let mut tunnel = Self { sides, start: None, first_packet: None };
+        let mut tunnel = Self { sides, start: None, first_packet: None, patience: wiring.patience(), emulator };
         if !is_plain {
             tunnel.bring_up(&implementation.kind, wiring.tunnel_mtu, files, interrupt)?;
         }
@@ -180,7 +188,7 @@ impl Tunnel {
         let mut sequence = 0;
         while clock::now().mono < deadline {
             sequence += 1;
-            if echo.round_trip(sequence, ASK_EVERY)?.is_some() {
+            if echo.round_trip(sequence, self.patience)?.is_some() {
                 return Ok(());
             }
             if interrupt.is_raised() {
@@ -407,22 +415,42 @@ pub fn has_kernel_wireguard() -> Result<bool, BenchError> {
     }
 }
 
-fn lay_wire(namespaces: &[NetNamespace; 2], mtu: u32) -> Result<(), BenchError> {
+fn lay_wire(
+    namespaces: &[NetNamespace; 2],
+    wiring: Wiring,
+) -> Result<Option<Emulator>, BenchError> {
     let [near, far] = namespaces;
-    near.run(|| Netlink::new().create_veth(WIRE, WIRE, far.as_fd()))??;
-    for (namespace, address) in namespaces.iter().zip(OUTSIDE) {
-        let outcome = namespace.run(|| {
-            let mut netlink = Netlink::new();
-            netlink.set_loopback_up()?;
-            if let Some(link) = netlink.link(WIRE)? {
-                netlink.add_address(&link, network(address))?;
-                netlink.set_mtu_up(&link, mtu)?;
-            }
-            Ok::<_, NetlinkError>(())
-        })?;
-        outcome?;
+    let mut emulator = None;
+    match wiring.wire {
+        Wire::Whole | Wire::Cut => {
+            near.run(|| Netlink::new().create_veth(WIRE, WIRE, far.as_fd()))??;
+        }
+        Wire::Path(profile) => {
+            let end = |namespace: &NetNamespace| {
+                let tun = namespace.run(|| Tun::create(WIRE, TunOffloads::NONE))??;
+                Ok::<_, BenchError>(Arc::new(tun))
+            };
+            emulator = Some(Emulator::start(&profile, &[end(near)?, end(far)?])?);
+        }
     }
-    Ok(())
+    for (namespace, address) in namespaces.iter().zip(OUTSIDE) {
+        namespace.run(|| plug_in(wiring, address))??;
+    }
+    Ok(emulator)
+}
+
+fn plug_in(wiring: Wiring, address: Ipv4Addr) -> Result<(), NetlinkError> {
+    let mut netlink = Netlink::new();
+    netlink.set_loopback_up()?;
+    let Some(link) = netlink.link(WIRE)? else { return Ok(()) };
+    if wiring.wire == Wire::Cut {
+        netlink.set_features(&link, &CUT_FEATURES)?;
+        // A queue as a network card has: without one, veth drops all but the first few hundred
+        // packets of a burst.
+        netlink.set_queue(&link, c"pfifo")?;
+    }
+    netlink.add_address(&link, network(address))?;
+    netlink.set_mtu_up(&link, wiring.wire_mtu)
 }
 
 fn identity(entropy: &mut dyn Entropy) -> Identity {
@@ -481,6 +509,13 @@ fn network(address: Ipv4Addr) -> IpNet {
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
 const WIRE: &str = "wire";
+/// By the names of ethtool(8).
+const CUT_FEATURES: [(&CStr, bool); 4] = [
+    (c"tx-udp-segmentation", false),
+    (c"tx-tcp-segmentation", false),
+    (c"tx-tcp6-segmentation", false),
+    (c"rx-gro", true),
+];
 const PROBE: &str = "probe";
 const PREFIX: u8 = 30;
 // From the range for tests between networks. [RFC 2544 §C.2.2]

@@ -13,6 +13,10 @@ use crate::bench::topology::Wire;
 pub enum Bench {
     /// Compare implementations over a wire between two namespaces of this machine
     Tunnel(Tunnel),
+    /// The same over an emulated path: what clouds and wide networks do to packets
+    Path(PathArguments),
+    /// What this machine can do at most, and what share of it a tunnel reaches
+    Crypto(Crypto),
     /// Generate load; started by the other commands
     #[command(hide = true)]
     Worker,
@@ -33,6 +37,37 @@ pub struct Tunnel {
 
     #[command(flatten)]
     pub output: Output,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct PathArguments {
+    /// aws, gcp, azure, wan80, lossy, or a file as docs/bench.md describes it
+    #[arg(long, value_name = "NAME|FILE")]
+    pub profile: String,
+
+    #[command(flatten)]
+    pub participants: Participants,
+
+    #[command(flatten)]
+    pub effort: Effort,
+
+    #[command(flatten)]
+    pub output: Output,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct Crypto {
+    /// Seconds for each ceiling
+    #[arg(long, value_name = "SECONDS", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=600))]
+    pub seconds: u16,
+
+    /// Rounds of the tunnel beside them; 0 measures the ceilings alone
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(0..=1000))]
+    pub rounds: u32,
+
+    /// Write what was found to this file, as docs/bench.md describes it
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
 }
 
 /// Who takes part.
@@ -64,9 +99,9 @@ pub struct Effort {
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(2..=128))]
     pub streams: u16,
 
-    /// MTU of the tunnels, in bytes
-    #[arg(long, value_name = "BYTES", default_value_t = 1420, value_parser = clap::value_parser!(u32).range(576..=9000))]
-    pub mtu: u32,
+    /// MTU of the tunnels, in bytes [default: that of the path minus 80, 1420 at most]
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(576..=9000))]
+    pub mtu: Option<u32>,
 
     /// A first look, in a quarter of the time
     #[arg(long)]
@@ -91,6 +126,10 @@ pub struct Output {
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
 
+    /// Write a page with charts to this file, which needs nothing else to be read
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+
     /// Compare with what --json wrote earlier; exit status 3 if something is worse
     #[arg(long, value_name = "FILE")]
     pub compare: Option<PathBuf>,
@@ -111,6 +150,13 @@ impl WireName {
         match self {
             Self::Whole => Wire::Whole,
             Self::Cut => Wire::Cut,
+        }
+    }
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Whole => "whole",
+            Self::Cut => "cut",
         }
     }
 }

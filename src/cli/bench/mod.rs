@@ -1,6 +1,7 @@
 //! `hybridwg bench`: the command line of what `bench` measures.
 
 pub mod args;
+mod crypto;
 mod output;
 mod progress;
 mod tunnel;
@@ -19,7 +20,9 @@ use crate::cli::message::Failure;
 /// comparison was asked for and something is worse.
 pub fn run(command: &Bench) -> Result<(), Failure> {
     match command {
-        Bench::Tunnel(arguments) => tunnel::run(arguments),
+        Bench::Tunnel(arguments) => tunnel::over_wire(arguments),
+        Bench::Path(arguments) => tunnel::over_path(arguments),
+        Bench::Crypto(arguments) => crypto::run(arguments),
         Bench::Worker => {
             hide_memory()?;
             Ok(worker::serve(io::stdin().lock(), io::stdout())?)

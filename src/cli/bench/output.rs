@@ -4,11 +4,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
+use serde::Serialize;
 
 use super::args::Output;
 use crate::bench::compare::{self, Kind};
 use crate::bench::report::{Report, SCHEMA};
-use crate::bench::table;
+use crate::bench::{html, table};
 use crate::cli::enclosure;
 use crate::cli::message::{self, Failure};
 
@@ -18,7 +19,7 @@ impl Output {
     /// # Errors
     /// [`Failure::Usage`] for a file that cannot be read, is no report, or has no folder.
     pub fn prepare(&self) -> Result<Option<Report>, Failure> {
-        if let Some(path) = &self.json {
+        for path in [&self.json, &self.html].into_iter().flatten() {
             check_folder(path)?;
         }
         self.compare.as_deref().map(read).transpose()
@@ -31,9 +32,10 @@ impl Output {
     pub fn deliver(&self, report: &Report, earlier: Option<&Report>) -> Result<(), Failure> {
         message::result(&table::render(report))?;
         if let Some(path) = &self.json {
-            let mut text = serde_json::to_string_pretty(report)?;
-            text.push('\n');
-            write(path, &text)?;
+            write_json(path, report)?;
+        }
+        if let Some(path) = &self.html {
+            write(path, &html::render(report))?;
         }
         let Some(earlier) = earlier else { return Ok(()) };
         for difference in compare::differences(report, earlier) {
@@ -64,8 +66,16 @@ fn read(path: &Path) -> Result<Report, Failure> {
     report.map_err(Failure::usage)
 }
 
+/// # Errors
+/// It cannot be written.
+pub fn write_json(path: &Path, value: &impl Serialize) -> Result<(), Failure> {
+    let mut text = serde_json::to_string(value)?;
+    text.push('\n');
+    write(path, &text)
+}
+
 /// A result shall not be lost after an hour of measuring.
-fn check_folder(path: &Path) -> Result<(), Failure> {
+pub fn check_folder(path: &Path) -> Result<(), Failure> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     let folder = folder.map_or_else(|| PathBuf::from("."), Path::to_path_buf);
     let shown = path.display();

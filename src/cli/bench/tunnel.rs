@@ -1,47 +1,74 @@
-//! `hybridwg bench tunnel`.
+//! `hybridwg bench tunnel` and `hybridwg bench path`.
 
 use std::path::Path;
 use std::{env, fs};
 
 use anyhow::anyhow;
 
-use super::args::{Effort, Participants, Tunnel};
+use super::args::{Effort, Output, Participants, PathArguments, Tunnel};
 use super::progress::Progress;
 use crate::bench::implementation::{self, Implementation, OURS};
 use crate::bench::metric::Group;
+use crate::bench::path::Profile;
+use crate::bench::report::Report;
 use crate::bench::run::{self, Run};
 use crate::bench::settings::Settings;
-use crate::bench::topology::{self, Wiring};
+use crate::bench::topology::{self, Wire, Wiring};
 use crate::cli::enclosure;
 use crate::cli::message::{self, Failure};
 use crate::control::interrupt::Interrupt;
 
-/// Measures, in namespaces of its own.
+/// `hybridwg bench tunnel`.
 ///
 /// # Errors
 /// See [`super::run`].
-pub fn run(arguments: &Tunnel) -> Result<(), Failure> {
+pub fn over_wire(arguments: &Tunnel) -> Result<(), Failure> {
+    let mtu = arguments.effort.mtu.unwrap_or(TUNNEL_MTU);
+    let wiring = Wiring { wire: arguments.wire.wire(), tunnel_mtu: mtu, wire_mtu: WIRE_MTU };
+    let Tunnel { participants, effort, output, .. } = arguments;
+    compare(participants, effort, output, wiring, arguments.wire.name())
+}
+
+/// `hybridwg bench path`.
+///
+/// # Errors
+/// See [`super::run`].
+pub fn over_path(arguments: &PathArguments) -> Result<(), Failure> {
+    let name = &arguments.profile;
+    let profile = Profile::load(name)
+        .map_err(|fault| Failure::usage(anyhow!("--profile {fault}")))?;
+    let mtu = arguments.effort.mtu.unwrap_or(TUNNEL_MTU.min(profile.mtu - OVERHEAD));
+    let wiring = Wiring { wire: Wire::Path(profile), tunnel_mtu: mtu, wire_mtu: profile.mtu };
+    let PathArguments { participants, effort, output, .. } = arguments;
+    compare(participants, effort, output, wiring, implementation::without_folders(name))
+}
+
+/// Measures, in namespaces of its own, and delivers the results.
+fn compare(
+    participants: &Participants,
+    effort: &Effort,
+    output: &Output,
+    wiring: Wiring,
+    path: &str,
+) -> Result<(), Failure> {
     // What is wrong with the command line is said before anything is made.
-    let earlier = arguments.output.prepare()?;
-    let groups = groups(&arguments.effort)?;
+    let earlier = output.prepare()?;
+    let groups = groups(effort)?;
     enclosure::run("the benchmark", |interrupt| {
-        let implementations = arguments.participants.choose()?;
-        let wire = arguments.wire.wire();
-        let wiring = Wiring { wire, tunnel_mtu: arguments.effort.mtu, wire_mtu: WIRE_MTU };
-        let settings = settings(&arguments.effort, wiring);
-        let files = Path::new(FILES);
-        fs::create_dir_all(files)?;
+        let implementations = participants.choose()?;
+        let settings = settings(effort, wiring);
         let plan = Run {
             implementations: &implementations,
-            rounds: arguments.effort.rounds,
+            rounds: effort.rounds,
             groups: &groups,
             settings: &settings,
-            files,
+            files: files()?,
             command: command(),
-            is_quick: arguments.effort.quick,
+            is_quick: effort.quick,
+            path: path.to_owned(),
         };
         let (report, was_interrupted) = measure(&plan, interrupt)?;
-        arguments.output.deliver(&report, earlier.as_ref())?;
+        output.deliver(&report, earlier.as_ref())?;
         if was_interrupted {
             return Err(Failure::run(anyhow!("interrupted: this is what was measured until then")));
         }
@@ -49,10 +76,21 @@ pub fn run(arguments: &Tunnel) -> Result<(), Failure> {
     })
 }
 
-fn measure(
-    plan: &Run<'_>,
-    interrupt: &Interrupt,
-) -> Result<(crate::bench::report::Report, bool), Failure> {
+/// A folder for keys, in memory and seen by nobody outside.
+///
+/// # Errors
+/// It cannot be made.
+pub fn files() -> Result<&'static Path, Failure> {
+    let files = Path::new(FILES);
+    fs::create_dir_all(files)?;
+    Ok(files)
+}
+
+/// Measures with progress.
+///
+/// # Errors
+/// This machine cannot be described.
+pub fn measure(plan: &Run<'_>, interrupt: &Interrupt) -> Result<(Report, bool), Failure> {
     let names: Vec<&str> = plan.implementations.iter().map(|one| one.name.as_str()).collect();
     message::note(&format!("taking part: {}", names.join(", ")));
     let mut progress = Progress::new(plan.rounds);
@@ -116,17 +154,26 @@ fn select(all: &[Implementation], only: &[String]) -> Result<Vec<Implementation>
 }
 
 /// What was typed, without the folders of this machine.
-fn command() -> String {
-    let words = env::args().skip(1).map(|word| {
-        word.split(' ').map(implementation::without_folders).collect::<Vec<_>>().join(" ")
-    });
+pub fn command() -> String {
+    let words = env::args().skip(1).map(|word| shown(&word));
     let quoted = words.map(|word| if word.contains(' ') { format!("'{word}'") } else { word });
     format!("hybridwg {}", quoted.collect::<Vec<_>>().join(" "))
 }
 
-/// In memory, and seen by nobody outside.
+fn shown(word: &str) -> String {
+    let part = |part: &str| match part.split_once('=') {
+        Some((name, value)) => format!("{name}={}", implementation::without_folders(value)),
+        None => implementation::without_folders(part).to_owned(),
+    };
+    word.split(' ').map(part).collect::<Vec<_>>().join(" ")
+}
+
 const FILES: &str = "/var/run/hybridwg-bench";
 const WIRE_MTU: u32 = 1500;
+/// What all use over it, and the most over other paths.
+const TUNNEL_MTU: u32 = 1420;
+/// Of a tunnel over IPv6, the larger one.
+const OVERHEAD: u32 = 80;
 
 #[cfg(test)]
 mod tests {
@@ -145,6 +192,18 @@ mod tests {
     fn all_take_part_unless_some_are_named_and_then_in_that_order() {
         assert_eq!(names(&["a", "b", "c"], &[]).unwrap(), ["a", "b", "c"]);
         assert_eq!(names(&["a", "b", "c"], &["c", "a"]).unwrap(), ["c", "a"]);
+    }
+
+    #[test]
+    fn what_was_typed_is_shown_without_folders() {
+        for (word, text) in [
+            ("--json", "--json"),
+            ("/tmp/x/new.json", "new.json"),
+            ("--json=/tmp/new.json", "--json=new.json"),
+            ("mine=/opt/mine -f {tun}", "mine=mine -f {tun}"),
+        ] {
+            assert_eq!(shown(word), text);
+        }
     }
 
     #[test]

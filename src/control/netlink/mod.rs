@@ -1,4 +1,5 @@
-//! Links, addresses, routes and policy rules of the network namespace of the calling thread, over rtnetlink.
+//! Links with their features and queues, addresses, routes and policy rules of the network namespace
+//! of the calling thread, over rtnetlink.
 //!
 //! The only folder that names `netlink-bindings` and `netlink-socket2`. Requests are synchronous:
 //! the kernel answers before the send returns. An error says what was asked for in the words of
@@ -8,6 +9,7 @@
 //! steps. [LNX rtnetlink.c:rtnetlink_rcv_msg]
 
 mod address;
+mod features;
 mod link;
 pub mod nft;
 mod route;
