@@ -213,8 +213,12 @@ mod tests {
     fn every_ceiling_is_found_and_survives_json() {
         let ceilings = ceilings();
         let all = [
-            &ceilings.seal, &ceilings.open, &ceilings.seal_64, &ceilings.copy,
-            &ceilings.agreements, &ceilings.handshakes,
+            &ceilings.seal,
+            &ceilings.open,
+            &ceilings.seal_64,
+            &ceilings.copy,
+            &ceilings.agreements,
+            &ceilings.handshakes,
         ];
         assert!(all.iter().all(|one| one.median > 0.0 && one.count == 9), "{ceilings:?}");
         assert!(ceilings.agreements.median > ceilings.handshakes.median);

@@ -142,7 +142,8 @@ impl Tunnel {
         };
         let [first, second] = namespaces;
         let sides = [side(0, first)?, side(1, second)?];
-        let mut tunnel = Self { sides, start: None, first_packet: None, patience: wiring.patience(), emulator };
+        let mut tunnel =
+            Self { sides, start: None, first_packet: None, patience: wiring.patience(), emulator };
         if !is_plain {
             tunnel.bring_up(&implementation.kind, wiring.tunnel_mtu, files, interrupt)?;
         }

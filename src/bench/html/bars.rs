@@ -41,7 +41,14 @@ fn scale(lines: &[(usize, &Line)]) -> Option<f64> {
     Some(if highest > 0.0 { highest * 1.02 } else { 1.0 })
 }
 
-fn bar(report: &Report, metric: &Metric, line: &Line, number: usize, top: usize, full: f64) -> String {
+fn bar(
+    report: &Report,
+    metric: &Metric,
+    line: &Line,
+    number: usize,
+    top: usize,
+    full: f64,
+) -> String {
     let summary = &line.summary;
     let x = |value: f64| LEFT + (value / full).clamp(0.0, 1.0) * BAR;
     let (middle, inside) = (top + ROW / 2, top + 3);

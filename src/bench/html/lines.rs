@@ -211,13 +211,17 @@ mod tests {
             .map(|point| point.split(' ').nth(1).unwrap().parse().unwrap())
             .collect();
         assert!(heights.is_sorted_by(|a, b| a >= b), "{heights:?}");
-        assert!((heights[0] - (TOP + PLOT_HEIGHT)).abs() < 0.1 && (heights.last().unwrap() - TOP).abs() < 0.1);
+        assert!(
+            (heights[0] - (TOP + PLOT_HEIGHT)).abs() < 0.1
+                && (heights.last().unwrap() - TOP).abs() < 0.1
+        );
         assert_eq!(distribution(&testing::report(), "asleep"), None);
     }
 
     #[test]
     fn a_time_is_written_in_its_unit() {
-        for (micros, text) in [(0.1, "0.1 µs"), (10.0, "10 µs"), (1500.0, "1.5 ms"), (1e6, "1 s")] {
+        for (micros, text) in [(0.1, "0.1 µs"), (10.0, "10 µs"), (1500.0, "1.5 ms"), (1e6, "1 s")]
+        {
             assert_eq!(duration(micros), text);
         }
     }

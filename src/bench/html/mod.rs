@@ -42,7 +42,9 @@ impl Page {
 
     /// A part with a heading and a sentence on how to read it.
     fn section(&mut self, title: &str, hint: &str, content: &str) {
-        self.add(&format!("<section>\n<h2>{title}</h2>\n<p class=\"hint\">{hint}</p>\n{content}</section>\n"));
+        self.add(&format!(
+            "<section>\n<h2>{title}</h2>\n<p class=\"hint\">{hint}</p>\n{content}</section>\n"
+        ));
     }
 }
 
@@ -66,8 +68,20 @@ fn heading(report: &Report, page: &mut Page) {
     let facts = [
         ("processor", format!("{}, {} cores", machine.cpu, machine.cores)),
         ("kernel", format!("Linux {}", machine.kernel)),
-        ("path", format!("{}, wire MTU {}, tunnel MTU {}", conditions.path, conditions.wire_mtu, conditions.tunnel_mtu)),
-        ("effort", format!("{} rounds, {} s a stream, several = {} streams", conditions.rounds, conditions.tcp_seconds, conditions.streams)),
+        (
+            "path",
+            format!(
+                "{}, wire MTU {}, tunnel MTU {}",
+                conditions.path, conditions.wire_mtu, conditions.tunnel_mtu
+            ),
+        ),
+        (
+            "effort",
+            format!(
+                "{} rounds, {} s a stream, several = {} streams",
+                conditions.rounds, conditions.tcp_seconds, conditions.streams
+            ),
+        ),
         ("date", report.date.clone()),
         ("command", report.command.clone()),
     ];
@@ -87,7 +101,10 @@ fn findings(report: &Report, page: &mut Page) {
         let facts = lines.iter().filter_map(|key| finding(report, key, &other.name));
         let facts: String = facts.collect();
         if !facts.is_empty() {
-            cards.push_str(&format!("<div class=\"card\"><h3>beside {}</h3>\n<ul>\n{facts}</ul></div>\n", escaped(&other.name)));
+            cards.push_str(&format!(
+                "<div class=\"card\"><h3>beside {}</h3>\n<ul>\n{facts}</ul></div>\n",
+                escaped(&other.name)
+            ));
         }
     }
     if !cards.is_empty() {
@@ -137,12 +154,36 @@ fn colour(number: usize) -> String {
 
 /// Charts with a bar for each participant: heading, hint, metrics.
 const BARS: [(&str, &str, &[&str]); 6] = [
-    ("Throughput", "TCP through the tunnel; more is better.", &["tcp_1", "tcp_1_back", "tcp_n", "tcp_n_back", "tcp_both"]),
-    ("Processor time for a gigabyte", "What both ends of the tunnel cost; less is better. The kernel's module works in nobody's name and is seen in the last rows alone.", &["tcp_1_cpu", "tcp_n_cpu", "tcp_1_machine_cpu"]),
-    ("Packets without loss", "The best rate at which at most 0.5 % of the datagrams were lost; more is better.", &["udp_64", "udp_512", "udp_mtu"]),
-    ("Requests", "Requests and responses of 64 bytes; more is better.", &["request_tcp_1", "request_tcp_16", "request_udp_1"]),
-    ("Round trips", "Idle, and while streams fill the tunnel; less is better.", &["idle_p50", "idle_p99", "idle_p99_9", "loaded_p50", "loaded_p99"]),
-    ("Starting and standing", "From the command until the first packet; handshakes that one end answers; memory; what it costs to do nothing.", &["first_packet", "handshakes", "memory_peak", "idle_cpu"]),
+    (
+        "Throughput",
+        "TCP through the tunnel; more is better.",
+        &["tcp_1", "tcp_1_back", "tcp_n", "tcp_n_back", "tcp_both"],
+    ),
+    (
+        "Processor time for a gigabyte",
+        "What both ends of the tunnel cost; less is better. The kernel's module works in nobody's name and is seen in the last rows alone.",
+        &["tcp_1_cpu", "tcp_n_cpu", "tcp_1_machine_cpu"],
+    ),
+    (
+        "Packets without loss",
+        "The best rate at which at most 0.5 % of the datagrams were lost; more is better.",
+        &["udp_64", "udp_512", "udp_mtu"],
+    ),
+    (
+        "Requests",
+        "Requests and responses of 64 bytes; more is better.",
+        &["request_tcp_1", "request_tcp_16", "request_udp_1"],
+    ),
+    (
+        "Round trips",
+        "Idle, and while streams fill the tunnel; less is better.",
+        &["idle_p50", "idle_p99", "idle_p99_9", "loaded_p50", "loaded_p99"],
+    ),
+    (
+        "Starting and standing",
+        "From the command until the first packet; handshakes that one end answers; memory; what it costs to do nothing.",
+        &["first_packet", "handshakes", "memory_peak", "idle_cpu"],
+    ),
 ];
 
 fn bars(report: &Report, page: &mut Page) {
@@ -150,14 +191,17 @@ fn bars(report: &Report, page: &mut Page) {
         let metrics = keys.iter().filter_map(|key| METRICS.iter().find(|m| m.key == *key));
         let charts: String = metrics.filter_map(|metric| bars::chart(report, metric)).collect();
         if !charts.is_empty() {
-            let hint = format!("{hint} Bars are medians, lines their 95 % intervals, dots the rounds; hollow dots were disturbed.");
+            let hint = format!(
+                "{hint} Bars are medians, lines their 95 % intervals, dots the rounds; hollow dots were disturbed."
+            );
             page.section(title, &hint, &charts);
         }
     }
 }
 
 fn lines(report: &Report, page: &mut Page) {
-    for (key, title) in [("tcp_1", "One stream over time"), ("tcp_n", "Several streams over time")] {
+    for (key, title) in [("tcp_1", "One stream over time"), ("tcp_n", "Several streams over time")]
+    {
         if let Some(chart) = lines::over_time(report, key) {
             let hint = "Each 100 ms; the line is the median of the rounds, the band reaches from the lowest to the highest. Without the plain path, whose height would flatten the others.";
             page.section(title, hint, &chart);
@@ -188,11 +232,18 @@ fn all_numbers(report: &Report, page: &mut Page) {
         }
     }
     let hint = "Median, and below it the interval and the ratio of the first to this one.";
-    page.section("All numbers", hint, &format!("<div class=\"wide\"><table>\n{rows}</table></div>\n"));
+    page.section(
+        "All numbers",
+        hint,
+        &format!("<div class=\"wide\"><table>\n{rows}</table></div>\n"),
+    );
 }
 
 fn row(metric: &Metric, lines: &[Option<&Line>]) -> String {
-    let mut row = format!("<tr><th scope=\"row\">{}</th><td class=\"unit\">{}</td>", metric.label, metric.unit);
+    let mut row = format!(
+        "<tr><th scope=\"row\">{}</th><td class=\"unit\">{}</td>",
+        metric.label, metric.unit
+    );
     for line in lines {
         let Some(line) = line else {
             row.push_str("<td>–</td>");
@@ -224,11 +275,16 @@ fn notes(report: &Report, page: &mut Page) {
     let outliers = report.summaries.iter().filter(|line| !line.summary.outliers.is_empty());
     notes.extend(outliers.map(|line| {
         let values: Vec<String> = line.summary.outliers.iter().map(|&v| digits(v)).collect();
-        format!("outlier: {} {}: {} {}", line.participant, line.metric, values.join(", "), line.unit)
+        format!(
+            "outlier: {} {}: {} {}",
+            line.participant,
+            line.metric,
+            values.join(", "),
+            line.unit
+        )
     }));
     notes.extend(table::errors(report).into_iter().map(|error| format!("not measured: {error}")));
-    let items: String =
-        notes.iter().map(|note| format!("<li>{}</li>\n", escaped(note))).collect();
+    let items: String = notes.iter().map(|note| format!("<li>{}</li>\n", escaped(note))).collect();
     page.section("To be known", "Nothing is thrown away.", &format!("<ul>\n{items}</ul>\n"));
 }
 
@@ -249,7 +305,8 @@ mod tests {
     fn tags_are_closed_and_what_is_not_ours_is_escaped() {
         let page = render(&testing::report());
         for tag in ["main", "section", "svg", "table", "ul", "li", "g", "text", "dl", "td"] {
-            let open = page.matches(&format!("<{tag}>")).count() + page.matches(&format!("<{tag} ")).count();
+            let open = page.matches(&format!("<{tag}>")).count()
+                + page.matches(&format!("<{tag} ")).count();
             let closed = page.matches(&format!("</{tag}>")).count();
             assert_eq!(open, closed, "{tag}");
         }

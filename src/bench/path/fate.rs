@@ -17,11 +17,17 @@ pub struct Direction {
     is_losing: bool,
     /// When the line is free again.
     line: Instant,
-    /// The same of each flow.
-    flows: HashMap<u64, Instant>,
-    /// When the last packet that kept its place arrives.
-    last: Instant,
+    flows: HashMap<u64, Flow>,
     pub counts: Counts,
+}
+
+/// What is remembered of a flow.
+#[derive(Clone, Copy, Debug, Default)]
+struct Flow {
+    /// When its share of the line is free again.
+    free: Instant,
+    /// When its last packet that kept its place arrives.
+    last: Instant,
 }
 
 /// What became of packets.
@@ -46,7 +52,6 @@ impl Direction {
             is_losing: false,
             line: Instant::ZERO,
             flows: HashMap::new(),
-            last: Instant::ZERO,
             counts: Counts::default(),
         }
     }
@@ -61,7 +66,11 @@ impl Direction {
             self.counts.lost += 1;
             return [None, None];
         }
-        let Some(sent) = self.wait_for_line(now, packet) else {
+        let flow = flow(packet);
+        if self.flows.len() > MOST_FLOWS {
+            self.flows.retain(|_, flow| flow.free.max(flow.last) > now);
+        }
+        let Some(sent) = self.wait_for_line(now, packet.len(), flow) else {
             self.counts.full += 1;
             return [None, None];
         };
@@ -70,8 +79,9 @@ impl Direction {
             return [Some(sent), None];
         }
         let jitter = self.profile.jitter_ms * self.random.unit();
-        let arrival = (sent + millis(self.profile.delay_ms + jitter)).max(self.last);
-        self.last = arrival;
+        let last = &mut self.flows.entry(flow).or_default().last;
+        let arrival = (sent + millis(self.profile.delay_ms + jitter)).max(*last);
+        *last = arrival;
         let again = self.chance(self.profile.duplicate_percent).then_some(arrival);
         [Some(arrival), again]
     }
@@ -86,7 +96,8 @@ impl Direction {
         if share <= 0.0 {
             return false;
         }
-        let stop = 1.0 / self.profile.loss_burst;
+        // Runs cannot be shorter than chance makes them.
+        let stop = (1.0 / self.profile.loss_burst).min(1.0 - share);
         // So that lost packets are `share` of all in the long run.
         let start = stop * share / (1.0 - share);
         let change = if self.is_losing { stop } else { start };
@@ -96,31 +107,20 @@ impl Direction {
         self.is_losing
     }
 
-    /// When the packet has left through the rates, or nothing if the queue has no room for it.
-    fn wait_for_line(&mut self, now: Instant, packet: &[u8]) -> Option<Instant> {
-        let mut sent = now;
-        if let Some(rate) = self.profile.rate_mbit {
-            sent = self.line.max(now) + transmission(packet.len(), rate);
-            if sent.since(now) > transmission_of(self.profile.queue_kb * 1e3, rate) {
-                return None;
-            }
-        }
-        if let Some(rate) = self.profile.flow_mbit {
-            if self.flows.len() > MOST_FLOWS {
-                self.flows.retain(|_, free| *free > now);
-            }
-            let free = self.flows.entry(flow(packet)).or_default();
-            let done = (*free).max(now) + transmission(packet.len(), rate);
-            if done.since(now) > transmission_of(self.profile.queue_kb * 1e3, rate) {
-                return None;
-            }
-            *free = done;
-            sent = sent.max(done);
-        }
-        if self.profile.rate_mbit.is_some() {
-            self.line = self.line.max(now) + transmission(packet.len(), self.profile.rate_mbit?);
-        }
-        Some(sent)
+    /// When the packet has left through the rates, or nothing if a queue has no room for it.
+    fn wait_for_line(&mut self, now: Instant, bytes: usize, flow: u64) -> Option<Instant> {
+        let queue = self.profile.queue_kb * 1e3;
+        let wait = |free: Instant, mbit: Option<f64>| {
+            let Some(mbit) = mbit else { return Some(now) };
+            let done = free.max(now) + transmission(bytes as f64, mbit);
+            (done.since(now) <= transmission(queue, mbit)).then_some(done)
+        };
+        let of_all = wait(self.line, self.profile.rate_mbit)?;
+        let flow = self.flows.entry(flow).or_default();
+        let of_flow = wait(flow.free, self.profile.flow_mbit)?;
+        self.line = of_all;
+        flow.free = of_flow;
+        Some(of_all.max(of_flow))
     }
 }
 
@@ -196,11 +196,7 @@ fn millis(millis: f64) -> Duration {
     Duration::from_secs_f64(millis.max(0.0) / 1e3)
 }
 
-fn transmission(bytes: usize, mbit: f64) -> Duration {
-    transmission_of(bytes as f64, mbit)
-}
-
-fn transmission_of(bytes: f64, mbit: f64) -> Duration {
+fn transmission(bytes: f64, mbit: f64) -> Duration {
     Duration::from_secs_f64(bytes * 8.0 / (mbit * 1e6))
 }
 
@@ -300,7 +296,7 @@ mod tests {
     fn part(offset: u16, has_more: bool) -> Vec<u8> {
         let mut part = packet(28, 0);
         part[4..6].copy_from_slice(&7_u16.to_be_bytes());
-        let word = offset / 8 | if has_more { 0x2000 } else { 0 };
+        let word = (offset / 8) | if has_more { 0x2000 } else { 0 };
         part[6..8].copy_from_slice(&word.to_be_bytes());
         part
     }

@@ -15,9 +15,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-pub use self::profile::{NAMES, Profile};
 use self::fate::{Direction, Reassembler};
 use self::profile::Fragments;
+pub use self::profile::{NAMES, Profile};
 use super::error::BenchError;
 use crate::sys::SysError;
 use crate::sys::clock;

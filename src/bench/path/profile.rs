@@ -13,10 +13,10 @@ use serde::{Deserialize, Serialize};
 pub struct Profile {
     /// One way.
     pub delay_ms: f64,
-    /// Each packet is delayed by up to so much more; their order stays.
+    /// Each packet is delayed by up to so much more; the order of a flow stays.
     pub jitter_ms: f64,
     pub loss_percent: f64,
-    /// The mean length of a run of lost packets.
+    /// The mean length of a run of lost packets; 1 leaves it to chance.
     pub loss_burst: f64,
     /// These overtake: they are spared the delay.
     pub reorder_percent: f64,

@@ -75,8 +75,10 @@ fn render(ceilings: &Ceilings) -> String {
         "{}, {} cores, Linux {}; one core:\n\n",
         machine.cpu, machine.cores, machine.kernel
     );
-    text += &line(&format!("ChaCha20-Poly1305, seal {PACKET_BYTES} bytes"), &ceilings.seal, "Gbit/s");
-    text += &line(&format!("ChaCha20-Poly1305, open {PACKET_BYTES} bytes"), &ceilings.open, "Gbit/s");
+    text +=
+        &line(&format!("ChaCha20-Poly1305, seal {PACKET_BYTES} bytes"), &ceilings.seal, "Gbit/s");
+    text +=
+        &line(&format!("ChaCha20-Poly1305, open {PACKET_BYTES} bytes"), &ceilings.open, "Gbit/s");
     text += &line("ChaCha20-Poly1305, seal 64 bytes", &ceilings.seal_64, "1/s");
     text += &line("copying memory", &ceilings.copy, "GB/s");
     text += &line("X25519", &ceilings.agreements, "1/s");

@@ -35,8 +35,8 @@ pub fn over_wire(arguments: &Tunnel) -> Result<(), Failure> {
 /// See [`super::run`].
 pub fn over_path(arguments: &PathArguments) -> Result<(), Failure> {
     let name = &arguments.profile;
-    let profile = Profile::load(name)
-        .map_err(|fault| Failure::usage(anyhow!("--profile {fault}")))?;
+    let profile =
+        Profile::load(name).map_err(|fault| Failure::usage(anyhow!("--profile {fault}")))?;
     let mtu = arguments.effort.mtu.unwrap_or(TUNNEL_MTU.min(profile.mtu - OVERHEAD));
     let wiring = Wiring { wire: Wire::Path(profile), tunnel_mtu: mtu, wire_mtu: profile.mtu };
     let PathArguments { participants, effort, output, .. } = arguments;

@@ -44,11 +44,8 @@ impl Netlink {
     /// # Errors
     /// A kind that the kernel does not know, no right.
     pub fn set_queue(&mut self, link: &Link, kind: &CStr) -> Result<(), NetlinkError> {
-        let header = tc::Tcmsg {
-            ifindex: link.index.cast_signed(),
-            parent: ROOT,
-            ..tc::Tcmsg::new()
-        };
+        let header =
+            tc::Tcmsg { ifindex: link.index.cast_signed(), parent: ROOT, ..tc::Tcmsg::new() };
         let mut request = tc::Request::new().set_create().set_replace().op_newqdisc_do(&header);
         request.encode().push_kind(kind).end_nested();
         self.change(&request, || {

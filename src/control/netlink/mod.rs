@@ -122,17 +122,12 @@ impl NetlinkError {
         matches!(self.errno, Some(libc::ENODEV | libc::ENOENT | libc::ESRCH | libc::EADDRNOTAVAIL))
     }
 
-    /// Whether the kernel knows no such kind of thing.
-    pub fn is_unsupported(&self) -> bool {
-        matches!(self.errno, Some(libc::EOPNOTSUPP))
-    }
-
     /// Whether the thing that was to be added exists.
     pub fn is_present(&self) -> bool {
         self.errno == Some(libc::EEXIST)
     }
 
-    /// Whether the kernel lacks what was asked for, as IPv6.
+    /// Whether the kernel lacks what was asked for, as IPv6 or a kind of interface.
     pub fn is_unsupported(&self) -> bool {
         matches!(self.errno, Some(libc::EAFNOSUPPORT | libc::EOPNOTSUPP | libc::EPROTONOSUPPORT))
     }

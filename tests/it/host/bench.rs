@@ -1,15 +1,19 @@
 //! `hybridwg bench`, on real packets.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, Output};
+use std::sync::mpsc;
+use std::thread;
 use std::time::Duration;
 
+use hybridwg::bench::load::{Outcome, Task, tcp, udp};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use super::net::eventually;
-use super::skips;
+use super::net::{Host, eventually};
+use super::{skip, skips};
 
 fn bench(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_hybridwg"));
@@ -163,4 +167,182 @@ fn wrong_usage_is_refused_before_anything_is_measured() {
         assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", text(&output));
         assert!(text(&output).contains(words), "{arguments:?}: {}", text(&output));
     }
+}
+
+/// Two hosts on a wire that carries so many megabits a second; nothing if this kernel cannot.
+fn slow_wire(megabits: u32) -> Option<[Host; 2]> {
+    let [near, far] = [Host::new(), Host::new()];
+    let (port, _) = near.wire(&format!("{NEAR}/24"), &far, &format!("{FAR}/24"));
+    let limit =
+        format!("tc qdisc add dev {port} root tbf rate {megabits}mbit burst 64kb latency 50ms");
+    near.try_sh(&limit).status.success().then_some([near, far])
+}
+
+const NEAR: &str = "192.0.2.1";
+const FAR: &str = "192.0.2.2";
+
+/// What iperf3 says of a second and a half from near to far: the named field of its sum.
+fn iperf3([near, far]: &[Host; 2], arguments: &str, sum: &str, field: &str) -> f64 {
+    let mut server = Command::new("iperf3");
+    server.args(["-s", "-1", "-B", FAR]);
+    let _server = far.spawn(server);
+    let listens = || far.try_sh("ss -Hltn sport = :5201").stdout.len() > 10;
+    eventually("iperf3 listens", Duration::from_secs(10), listens);
+    let told = near.sh(&format!("iperf3 -c {FAR} -J -t 2 -O 1 {arguments}"));
+    let told: Value = serde_json::from_str(&told).unwrap();
+    told["end"][sum][field].as_f64().unwrap_or_else(|| panic!("no {field}: {}", told["end"]))
+}
+
+/// What a generator of ours receives at the far end from one at the near end.
+fn ours([near, far]: &[Host; 2], receive: &Task, send: impl FnOnce(SocketAddr) -> Task) -> Outcome {
+    let (told, port) = mpsc::channel();
+    thread::scope(|scope| {
+        let receiving =
+            scope.spawn(|| far.run(|| receive.run(&mut |port| told.send(port).unwrap())));
+        let to = SocketAddr::new(FAR.parse().unwrap(), port.recv().unwrap());
+        let task = send(to);
+        near.run(|| task.run(&mut |_| ())).unwrap();
+        receiving.join().unwrap().unwrap()
+    })
+}
+
+fn assert_close(what: &str, ours: f64, theirs: f64) {
+    let ratio = ours / theirs;
+    assert!((0.95..1.05).contains(&ratio), "{what}: ours {ours}, iperf3 {theirs}");
+}
+
+#[test]
+fn our_generators_agree_with_iperf3_within_five_percent() {
+    if skips(&["ip", "tc", "ss", "iperf3"]) {
+        return;
+    }
+    let Some(hosts) = slow_wire(100) else { return skip("no tbf in this kernel") };
+    let receive = tcp::Receive {
+        address: FAR.parse().unwrap(),
+        streams: 1,
+        warm_up: Duration::from_secs(1),
+        duration: Duration::from_secs(2),
+        bucket: Duration::from_millis(100),
+    };
+    let outcome = ours(&hosts, &Task::TcpReceive(receive), |to| {
+        Task::TcpSend(tcp::Send { to, streams: 1, limit: Duration::from_secs(30), rate: None })
+    });
+    let Outcome::TcpReceived(received) = outcome else { panic!("{outcome:?}") };
+    let theirs = iperf3(&hosts, "", "sum_received", "bits_per_second");
+    assert_close("TCP", received.bits_per_second(), theirs);
+
+    // Half of what the wire carries: nothing is lost, and both must have sent what they said.
+    let (payload_bytes, packets_per_second) = (1000, 6250.0);
+    let receive = Task::UdpReceive(udp::Receive { limit: Duration::from_secs(30) });
+    let duration = Duration::from_secs(2);
+    let outcome = ours(&hosts, &receive, |to| {
+        Task::UdpSend(udp::Send { to, payload_bytes, packets_per_second, duration })
+    });
+    let Outcome::UdpReceived(received) = outcome else { panic!("{outcome:?}") };
+    let ours = received.bytes as f64 * 8.0 / duration.as_secs_f64();
+    let theirs = iperf3(&hosts, "-u -b 50M -l 1000", "sum", "bits_per_second");
+    assert_close("UDP", ours, theirs);
+}
+
+#[test]
+fn a_path_has_the_delay_and_the_rate_of_its_profile() {
+    if skips(&[]) {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (profile, json) = (path("slow.json"), path("result.json"));
+    fs::write(&profile, r#"{"delay_ms": 10, "rate_mbit": 50, "queue_kb": 300}"#).unwrap();
+    let output = bench(&["path", "--profile", &profile, "--quick", "--patience", "0"])
+        .args(["--only", "hybridwg,plain", "--rounds", "1", "--groups", "tcp,latency"])
+        .args(["--json", &json])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+    let report = report(Path::new(&json));
+    assert_eq!(report["conditions"]["path"], "slow.json");
+    let value = |metric: &str| {
+        let lines = report["summaries"].as_array().unwrap();
+        let ours = |line: &&Value| line["metric"] == metric && line["participant"] == "hybridwg";
+        lines.iter().find(ours).expect(metric)["summary"]["median"].as_f64().unwrap()
+    };
+    assert!((20_000.0..60_000.0).contains(&value("idle_p50")), "{}", text(&output));
+    assert!((0.01..0.05).contains(&value("tcp_n")), "{}", text(&output));
+}
+
+#[test]
+fn a_wire_that_cuts_carries_a_tunnel() {
+    if skips(&[]) {
+        return;
+    }
+    let output = bench(&QUICK)
+        .args(["--rounds", "1", "--groups", "handshake", "--wire", "cut"])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+    assert!(text(&output).contains("handshakes answered"), "{}", text(&output));
+}
+
+#[test]
+fn ceilings_are_told_with_and_without_a_tunnel() {
+    if skips(&[]) {
+        return;
+    }
+    let output = bench(&["crypto", "--seconds", "1", "--rounds", "0"]).output().unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+    assert!(text(&output).contains("seal 1420 bytes"), "{}", text(&output));
+}
+
+/// The page of a run that never was, as a browser shows it: charts in the colours of who takes part
+/// are on it, on a light ground and on a dark one.
+#[test]
+fn the_page_shows_its_charts_in_a_browser_in_light_and_dark() {
+    if skips(&["chromium"]) {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (json, page, shot) = (path("new.json"), path("page.html"), path("shot.png"));
+    let output = bench(&QUICK)
+        .args(["--rounds", "1", "--groups", "tcp", "--json", &json, "--html", &page])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+    let html = fs::read_to_string(&page).unwrap();
+    for (dark, ground) in [(false, [0xfb, 0xfb, 0xfa]), (true, [0x14, 0x17, 0x1a])] {
+        // Headless, it has no system to ask which of both is wanted.
+        let wanted = if dark { "screen" } else { "not all" };
+        fs::write(&page, html.replace("(prefers-color-scheme:dark)", wanted)).unwrap();
+        let output = Command::new("chromium")
+            .args(["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"])
+            .args(["--window-size=1000,1400", &format!("--user-data-dir={}", path("profile"))])
+            .args([&format!("--screenshot={shot}"), &format!("file://{page}")])
+            .output()
+            .unwrap();
+        assert!(Path::new(&shot).exists(), "{}", text(&output));
+        let pixels = pixels(&shot);
+        fs::remove_file(&shot).unwrap();
+        let share = |colour: [u8; 3]| {
+            let same = pixels.chunks_exact(3).filter(|pixel| **pixel == colour);
+            same.count() as f64 / (pixels.len() / 3) as f64
+        };
+        assert!(share(ground) > 0.05, "the ground is another: dark {dark}");
+        let key = if dark { [0x6a, 0xae, 0xfc] } else { [0x16, 0x68, 0xc7] };
+        assert!(share(key) > 0.0, "our colour is not in the legend: dark {dark}");
+        // Bars are let through by half, so that their colour is one of their own.
+        let bluish = pixels.chunks_exact(3).filter(|p| p[2] > p[0].saturating_add(40)).count();
+        assert!(bluish > 2000, "no bar of ours is seen: dark {dark}, {bluish}");
+    }
+}
+
+/// Red, green and blue of each pixel of a PNG file.
+fn pixels(path: &str) -> Vec<u8> {
+    let decoder = png::Decoder::new(std::io::BufReader::new(fs::File::open(path).unwrap()));
+    let mut reader = decoder.read_info().unwrap();
+    let mut buffer = vec![0; reader.output_buffer_size().unwrap()];
+    let info = reader.next_frame(&mut buffer).unwrap();
+    assert_eq!(info.bit_depth, png::BitDepth::Eight);
+    let bytes = info.color_type.samples();
+    let colours = buffer[..info.buffer_size()].chunks_exact(bytes);
+    colours.flat_map(|pixel| pixel[..3].to_vec()).collect()
 }
