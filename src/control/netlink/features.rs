@@ -17,6 +17,8 @@ impl Netlink {
         features: &[(&CStr, bool)],
     ) -> Result<(), NetlinkError> {
         let mut request = ethtool::Request::new().op_features_set_do();
+        // The bindings (0.3.5) count the kernel's replies among its commands, and say 16.
+        request.header_mut().cmd = FEATURES_SET;
         let mut bits = request
             .encode()
             .nested_header()
@@ -56,5 +58,7 @@ impl Netlink {
 
 /// [LNX pkt_sched.h:TC_H_ROOT]
 const ROOT: u32 = u32::MAX;
+/// [LNX ethtool_netlink.h:ETHTOOL_MSG_FEATURES_SET]
+const FEATURES_SET: u8 = 12;
 /// [LNX ethtool_netlink.h:ETHTOOL_FLAG_OMIT_REPLY]
 const OMIT_REPLY: u32 = 2;
