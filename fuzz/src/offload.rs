@@ -28,7 +28,7 @@ pub fn split(data: &[u8]) {
         assert_eq!(packet, whole, "a refused packet was changed");
         return;
     };
-    let (count, largest) = (splitter.count() as usize, splitter.largest());
+    let (count, largest) = (splitter.remaining() as usize, splitter.largest());
     let mut packets: Vec<Vec<u8>> = Vec::new();
     while let Some(packet) = splitter.next() {
         packets.push(packet.to_vec());

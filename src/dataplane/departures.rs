@@ -113,7 +113,7 @@ impl Departures {
         if message_bytes(packets.largest()) > TRAIN_BYTES {
             return Err(Unsealed::TooBig);
         }
-        let mut counters = sealer.reserve(packets.count()).ok_or(Unsealed::Exhausted)?;
+        let mut counters = sealer.reserve(packets.remaining()).ok_or(Unsealed::Exhausted)?;
         let mut consignment =
             Consignment { cargo: Cargo::Data, path: Some(path), to, traffic_class: ecn.bits() };
         while let Some(packet) = packets.next()

@@ -33,6 +33,7 @@ pub mod port;
 pub mod shard;
 mod spin;
 mod staged;
+mod standing;
 pub mod tables;
 pub mod tun_port;
 mod turn;
@@ -45,6 +46,10 @@ use crate::sys::SysError;
 
 /// Most packets a shard reads from its IP port in one turn.
 pub const IP_BATCH: usize = 32;
+
+/// Bytes after which it reads no more: two super-packets stay in a core's cache until they are
+/// sealed, many do not.
+const IP_BATCH_BYTES: usize = 96 << 10;
 
 /// Most messages a shard receives from its datagram port in one turn.
 pub const DATAGRAM_BATCH: usize = 32;

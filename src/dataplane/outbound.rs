@@ -17,9 +17,10 @@ use std::time::Duration;
 use crate::dataplane::departures::{Departures, Unsealed};
 use crate::dataplane::port::{DatagramPort, IpPort};
 use crate::dataplane::staged::Staged;
+use crate::dataplane::standing::StandingQueue;
 use crate::dataplane::tables::PeerPath;
 use crate::dataplane::turn::Context;
-use crate::dataplane::{IP_BATCH, Stop};
+use crate::dataplane::{IP_BATCH, IP_BATCH_BYTES, Stop};
 use crate::packet::batch::{IpBatch, PLAIN_HEADROOM, PlainBatch, PlainRange};
 use crate::packet::slab::{SLAB_BYTES, Slab};
 use crate::packet::split::Splitter;
@@ -31,14 +32,19 @@ use crate::proto::keypair::Sealer;
 use crate::proto::peer::PeerId;
 use crate::time::{Instant, TokenBucket};
 use crate::wire::icmp;
-use crate::wire::ip::{Ecn, IpHeader, udp_datagram};
+use crate::wire::ip::{Ecn, IpHeader, set_ecn, udp_datagram};
 use crate::wire::message::{Message, classify};
+use crate::wire::vnet::VnetHeader;
 
 /// Replies of a device in a burst, after a time without any. [RFC 4443 §2.4] [LNX icmp.rst:icmp_msgs_burst]
 const REPLY_BURST: u32 = 50;
 
 /// One reply more may be sent each time this has passed: 100 a second. [RFC 1812 §4.3.2.8]
 const REPLY_INTERVAL: Duration = Duration::from_millis(10);
+
+/// A super-packet of so many packets is bulk: its sender has more on the way than it waits for, and
+/// finds out within a round trip when one is missing.
+const BULK_PACKETS: usize = 8;
 
 /// Trains of a shard: a batch of packets for as many peers fits.
 const TRAINS: usize = IP_BATCH;
@@ -47,6 +53,7 @@ const TRAINS: usize = IP_BATCH;
 #[derive(Debug)]
 pub struct Outbound {
     batch: IpBatch,
+    queue: StandingQueue,
     departures: Departures,
     staged: Staged,
     /// Peers whose staged packets can go now.
@@ -58,7 +65,8 @@ impl Outbound {
     /// For one of so many `shards`.
     pub fn new(shards: NonZeroU32) -> Self {
         Self {
-            batch: IpBatch::with_capacity(IP_BATCH),
+            batch: IpBatch::with_capacity(IP_BATCH, IP_BATCH_BYTES),
+            queue: StandingQueue::new(),
             departures: Departures::new(TRAINS),
             staged: Staged::new(shards),
             ready: VecDeque::new(),
@@ -78,6 +86,7 @@ impl Outbound {
     ) -> Result<bool, Stop> {
         self.batch.clear();
         let count = ip.recv(&mut self.batch).map_err(Stop::IpPortGone)?;
+        self.queue.read(context.now.mono, !self.batch.is_full());
         if count == 0 {
             return Ok(false);
         }
@@ -222,15 +231,23 @@ impl Outbound {
         if is_own_datagram(context, to, sealer.as_deref(), &header, packet) {
             return Err(DropReason::RoutingLoop.into());
         }
-        let mut packets = vnet
-            .ok()
-            .and_then(|vnet| Splitter::new(packet, &vnet).ok())
-            .ok_or(DropReason::OutboundBadOffload)?;
+        let vnet = vnet.map_err(|_| DropReason::OutboundBadOffload)?;
+        let slow_down = is_bulk(packet, &vnet) && self.queue.tells(context.now.mono);
+        let can_mark = header.ecn() != Ecn::NotEct;
+        let ecn = if slow_down && can_mark { Ecn::Ce } else { header.ecn() };
+        if ecn != header.ecn() {
+            set_ecn(packet, ecn);
+        }
+        let mut packets =
+            Splitter::new(packet, &vnet).map_err(|_| DropReason::OutboundBadOffload)?;
+        if slow_down && !can_mark {
+            packets.next();
+            context.tables.drops.count(DropReason::QueueStanding);
+        }
         let others_wait = self.staged.has(path.peer);
         if let Some(sealer) = &sealer
             && !others_wait
         {
-            let ecn = header.ecn();
             match self.departures.seal(context, udp, path, to, sealer, &mut packets, ecn) {
                 Ok(()) => {
                     keep_fresh_on_send(context, path, sealer);
@@ -283,6 +300,10 @@ impl Outbound {
         }
         Ok(())
     }
+}
+
+fn is_bulk(packet: &[u8], vnet: &VnetHeader) -> bool {
+    vnet.gso.is_some_and(|gso| packet.len() >= BULK_PACKETS * usize::from(gso.size))
 }
 
 /// Whether `packet` is a datagram that we have sent to `to` before. Sealed again, it would come

@@ -18,10 +18,6 @@ use crate::wire::vnet::{VNET_HEADER_BYTES, VnetHeader};
 
 const _: () = assert!(VNET_HEADER_BYTES == tun::VNET_HEADER_BYTES);
 
-/// Bytes after which a batch is full: two super-packets stay in a core's cache until they are sealed,
-/// many do not.
-const BATCH_BYTES: usize = 96 << 10;
-
 /// One queue of a TUN device.
 #[derive(Debug)]
 pub struct TunPort {
@@ -42,10 +38,8 @@ impl TunPort {
 impl IpPort for TunPort {
     fn recv(&mut self, batch: &mut IpBatch) -> Result<usize, SysError> {
         let header = self.tun.header_bytes();
-        let (mut count, mut bytes) = (0, 0);
-        while bytes < BATCH_BYTES
-            && let Some(slab) = batch.vacant()
-        {
+        let mut count = 0;
+        while let Some(slab) = batch.vacant() {
             match self.tun.recv(&mut slab[HEADROOM - header..]) {
                 Ok(Some(len)) => {
                     let vnet = match slab[HEADROOM - header..].first_chunk() {
@@ -54,7 +48,6 @@ impl IpPort for TunPort {
                     };
                     batch.push(len.saturating_sub(header), vnet);
                     count += 1;
-                    bytes += len;
                 }
                 Ok(None) => break,
                 // What was read before is still to be sent; the next call fails again.

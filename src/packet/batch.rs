@@ -25,27 +25,39 @@ pub struct IpBatch {
     spans: Box<[Span]>,
     vnets: Box<[Result<VnetHeader, VnetError>]>,
     count: usize,
+    /// Bytes of all packets.
+    bytes: usize,
+    /// Bytes after which the batch is full, too.
+    most_bytes: usize,
 }
 
 impl IpBatch {
-    pub fn with_capacity(capacity: usize) -> Self {
+    /// Full with `packets` packets, or when those that it has are of `bytes` bytes or more.
+    pub fn with_capacity(packets: usize, bytes: usize) -> Self {
         Self {
-            slabs: Slab::many(capacity),
-            spans: vec![Span::default(); capacity].into(),
-            vnets: vec![Ok(VnetHeader::default()); capacity].into(),
+            slabs: Slab::many(packets),
+            spans: vec![Span::default(); packets].into(),
+            vnets: vec![Ok(VnetHeader::default()); packets].into(),
             count: 0,
+            bytes: 0,
+            most_bytes: bytes,
         }
     }
 
     pub const fn clear(&mut self) {
         self.count = 0;
+        self.bytes = 0;
+    }
+
+    pub const fn is_full(&self) -> bool {
+        self.count == self.slabs.len() || self.bytes >= self.most_bytes
     }
 
     /// Where the next packet may be read to; `None` once the batch is full.
     ///
     /// Returns the whole slab; a packet goes to [`HEADROOM`] and is then told to [`Self::push`].
     pub fn vacant(&mut self) -> Option<&mut Slab> {
-        self.slabs.get_mut(self.count)
+        if self.is_full() { None } else { self.slabs.get_mut(self.count) }
     }
 
     /// Keeps the packet of `len` bytes that was written to [`HEADROOM`] of the vacant slab, and what
@@ -53,10 +65,11 @@ impl IpBatch {
     ///
     /// Does nothing if the batch is full or the slab is shorter.
     pub fn push(&mut self, len: usize, vnet: Result<VnetHeader, VnetError>) {
-        if self.count < self.slabs.len() && HEADROOM + len <= self.slabs[self.count].len() {
+        if !self.is_full() && HEADROOM + len <= self.slabs[self.count].len() {
             self.spans[self.count] = Span { start: HEADROOM, len };
             self.vnets[self.count] = vnet;
             self.count += 1;
+            self.bytes += len;
         }
     }
 
@@ -194,7 +207,7 @@ mod tests {
 
     #[test]
     fn a_full_batch_takes_no_more() {
-        let mut batch = IpBatch::with_capacity(2);
+        let mut batch = IpBatch::with_capacity(2, usize::MAX);
         for byte in [1, 2] {
             batch.vacant().unwrap()[HEADROOM] = byte;
             batch.push(1, NOTHING);
@@ -213,8 +226,20 @@ mod tests {
     }
 
     #[test]
+    fn a_batch_is_full_with_the_packet_that_reaches_its_bytes() {
+        let mut batch = IpBatch::with_capacity(9, 100);
+        for (len, is_full) in [(40, false), (59, false), (1000, true), (0, true)] {
+            batch.push(len, NOTHING);
+            assert_eq!((batch.is_full(), batch.vacant().is_none()), (is_full, is_full));
+        }
+        assert_eq!(batch.count(), 3);
+        batch.clear();
+        assert!(batch.vacant().is_some());
+    }
+
+    #[test]
     fn a_length_beyond_the_slab_is_not_kept() {
-        let mut batch = IpBatch::with_capacity(1);
+        let mut batch = IpBatch::with_capacity(1, usize::MAX);
         batch.push(crate::packet::slab::SLAB_BYTES, NOTHING);
         assert_eq!(batch.count(), 0);
         let mut batch = DatagramBatch::with_capacity(1);

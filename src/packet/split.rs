@@ -80,9 +80,9 @@ impl<'a> Splitter<'a> {
         Self { packet, cut: None, position: 0, count: 1 }
     }
 
-    /// How many packets there are in all.
-    pub const fn count(&self) -> u32 {
-        self.count
+    /// How many packets [`Self::next`] has still to make.
+    pub const fn remaining(&self) -> u32 {
+        self.count - self.position
     }
 
     /// Bytes of the longest packet.

@@ -10,6 +10,7 @@ use crate::packet::slab::Slab;
 use crate::packet::split::Splitter;
 use crate::sys::testing::{eventually, in_own_namespace, ip, refuse_calls};
 use crate::sys::tun::{Tun, TunOffloads};
+use crate::wire::ip::{IpHeader, set_ecn};
 use crate::wire::vnet::{Gso, GsoKind, PartialChecksum, VnetHeader};
 
 /// A UDP packet of `len` bytes that is to be cut into payloads of `size` bytes.
@@ -72,6 +73,58 @@ fn a_super_packet_waits_for_a_session_as_its_packets() {
     let padded: Vec<_> =
         cut(&packet, &vnet).iter().map(|packet| packet.len().next_multiple_of(16)).collect();
     assert_eq!(lengths, padded);
+}
+
+/// Turns of `node` a millisecond apart from `from` on, each of which finds more in the queue than it
+/// can take: `bulk` and 40 packets of 100 bytes.
+fn congest(node: &mut Node, from: u64, turns: u64, bulk: &(Vec<u8>, VnetHeader)) {
+    for turn in 0..turns {
+        node.ip.push_super(&bulk.0, bulk.1);
+        (0..40).for_each(|_| node.ip.push(&there(100, 1)));
+        let mono = at(from).mono + Duration::from_millis(turn);
+        assert!(matches!(node.shard.turn(Now { mono, ..at(from) }), Turn::Worked));
+    }
+}
+
+#[test]
+fn when_the_queue_stands_bulk_loses_a_packet_now_and_then_and_nobody_else_does() {
+    let [mut a, mut b] = connected(at(0));
+    let (packet, vnet) = super_packet(60_000, 1392);
+    congest(&mut a, 1, 30, &(packet.clone(), vnet));
+    assert_eq!(a.tables.drops.total(), 0);
+    a.settle(at(1));
+    a.udp.take_sent();
+
+    congest(&mut a, 3, 31, &(packet.clone(), vnet));
+    assert_eq!(a.dropped(DropReason::QueueStanding), 1);
+    a.settle(at(3));
+    let (mut small, mut large) = (0, 0);
+    for packet in b.receive(at(3), &a, &a.udp.take_sent()) {
+        *if packet.len() == 100 { &mut small } else { &mut large } += 1;
+    }
+    assert_eq!((small, large), (31 * 40, 31 * 44 - 1));
+    assert_eq!(a.tables.drops.total() + b.tables.drops.total(), 1);
+
+    let (lone, vnet) = super_packet(7 * 1392 + 27, 1392);
+    congest(&mut a, 5, 60, &(lone, vnet));
+    assert_eq!(a.tables.drops.total(), 1, "seven packets are not many");
+}
+
+#[test]
+fn when_the_queue_stands_bulk_that_can_be_marked_is_marked_and_loses_nothing() {
+    let [mut a, mut b] = connected(at(0));
+    let (mut packet, vnet) = super_packet(60_000, 1392);
+    set_ecn(&mut packet, Ecn::Ect0);
+    congest(&mut a, 1, 31, &(packet, vnet));
+    a.settle(at(1));
+    let mut marks = [0; 4];
+    for packet in b.receive(at(1), &a, &a.udp.take_sent()) {
+        let header = IpHeader::parse(&packet).unwrap();
+        assert_eq!(checksum(&packet[..20]), 0);
+        marks[header.ecn() as usize] += 1;
+    }
+    assert_eq!(marks, [31 * 40, 0, 30 * 44, 44]);
+    assert_eq!(a.tables.drops.total() + b.tables.drops.total(), 0);
 }
 
 #[test]
@@ -199,7 +252,7 @@ fn what_tcp_leaves_to_us_comes_in_super_packets() {
             std::io::Read::read_to_end(&mut stream, &mut received).unwrap();
             received
         });
-        let mut batch = IpBatch::with_capacity(32);
+        let mut batch = IpBatch::with_capacity(32, usize::MAX);
         let mut largest = 0;
         let mut reflect = || {
             batch.clear();

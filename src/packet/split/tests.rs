@@ -6,7 +6,7 @@ use crate::packet::tests::sample::{ACK, CWR, FIN, PSH, RST, SYN, Sample, URG, as
 #[track_caller]
 fn split(packet: &mut [u8], vnet: &VnetHeader) -> Vec<Vec<u8>> {
     let mut splitter = Splitter::new(packet, vnet).unwrap();
-    let (count, largest) = (splitter.count(), splitter.largest());
+    let (count, largest) = (splitter.remaining(), splitter.largest());
     let mut packets = Vec::new();
     while let Some(packet) = splitter.next() {
         packets.push(packet.to_vec());
