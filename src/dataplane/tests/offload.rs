@@ -95,7 +95,7 @@ fn when_the_queue_stands_bulk_loses_a_packet_now_and_then_and_nobody_else_does()
     a.settle(at(1));
     a.udp.take_sent();
 
-    congest(&mut a, 3, 31, &(packet.clone(), vnet));
+    congest(&mut a, 3, 31, &(packet, vnet));
     assert_eq!(a.dropped(DropReason::QueueStanding), 1);
     a.settle(at(3));
     let (mut small, mut large) = (0, 0);
