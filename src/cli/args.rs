@@ -111,6 +111,11 @@ pub struct Up {
     #[command(flatten)]
     pub tunnel: Tunnel,
 
+    /// Stay until a signal comes or the tunnel ends, and take it down then: for service managers
+    /// and containers. Says to systemd when it is up
+    #[arg(short, long)]
+    pub foreground: bool,
+
     #[command(flatten)]
     pub device: Device,
 }

@@ -8,10 +8,12 @@
 //! - `events`: what is waited for.
 //! - `lookups`: names of endpoints.
 //! - `surroundings`: what follows from a change of the host.
+//! - `watchdog`: signs of life.
 
 mod events;
 mod lookups;
 mod surroundings;
+mod watchdog;
 
 use std::collections::BTreeSet;
 use std::num::NonZeroU32;
@@ -26,6 +28,7 @@ use tracing::{debug, info, warn};
 use self::events::{Events, Happening};
 use self::lookups::Lookups;
 use self::surroundings::Surroundings;
+use self::watchdog::Watchdog;
 use super::command::{DeviceSnapshot, PeerSnapshot, SetRequest};
 use super::netlink::Netlink;
 use super::settings::{Offloads, Settings, Status};
@@ -92,6 +95,7 @@ struct Engine {
     tun_offloads: TunOffloads,
     surroundings: Surroundings,
     lookups: Lookups,
+    watchdog: Option<Watchdog>,
     /// For lines that anybody can provoke.
     log: TokenBucket,
 }
@@ -254,6 +258,7 @@ impl Engine {
             fwmark: 0,
             surroundings: Surroundings::new(&interface),
             lookups: Lookups::new(),
+            watchdog: Watchdog::from_environment(),
             interface,
             settings,
             tun_offloads,
@@ -304,6 +309,9 @@ impl Engine {
             self.carry_out();
         }
         self.look_around(now);
+        if let Some(watchdog) = &mut self.watchdog {
+            watchdog.turn(now.mono, &self.inboxes);
+        }
         // The lane rings only when it stops being empty: what came meanwhile must not be left.
         if self.lane.is_empty() { Next::Wait } else { Next::Again }
     }

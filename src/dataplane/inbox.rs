@@ -32,6 +32,8 @@ pub enum ShardCommand {
     Forget(PeerId),
     /// The listening port or the mark has changed: these sockets replace the old ones.
     Rebind(Box<dyn DatagramPort>),
+    /// Proves that the shard looks into its inbox: it drops this.
+    Pulse(Arc<()>),
     /// Ends the shard.
     Shutdown,
 }
@@ -42,7 +44,7 @@ impl ShardCommand {
         match self {
             Self::Transmit { .. } | Self::Keepalive(_) => true,
             Self::Flush(_) | Self::SendStaged(_) | Self::Purge(_) | Self::Forget(_) => false,
-            Self::Rebind(_) | Self::Shutdown => false,
+            Self::Rebind(_) | Self::Pulse(_) | Self::Shutdown => false,
         }
     }
 }
@@ -57,6 +59,7 @@ impl std::fmt::Debug for ShardCommand {
             Self::Purge(peer) => f.debug_tuple("Purge").field(peer).finish(),
             Self::Forget(peer) => f.debug_tuple("Forget").field(peer).finish(),
             Self::Rebind(_) => f.write_str("Rebind"),
+            Self::Pulse(_) => f.write_str("Pulse"),
             Self::Shutdown => f.write_str("Shutdown"),
         }
     }

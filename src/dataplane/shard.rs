@@ -138,6 +138,7 @@ impl Shard {
                     self.udp = replacement;
                     self.rebinds += 1;
                 }
+                ShardCommand::Pulse(pulse) => drop(pulse),
                 ShardCommand::Shutdown => {
                     self.outbound.send(context, udp)?;
                     return Err(Stop::Shutdown);

@@ -20,6 +20,7 @@ pub mod interface;
 pub mod netfilter;
 pub mod netlink_watch;
 pub mod netns;
+pub mod notify;
 pub mod pidfd;
 pub mod poll;
 pub mod process;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tracing::{debug, info, warn};
 
 use super::Engine;
+use super::watchdog::Watchdog;
 use crate::control::floor::{Floor, Save};
 use crate::control::paths::{Finding, Paths};
 use crate::proto::endpoint::Endpoint;
@@ -41,7 +42,9 @@ impl Surroundings {
 impl Engine {
     /// When the next turn is due if nothing happens until then.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
-        self.device.next_deadline().into_iter().chain(self.surroundings.paths.due()).min()
+        let sign_of_life = self.watchdog.as_ref().map(Watchdog::due);
+        let others = self.surroundings.paths.due().into_iter().chain(sign_of_life);
+        self.device.next_deadline().into_iter().chain(others).min()
     }
 
     /// Takes up the timestamps where an earlier life of this interface has left them.

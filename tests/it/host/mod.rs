@@ -19,6 +19,7 @@ mod routing;
 mod save;
 mod scenarios;
 mod script;
+mod service;
 mod shards;
 mod stock;
 mod thousand;
