@@ -5,7 +5,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::cli::bench::args::Bench;
 use crate::control::settings::{Offload, Offloads, Settings};
@@ -38,6 +38,11 @@ pub fn meant_by(word: &str) -> Option<&'static str> {
         "interfaces" => "`hybridwg show interfaces`",
         _ => return None,
     })
+}
+
+/// Whether `word` is a command of this program.
+pub fn is_command(word: &str) -> bool {
+    word == "help" || Arguments::command().find_subcommand(word).is_some()
 }
 
 /// What `wireguard-go` takes.
@@ -168,7 +173,7 @@ pub enum Parameter {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
+
     use clap::error::ErrorKind;
 
     use super::*;

@@ -17,6 +17,7 @@ pub mod show;
 pub mod strip;
 pub mod up;
 
+use std::ffi::OsStr;
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -29,7 +30,7 @@ use crate::sys::process;
 
 /// Runs the program. Wrong usage is mostly answered by clap, which ends the process with status 2.
 pub fn main() -> ExitCode {
-    match refuse_foreign_word().and_then(|()| run(&Arguments::parse())) {
+    match refuse_mistaken_word().and_then(|()| run(&Arguments::parse())) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             message::failure(&failure);
@@ -39,12 +40,19 @@ pub fn main() -> ExitCode {
 }
 
 /// # Errors
-/// [`Failure::Usage`] if the first word is a command of another program.
-fn refuse_foreign_word() -> Result<(), Failure> {
-    let mut words = std::env::args_os().skip(1);
-    let Some(word) = words.find(|word| !word.as_encoded_bytes().starts_with(b"-")) else {
+/// [`Failure::Usage`] if the first word would be an interface, and is a command of another program,
+/// or one of ours behind an option.
+fn refuse_mistaken_word() -> Result<(), Failure> {
+    let mut words = std::env::args_os().skip(1).enumerate();
+    let is_word = |word: &OsStr| !word.as_encoded_bytes().starts_with(b"-");
+    let Some((position, word)) = words.find(|(_, word)| is_word(word)) else {
         return Ok(());
     };
+    if position > 0 && word.to_str().is_some_and(args::is_command) {
+        let word = word.display();
+        return Err(Failure::usage(anyhow::anyhow!("`{word}` is a command, and no interface"))
+            .with_hint(format!("it stands first: `hybridwg {word}`, and its options after it")));
+    }
     match word.to_str().and_then(args::meant_by) {
         None => Ok(()),
         Some(meant) => Err(Failure::usage(anyhow::anyhow!("`{}` is no command", word.display()))

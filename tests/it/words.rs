@@ -15,7 +15,7 @@ fn a_command_of_another_program_makes_no_interface_and_names_what_to_type() {
     for (arguments, meant) in [
         (&["set", "wg0", "listen-port", "1"][..], "`wg set`"),
         (&["showconf", "wg0"], "`wg showconf`"),
-        (&["-f", "save"], "`wg-quick save`"),
+        (&["-f", "setconf"], "`wg setconf`"),
         (&["--foreground", "--", "all"], "`hybridwg show all`"),
         (&["status"], "`hybridwg show`"),
         (&["version"], "`hybridwg --version`"),
@@ -25,6 +25,16 @@ fn a_command_of_another_program_makes_no_interface_and_names_what_to_type() {
         let told = text(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}: {told}");
         assert!(told.contains(&format!("hint: it is {meant};")), "{arguments:?}: {told}");
+    }
+}
+
+#[test]
+fn a_command_behind_an_option_makes_no_interface() {
+    for word in ["save", "up", "show", "genkey"] {
+        let output = run(&["-f", word]);
+        let told = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{word}: {told}");
+        assert!(told.contains(&format!("`hybridwg {word}`")), "{word}: {told}");
     }
 }
 
