@@ -26,8 +26,8 @@ const MEMORY: Duration = PATIENCE.saturating_mul(16);
 /// The queue of one IP port, as the reads show it.
 #[derive(Debug)]
 pub struct StandingQueue {
-    /// `None`: the last read found it empty.
-    since: Option<Instant>,
+    /// The last read did not find it empty.
+    stands: bool,
     /// When the next sender is told, if it goes on to stand.
     next: Instant,
     /// Senders told, one after the other, while it stood.
@@ -36,15 +36,14 @@ pub struct StandingQueue {
 
 impl StandingQueue {
     pub const fn new() -> Self {
-        Self { since: None, next: Instant::ZERO, told: 0 }
+        Self { stands: false, next: Instant::ZERO, told: 0 }
     }
 
     /// Takes note of a read at `now`, which found the queue empty at its end or did not.
     pub fn read(&mut self, now: Instant, is_empty: bool) {
-        if is_empty {
-            self.since = None;
-        } else if self.since.is_none() {
-            self.since = Some(now);
+        let began = !is_empty && !self.stands;
+        self.stands = !is_empty;
+        if began {
             let is_fresh = now.since(self.next) < MEMORY;
             self.told = if is_fresh { self.told.saturating_sub(2) } else { 0 };
             self.next = now + PATIENCE;
@@ -55,7 +54,7 @@ impl StandingQueue {
     ///
     /// The longer the queue stands, the more often. [RFC 8289 §5.4]
     pub fn tells(&mut self, now: Instant) -> bool {
-        if self.since.is_none() || now < self.next {
+        if !self.stands || now < self.next {
             return false;
         }
         self.told += 1;
