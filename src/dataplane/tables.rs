@@ -52,11 +52,16 @@ impl Session {
         self.replay.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes that a packet of this session was authenticated; the first one is reported.
+    /// Notes that a packet of this session was authenticated. The first one makes it current, if it
+    /// is the responder's `next`, and is reported.
+    ///
+    /// At once, not when the engine has heard of it: the answer to this very packet is for a peer who
+    /// may have restarted, and knows no other session. [LNX noise.c:wg_noise_received_with_keypair]
     pub fn confirm(&self, lane: &Lane) {
         if self.confirmed.load(Ordering::Relaxed) || self.confirmed.swap(true, Ordering::Relaxed) {
             return;
         }
+        self.path.promote(&self.sealer);
         lane.signal(Signal::Confirmed(self.index));
     }
 
@@ -79,6 +84,9 @@ pub struct PeerPath {
     pub facts: Arc<Facts>,
     /// What to send with now.
     current: ArcSwapOption<Sealer>,
+    /// What to send with once a packet under it was authenticated: the responder's `next`. Whoever
+    /// changes `current` holds this lock, so that no session takes the place of a newer one.
+    next: Mutex<Option<Arc<Sealer>>>,
     endpoint: Mutex<Option<Endpoint>>,
     /// Bytes of all datagrams sent and of all authenticated ones received, headers included, as
     /// the kernel counts them. Ordering: relaxed, statistics.
@@ -95,6 +103,7 @@ impl PeerPath {
             public_key,
             facts,
             current: ArcSwapOption::empty(),
+            next: Mutex::new(None),
             endpoint: Mutex::new(None),
             tx_bytes: AtomicU64::new(0),
             rx_bytes: AtomicU64::new(0),
@@ -104,6 +113,25 @@ impl PeerPath {
 
     pub fn sealer(&self) -> Guard<Option<Arc<Sealer>>> {
         self.current.load()
+    }
+
+    /// The engine says what to send with, which leaves no session to be confirmed.
+    fn make_current(&self, sealer: Option<Arc<Sealer>>) {
+        let mut next = self.lock_next();
+        *next = None;
+        self.current.store(sealer);
+    }
+
+    /// Makes `sealer` current if it is `next`.
+    fn promote(&self, sealer: &Arc<Sealer>) {
+        let mut next = self.lock_next();
+        if let Some(next) = next.take_if(|next| Arc::ptr_eq(next, sealer)) {
+            self.current.store(Some(next));
+        }
+    }
+
+    fn lock_next(&self) -> MutexGuard<'_, Option<Arc<Sealer>>> {
+        self.next.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn endpoint(&self) -> Option<Endpoint> {
@@ -242,7 +270,7 @@ impl Tables {
             }
             Output::Current { peer, sealer } => {
                 if let Some(path) = self.peer(peer) {
-                    path.current.store(sealer);
+                    path.make_current(sealer);
                     path.ask_at_once();
                 }
             }
@@ -312,6 +340,9 @@ impl Tables {
         sealer: Arc<Sealer>,
         confirmed: bool,
     ) {
+        if !confirmed {
+            *path.lock_next() = Some(Arc::clone(&sealer));
+        }
         let session = Session {
             index,
             opener,

@@ -99,6 +99,39 @@ fn the_responder_reports_the_first_packet_of_a_session_once() {
 }
 
 #[test]
+fn the_first_packet_of_a_peer_that_has_restarted_is_answered_under_its_new_session() {
+    let [_, mut b] = connected(at(0));
+    let [mut restarted, _] = strangers();
+    let [initiator, responder] = handshake(at(1), [33, 44]);
+    restarted.make_current(restarted.install(initiator, true));
+    b.install(responder, false);
+    let datagrams = restarted.send(at(1), &[there(100, 1)]);
+    b.receive(at(1), &restarted, &datagrams);
+    let answer = b.send(at(1), &[back(100, 2)]);
+    assert_eq!(
+        restarted.receive(at(1), &b, &answer),
+        [back(100, 2)],
+        "before the engine has heard"
+    );
+}
+
+#[test]
+fn a_session_that_was_overtaken_before_it_was_confirmed_stays_behind() {
+    let [mut a, mut b] = connected(at(0));
+    let [first, overtaken] = handshake(at(1), [33, 44]);
+    a.make_current(a.install(first, true));
+    b.install(overtaken, false);
+    let datagrams = a.send(at(1), &[there(100, 1)]);
+    let [newer, answered] = handshake(at(2), [66, 55]);
+    b.make_current(b.install(newer, true));
+    a.install(answered, true);
+    assert_eq!(b.receive(at(2), &a, &datagrams).len(), 1);
+    let answer = b.send(at(2), &[back(100, 2)]);
+    assert_eq!(answer[0].bytes[4..8], 55_u32.to_le_bytes(), "the receiver's index of the newer");
+    assert_eq!(a.receive(at(2), &b, &answer), [back(100, 2)]);
+}
+
+#[test]
 fn the_initiator_asks_for_a_new_session_when_it_sends_after_120_seconds() {
     let [mut a, mut b] = connected(at(0));
     a.send(at(119), &[there(100, 1)]);
