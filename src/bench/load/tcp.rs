@@ -168,8 +168,11 @@ fn feed(mut stream: &TcpStream, deadline: Instant, rate: Option<u64>) -> io::Res
     Ok(Sent { bytes, retransmissions })
 }
 
-/// The receiver closes the connection while data is on its way; that is how a measurement ends.
-fn ignore_closed(error: io::Error) -> io::Result<()> {
+/// One end closes the connection while data is on its way; that is how a measurement ends.
+///
+/// # Errors
+/// Any other error.
+pub fn ignore_closed(error: io::Error) -> io::Result<()> {
     match error.kind() {
         io::ErrorKind::BrokenPipe
         | io::ErrorKind::ConnectionReset

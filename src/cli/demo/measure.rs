@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::anyhow;
 
+use crate::bench::load::tcp::ignore_closed;
 use crate::cli::message::{self, Failure};
 use crate::control::interrupt::Interrupt;
 use crate::control::uapi::client::UapiClient;
@@ -126,16 +127,6 @@ fn receive(direction: &str, mut from: &TcpStream, interrupt: &Interrupt) -> Resu
     let passed = clock::now().mono.since(started);
     message::result(&format!("{direction}  {} on average\n", rate(total, passed)))?;
     Ok(())
-}
-
-/// Both ends close the connection while data is on its way; that is how the measurement ends.
-fn ignore_closed(error: io::Error) -> io::Result<()> {
-    match error.kind() {
-        io::ErrorKind::BrokenPipe
-        | io::ErrorKind::ConnectionReset
-        | io::ErrorKind::NotConnected => Ok(()),
-        _ => Err(error),
-    }
 }
 
 /// The failure of whoever noticed Ctrl-C.
