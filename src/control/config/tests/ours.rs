@@ -1,0 +1,126 @@
+//! Keys of our own.
+
+use super::*;
+
+#[test]
+fn keys_of_our_own_stand_in_a_comment_or_by_themselves() {
+    let source = KeySource::File { path: "/run/my key".into(), any_mode: false };
+    for line in [
+        "#hybridwg: PrivateKeyFile = /run/my key",
+        "#hybridwg:PrivateKeyFile=/run/my key",
+        "  # HybridWG:  privatekeyfile = /run/my key  # why",
+        "PrivateKeyFile = /run/my key # why",
+    ] {
+        let read = interface(line).private_key_file.unwrap();
+        assert_eq!((read.line, read.value), (2, source.clone()), "{line}");
+    }
+    let read = peer("#hybridwg: PresharedKeyFile = any-mode:a").preshared_key_file.unwrap().value;
+    assert_eq!(read, KeySource::File { path: "a".into(), any_mode: true });
+}
+
+#[test]
+fn a_comment_that_is_not_for_us_is_only_a_comment() {
+    for comment in [
+        "# hybrid Port = 1",
+        "#hybrid cloud",
+        "#hybrid cloud is = fun",
+        "#hybridwg",
+        "#hybridwg is great",
+        "# see hybridwg: a = b",
+        "#hybridwgs: PrivateKeyFile = x",
+        "#PrivateKeyFile = x",
+    ] {
+        assert_eq!(faults(&format!("[Interface]\n{comment}\n")), [""; 0], "{comment:?}");
+    }
+    assert_eq!(interface("PostUp = a #hybridwg: PrivateKeyFile = x").post_up.len(), 1);
+}
+
+#[test]
+fn a_comment_that_only_seems_to_be_for_us_is_a_fault_and_never_passed_over() {
+    for line in ["#hybridwg PrivateKeyFile = x", "# hybrid: PrivateKeyFile = x"] {
+        let expected =
+            "t.conf:2: PrivateKeyFile: to be read, the line must begin with `#hybridwg:`";
+        assert_eq!(interface_fault(line), expected, "{line}");
+    }
+    assert_eq!(
+        interface_fault("MTU = 1400 #hybridwg: PrivateKeyFile = x"),
+        "t.conf:2: `#hybridwg:` is read only where it begins a line, not after a value"
+    );
+    assert_eq!(
+        interface_fault("#hybridwg: MTU = 1400"),
+        "t.conf:2: MTU: wg-quick knows this key, and shall not miss it: write it without the comment"
+    );
+    assert_eq!(
+        interface_fault("#hybridwg: PrivatKeyFile = x"),
+        "t.conf:2: unknown key \"PrivatKeyFile\", did you mean PrivateKeyFile?"
+    );
+    assert_eq!(
+        interface_fault("#hybridwg: nonsense"),
+        "t.conf:2: read \"nonsense\", expected `Key = value` or `[Section]`"
+    );
+    assert_eq!(
+        peer_fault("#hybridwg: PrivateKeyFile = x"),
+        "t.conf:3: PrivateKeyFile: belongs into [Interface], not into [Peer]"
+    );
+}
+
+#[test]
+fn u_23_a_key_stands_in_the_file_or_elsewhere_and_not_both() {
+    assert_eq!(
+        interface_fault(&format!("#hybridwg: PrivateKeyFile = x\nPrivateKey = {KEY}")),
+        "t.conf:2: PrivateKeyFile: stands beside PrivateKey: one of the two must go"
+    );
+    assert_eq!(
+        peer_fault(&format!("PresharedKey = {KEY}\n#hybridwg: PresharedKeyFile = x")),
+        "t.conf:4: PresharedKeyFile: stands beside PresharedKey: one of the two must go"
+    );
+    for value in ["", "env:", "env:a b", "credential:../x", "credential:", "any-mode:", KEY] {
+        let fault = interface_fault(&format!("#hybridwg: PrivateKeyFile = {value}"));
+        assert!(fault.contains("accepted is a path") && !fault.contains(KEY), "{fault}");
+    }
+}
+
+#[test]
+fn endpoints_are_a_list_in_place_of_the_endpoint_that_wg_quick_takes() {
+    let text = format!(
+        "[Peer]\nPublicKey = {PEER}\nEndpoint = a.example:1\n\
+         #hybridwg: Endpoints = a.example:1, [2001:db8::1]:2, a.example:1,192.0.2.3:3\n"
+    );
+    let config = good(&text);
+    let listed: Vec<String> = config.peers[0].places().iter().map(ToString::to_string).collect();
+    assert_eq!(listed, ["a.example:1", "[2001:db8::1]:2", "192.0.2.3:3"], "each once");
+    let request = config.to_request(|_, _| Ok::<_, ()>(None)).unwrap();
+    assert_eq!(request.peers[0].places.as_ref().map(Vec::len), Some(3));
+    let one = good(&format!("[Peer]\nPublicKey = {PEER}\nEndpoint = 192.0.2.3:3\n"));
+    let request = one.to_request(|_, _| Ok::<_, ()>(None)).unwrap();
+    assert_eq!(request.peers[0].places, None, "as `wg` sets it");
+    let many: Vec<String> = (1..=17).map(|port| format!("192.0.2.1:{port}")).collect();
+    for bad in ["", "a.example", "a.example:1, b", &many.join(",")] {
+        let told = peer_fault(&format!("#hybridwg: Endpoints = {bad}"));
+        assert!(told.contains("Endpoints: read"), "{bad}: {told}");
+    }
+}
+
+#[test]
+fn a_kill_switch_and_a_mask_say_what_they_need() {
+    let told = |lines: &str| -> Vec<String> {
+        let faults = parse(&format!("[Interface]\nPrivateKey = {KEY}\n{lines}"), "f").unwrap_err();
+        faults.iter().map(ToString::to_string).collect()
+    };
+    for table in ["off", "7"] {
+        assert_eq!(
+            told(&format!("Table = {table}\n#hybridwg: KillSwitch = on\n")),
+            ["f:4: KillSwitch: takes effect only with Table = auto"]
+        );
+    }
+    assert_eq!(
+        told("FwMark = off\n#hybridwg: FwMarkMask = 0xff\n"),
+        ["f:4: FwMarkMask: takes effect only with a FwMark other than off"]
+    );
+    assert_eq!(told("#hybridwg: KillSwitch = true\n").len(), 1);
+    let config = good(
+        "[Interface]\nTable = off\nFwMark = 7\n#hybridwg: KillSwitch = off\n#hybridwg: FwMarkMask = 0xff\n",
+    );
+    assert_eq!(config.interface.kill_switch.map(|switch| switch.value), Some(false));
+    assert_eq!(config.interface.fwmark_mask.map(|mask| mask.value), Some(0xff));
+}
