@@ -14,7 +14,7 @@ use hybridwg::crypto::tai64n::Timestamp;
 use hybridwg::dataplane::DATAGRAM_BATCH;
 use hybridwg::dataplane::inbox::Inboxes;
 use hybridwg::dataplane::lane::Lane;
-use hybridwg::dataplane::port::{DatagramPort, IpPort};
+use hybridwg::dataplane::port::{DatagramPort, IpPort, Ready};
 use hybridwg::dataplane::shard::{Shard, Turn};
 use hybridwg::dataplane::tables::Tables;
 use hybridwg::packet::batch::{DatagramBatch, IpBatch, PlainBatch, Received};
@@ -235,7 +235,7 @@ fn shard(ip: Box<dyn IpPort>, udp: Box<dyn DatagramPort>, keypair: Keypair, peer
 }
 
 fn turn(shard: &mut Shard) {
-    assert!(matches!(shard.turn(NOW), Turn::Worked));
+    assert!(matches!(shard.turn(NOW, Ready::ALL), Turn::Worked));
 }
 
 /// The peer in the middle.
@@ -337,7 +337,7 @@ struct DatagramSource {
 }
 
 impl DatagramPort for DatagramSource {
-    fn recv(&mut self, batch: &mut DatagramBatch) -> Result<usize, SysError> {
+    fn recv(&mut self, batch: &mut DatagramBatch, _ready: [bool; 2]) -> Result<usize, SysError> {
         let Wire { messages, next } = &mut *lock(&self.wire);
         let Some(message) = messages.get(*next) else { return Ok(0) };
         *next += 1;
@@ -364,7 +364,7 @@ struct DatagramSink {
 }
 
 impl DatagramPort for DatagramSink {
-    fn recv(&mut self, _: &mut DatagramBatch) -> Result<usize, SysError> {
+    fn recv(&mut self, _: &mut DatagramBatch, _: [bool; 2]) -> Result<usize, SysError> {
         Ok(0)
     }
 

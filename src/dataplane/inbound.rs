@@ -68,9 +68,10 @@ impl Inbound {
         context: &Context<'_>,
         ip: &mut dyn IpPort,
         udp: &mut dyn DatagramPort,
+        ready: [bool; 2],
     ) -> Result<bool, Stop> {
         self.batch.clear();
-        if udp.recv(&mut self.batch).map_err(Stop::DatagramPortGone)? == 0 {
+        if udp.recv(&mut self.batch, ready).map_err(Stop::DatagramPortGone)? == 0 {
             return Ok(false);
         }
         self.ranges.clear();

@@ -168,7 +168,7 @@ impl MemoryDatagramPort {
 }
 
 impl DatagramPort for MemoryDatagramPort {
-    fn recv(&mut self, batch: &mut DatagramBatch) -> Result<usize, SysError> {
+    fn recv(&mut self, batch: &mut DatagramBatch, _ready: [bool; 2]) -> Result<usize, SysError> {
         let mut state = lock(&self.0);
         if state.gone {
             return Err(gone("recvmmsg"));

@@ -106,6 +106,11 @@ impl Outbound {
         Ok(true)
     }
 
+    /// Takes note at `now` that no packet waits in the IP port.
+    pub fn rest(&mut self, now: Instant) {
+        self.queue.read(now, true);
+    }
+
     /// Appends a handshake message or a cookie reply to what [`Self::send`] sends.
     ///
     /// # Errors

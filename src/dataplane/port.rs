@@ -26,17 +26,34 @@ pub trait IpPort: Send {
     /// The port is gone: nothing can ever be delivered again.
     fn send(&mut self, packets: &mut PlainBatch<'_>) -> Result<usize, SysError>;
 
-    /// Becomes readable when [`Self::recv`] has something; `None` if no descriptor stands behind.
+    /// Becomes readable when [`Self::recv`] has something. Without a descriptor, a shard looks
+    /// whenever it is awake; who fills the port wakes it.
     fn fd(&self) -> Option<BorrowedFd<'_>>;
+}
+
+/// What of a shard's may have something: what [`crate::sys::poll`] told of, or all, to be on the
+/// safe side. Asking what has nothing costs a system call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ready {
+    pub inbox: bool,
+    pub ip: bool,
+    /// In the order of [`DatagramPort::fds`].
+    pub udp: [bool; 2],
+}
+
+impl Ready {
+    pub const NONE: Self = Self { inbox: false, ip: false, udp: [false; 2] };
+    pub const ALL: Self = Self { inbox: true, ip: true, udp: [true; 2] };
 }
 
 /// The ciphertext side: the UDP sockets of the device.
 pub trait DatagramPort: Send {
-    /// Reads messages until `batch` is full or none waits; returns how many it read.
+    /// Reads messages until `batch` is full or none waits in the `ready` ones of [`Self::fds`];
+    /// returns how many it read.
     ///
     /// # Errors
     /// The port is gone: nothing will ever come from it again.
-    fn recv(&mut self, batch: &mut DatagramBatch) -> Result<usize, SysError>;
+    fn recv(&mut self, batch: &mut DatagramBatch, ready: [bool; 2]) -> Result<usize, SysError>;
 
     /// Sends the datagrams of `trains` in order, and records in each train what became of them.
     ///

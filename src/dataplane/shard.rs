@@ -3,34 +3,39 @@
 //! A device has one or several, each with ports of its own. They know nothing of each other: what they
 //! share is the tables and the lane. A flow that always comes by the same ports keeps its order.
 //!
-//! A turn does what the engine asked for, then at most one batch inbound and one outbound. The
-//! thread loop repeats turns while there is work, spins for a moment after the last of it, and then
-//! blocks: the spin halves round-trip times under traffic, and an idle shard uses no processor.
+//! A turn does what the engine asked for, then at most one batch inbound and one outbound, of what
+//! is ready. The thread loop repeats turns while there is work, searches for a moment after the last
+//! of it, and then blocks: the search halves round-trip times under traffic, and an idle shard uses
+//! no processor.
 
 use std::collections::VecDeque;
 use std::io;
 use std::num::NonZeroU32;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use crate::dataplane::Stop;
 use crate::dataplane::inbound::Inbound;
 use crate::dataplane::inbox::{Inbox, ShardCommand};
 use crate::dataplane::lane::{Lane, Signal};
 use crate::dataplane::outbound::Outbound;
-use crate::dataplane::port::{DatagramPort, IpPort};
+use crate::dataplane::port::{DatagramPort, IpPort, Ready};
 use crate::dataplane::spin::Spin;
 use crate::dataplane::tables::Tables;
 use crate::dataplane::turn::Context;
 use crate::proto::drop_reason::DropReason;
 use crate::sys::SysError;
 use crate::sys::clock;
-use crate::sys::poll::{Interest, Poller, Waker};
+use crate::sys::poll::{self, Interest, Poller, Waker};
 use crate::time::Now;
 
-/// What woke the shard does not matter: a turn looks at everything.
-const TOKEN: u64 = 0;
+/// What the poller calls the waker, the IP port, and the first descriptor of the
+/// datagram port.
+const WAKER: u64 = 0;
+const IP: u64 = 1;
+const UDP: u64 = 2;
 
 /// What came of a turn.
 #[derive(Debug)]
@@ -96,21 +101,28 @@ impl Shard {
         }
     }
 
-    /// Does what is to be done at `now`: all commands, one batch inbound, one batch outbound.
-    pub fn turn(&mut self, now: Now) -> Turn {
-        match self.try_turn(now) {
+    /// Does what is to be done at `now` for what is `ready`: all commands, one batch inbound, one
+    /// batch outbound.
+    pub fn turn(&mut self, now: Now, ready: Ready) -> Turn {
+        match self.try_turn(now, ready) {
             Ok(true) => Turn::Worked,
             Ok(false) => Turn::Idle,
             Err(stop) => Turn::Stopped(stop),
         }
     }
 
-    fn try_turn(&mut self, now: Now) -> Result<bool, Stop> {
+    fn try_turn(&mut self, now: Now, ready: Ready) -> Result<bool, Stop> {
         let (tables, lane) = (Arc::clone(&self.tables), Arc::clone(&self.lane));
         let context = Context { now, tables: &tables, lane: &lane };
-        let commanded = self.obey(&context)?;
-        let inbound = self.inbound.turn(&context, &mut *self.ip, &mut *self.udp)?;
-        let outbound = self.outbound.turn(&context, &mut *self.ip, &mut *self.udp)?;
+        let commanded = ready.inbox && self.obey(&context)?;
+        let (ip, udp) = (&mut *self.ip, &mut *self.udp);
+        let inbound = ready.udp != [false; 2] && self.inbound.turn(&context, ip, udp, ready.udp)?;
+        let outbound = if ready.ip {
+            self.outbound.turn(&context, ip, udp)?
+        } else {
+            self.outbound.rest(now.mono);
+            false
+        };
         Ok(commanded || inbound || outbound)
     }
 
@@ -166,35 +178,56 @@ impl Shard {
         let mut poller = self.watch(&waker)?;
         let mut rebinds = self.rebinds;
         let mut spin = Spin::new();
+        let mut ready = Ready::ALL;
         loop {
             let now = clock::now();
-            match self.turn(now) {
+            match self.turn(now, ready) {
                 Turn::Worked => spin.found(now.mono),
-                Turn::Idle if spin.goes_on(now.mono) => thread::yield_now(),
-                Turn::Idle => {
-                    drop(poller.wait(None)?);
-                    // Before the next turn, so that a command posted during it rings again.
-                    waker.drain();
-                }
+                Turn::Idle => {}
                 Turn::Stopped(stop) => return Ok(stop),
             }
             if self.rebinds != rebinds {
                 rebinds = self.rebinds;
                 poller = self.watch(&waker)?;
             }
+            let searches = spin.goes_on(now.mono);
+            ready = told(poller.wait(searches.then_some(Duration::ZERO))?);
+            if ready.inbox {
+                // Before the turn that empties the inbox, so that a command posted during it rings again.
+                waker.drain();
+            } else if searches && ready == Ready::NONE {
+                thread::yield_now();
+            }
+            ready.ip |= self.ip.fd().is_none();
         }
     }
 
     /// A poller of everything that can make work.
     fn watch(&self, waker: &Waker) -> Result<Poller, SysError> {
         let poller = Poller::new()?;
-        let [v4, v6] = self.udp.fds();
-        let fds: [Option<BorrowedFd<'_>>; 4] = [Some(waker.as_fd()), self.ip.fd(), v4, v6];
-        for fd in fds.into_iter().flatten() {
-            poller.add(fd, TOKEN, Interest::Readable)?;
+        let [first, second] = self.udp.fds();
+        let watched =
+            [(WAKER, Some(waker.as_fd())), (IP, self.ip.fd()), (UDP, first), (UDP + 1, second)];
+        for (token, fd) in watched {
+            if let Some(fd) = fd {
+                poller.add(fd, token, Interest::Readable)?;
+            }
         }
         Ok(poller)
     }
+}
+
+/// What may have something, by what a poller with the tokens of [`Shard::watch`] reports. An error
+/// counts: it is for the one who reads to find.
+fn told(events: impl Iterator<Item = poll::Ready>) -> Ready {
+    events.fold(Ready::NONE, |mut ready, event| {
+        match event.token {
+            WAKER => ready.inbox = true,
+            IP => ready.ip = true,
+            token => ready.udp[usize::from(token != UDP)] = true,
+        }
+        ready
+    })
 }
 
 /// A shard on a thread of its own, which ends and is joined when this is dropped.

@@ -45,9 +45,9 @@ impl UdpPort {
 }
 
 impl DatagramPort for UdpPort {
-    fn recv(&mut self, batch: &mut DatagramBatch) -> Result<usize, SysError> {
+    fn recv(&mut self, batch: &mut DatagramBatch, ready: [bool; 2]) -> Result<usize, SysError> {
         let buffers = batch.vacant().iter_mut().take(self.budget).map(|slab| &mut **slab);
-        let count = self.sockets.recv_batch(&mut self.receiver, buffers, &mut self.metas)?;
+        let count = self.sockets.recv_batch(&mut self.receiver, ready, buffers, &mut self.metas)?;
         let bytes: usize = self.metas[..count].iter().map(|meta| meta.len).sum();
         self.budget =
             if bytes > count * LONG_MESSAGE_BYTES { LONG_MESSAGES } else { DATAGRAM_BATCH };

@@ -29,6 +29,7 @@ use hybridwg::crypto::key::{PresharedKey, PrivateKey, PublicKey};
 use hybridwg::dataplane::inbox::Inboxes;
 use hybridwg::dataplane::lane::{Lane, Signal};
 use hybridwg::dataplane::memory_port::{MemoryDatagramPort, MemoryIpPort};
+use hybridwg::dataplane::port::Ready;
 use hybridwg::dataplane::shard::{Shard, Turn};
 use hybridwg::dataplane::tables::{Notice, Tables};
 use hybridwg::proto::device::{
@@ -192,7 +193,7 @@ impl Node {
     fn settle(&mut self, now: Now) {
         loop {
             self.apply(now);
-            match self.shard.turn(now) {
+            match self.shard.turn(now, Ready::ALL) {
                 Turn::Worked => {}
                 Turn::Idle if self.listen(now) => {}
                 Turn::Idle => break,

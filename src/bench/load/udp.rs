@@ -65,7 +65,9 @@ pub fn receive(task: &Receive, ready: &mut dyn FnMut(u16)) -> io::Result<Receive
     let mut heard = now();
     loop {
         let slices = buffers.iter_mut().map(Vec::as_mut_slice);
-        let count = sockets.recv_batch(&mut receiver, slices, &mut metas).map_err(|e| e.source)?;
+        let count = sockets
+            .recv_batch(&mut receiver, [true; 2], slices, &mut metas)
+            .map_err(|e| e.source)?;
         for (buffer, meta) in buffers.iter().zip(&metas[..count]) {
             let Some(number) = buffer[..meta.len].first_chunk().map(|n| u64::from_le_bytes(*n))
             else {

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::dataplane::Stop;
+use crate::dataplane::port::Ready;
 use crate::packet::batch::Received;
 use crate::wire::ip::IpHeader;
 
@@ -224,9 +225,9 @@ fn what_the_host_sends_that_is_no_whole_ip_packet_is_dropped() {
 fn trap_22_a_port_that_is_gone_stops_the_shard() {
     let [mut a, mut b] = connected(at(0));
     a.ip.vanish();
-    assert!(matches!(a.shard.turn(at(1)), Turn::Stopped(Stop::IpPortGone(_))));
+    assert!(matches!(a.shard.turn(at(1), Ready::ALL), Turn::Stopped(Stop::IpPortGone(_))));
     b.udp.vanish();
-    assert!(matches!(b.shard.turn(at(1)), Turn::Stopped(Stop::DatagramPortGone(_))));
+    assert!(matches!(b.shard.turn(at(1), Ready::ALL), Turn::Stopped(Stop::DatagramPortGone(_))));
 }
 
 /// A datagram from port 1001 of 10.0.1.1, as which `a` can be known in the tunnel, to its endpoint.

@@ -17,6 +17,7 @@ use crate::crypto::tai64n::Timestamp;
 use crate::dataplane::inbox::{Inbox, Inboxes, ShardCommand};
 use crate::dataplane::lane::{Lane, Signal};
 use crate::dataplane::memory_port::{MemoryDatagramPort, MemoryIpPort, SentDatagram};
+use crate::dataplane::port::Ready;
 use crate::dataplane::shard::{Shard, Turn};
 use crate::dataplane::tables::{PeerPath, Tables};
 use crate::proto::allowed_ips::AllowedIps;
@@ -96,7 +97,7 @@ impl Node {
     /// Turns until there is nothing left to do.
     fn settle(&mut self, now: Now) {
         loop {
-            match self.shard.turn(now) {
+            match self.shard.turn(now, Ready::ALL) {
                 Turn::Worked => {}
                 Turn::Idle => break,
                 Turn::Stopped(stop) => panic!("{stop:?}"),

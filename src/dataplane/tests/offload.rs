@@ -3,7 +3,7 @@
 use std::net::{TcpListener, TcpStream, UdpSocket};
 
 use super::*;
-use crate::dataplane::port::IpPort;
+use crate::dataplane::port::{IpPort, Ready};
 use crate::dataplane::tun_port::TunPort;
 use crate::packet::batch::{IpBatch, PlainBatch, PlainRange};
 use crate::packet::slab::Slab;
@@ -82,7 +82,7 @@ fn congest(node: &mut Node, from: u64, turns: u64, bulk: &(Vec<u8>, VnetHeader))
         node.ip.push_super(&bulk.0, bulk.1);
         (0..40).for_each(|_| node.ip.push(&there(100, 1)));
         let mono = at(from).mono + Duration::from_millis(turn);
-        assert!(matches!(node.shard.turn(Now { mono, ..at(from) }), Turn::Worked));
+        assert!(matches!(node.shard.turn(Now { mono, ..at(from) }, Ready::ALL), Turn::Worked));
     }
 }
 

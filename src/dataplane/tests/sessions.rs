@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::dataplane::Stop;
+use crate::dataplane::port::Ready;
 use crate::dataplane::tables::Notice;
 use crate::proto::device::{Destination, SmallDatagram};
 
@@ -264,6 +265,6 @@ fn a_shutdown_sends_what_was_posted_before_it_and_stops() {
     let [mut a, _] = connected(at(0));
     a.inbox.post(ShardCommand::Keepalive(PEER));
     a.inbox.post(ShardCommand::Shutdown);
-    assert!(matches!(a.shard.turn(at(1)), Turn::Stopped(Stop::Shutdown)));
+    assert!(matches!(a.shard.turn(at(1), Ready::ALL), Turn::Stopped(Stop::Shutdown)));
     assert_eq!(a.udp.take_sent().len(), 1);
 }

@@ -9,6 +9,7 @@ use std::num::NonZeroU32;
 
 use super::*;
 use crate::crypto::entropy::{Entropy, SeededEntropy};
+use crate::dataplane::port::Ready;
 use crate::dataplane::tables::Notice;
 use crate::proto::device::{AllowedIpChange, Change, Device, Outputs, PeerUpdate};
 
@@ -135,7 +136,7 @@ impl Host {
     /// One turn of one shard; false if it had nothing to do.
     fn turn(&mut self, position: usize, now: Now) -> bool {
         let (shard, ip, udp) = &mut self.shards[position];
-        let worked = match shard.turn(now) {
+        let worked = match shard.turn(now, Ready::ALL) {
             Turn::Worked => true,
             Turn::Idle => false,
             Turn::Stopped(stop) => panic!("{stop:?}"),

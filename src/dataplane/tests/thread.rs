@@ -113,3 +113,18 @@ fn a_shard_whose_port_goes_tells_the_engine() {
     running.told.recv_timeout(PATIENCE).unwrap();
     assert!(matches!(running.node.signals()[..], [Signal::Stopped(Stop::IpPortGone(_))]));
 }
+
+#[test]
+fn what_is_not_ready_is_left_alone() {
+    let mut node = Node::new(A, &[("10.0.2.0/24", PEER)]);
+    node.ip.push(&[0; 20]);
+    node.apply(Output::Keepalive(PEER));
+    let mut dropped = |ready| {
+        assert!(matches!(node.shard.turn(at(1), ready), Turn::Worked | Turn::Idle));
+        (node.dropped(DropReason::OutboundNotIp), node.dropped(DropReason::NoEndpoint))
+    };
+    assert_eq!(dropped(Ready::NONE), (0, 0));
+    assert_eq!(dropped(Ready { udp: [true; 2], ..Ready::NONE }), (0, 0));
+    assert_eq!(dropped(Ready { ip: true, ..Ready::NONE }), (1, 0));
+    assert_eq!(dropped(Ready { inbox: true, ..Ready::NONE }), (1, 1));
+}

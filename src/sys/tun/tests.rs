@@ -213,7 +213,8 @@ fn with_offloads_a_message_to_be_cut_crosses_whole_with_its_header() {
         let mut payload = vec![0; 4096];
         let mut metas = [RecvMeta::default()];
         let mut receiver = Receiver::new(1);
-        let mut receive = || outbox.recv_batch(&mut receiver, [&mut payload[..]], &mut metas);
+        let mut receive =
+            || outbox.recv_batch(&mut receiver, [true; 2], [&mut payload[..]], &mut metas);
         assert!(eventually(|| receive().unwrap() == 1));
         assert_eq!((metas[0].len, metas[0].stride), (2500, 1000));
     });

@@ -157,14 +157,15 @@ impl Receiver {
 
 impl UdpSockets {
     /// Receives up to as many datagrams as there are `buffers`, `metas` and room in `receiver`, all
-    /// of one family; the first `n` buffers and metas are filled. 0 means that nothing waits (or
-    /// nothing but errors did): poll [`fds`](Self::fds) and come again.
+    /// of one family, from the `ready` ones of [`fds`](Self::fds); the first `n` buffers and metas
+    /// are filled. 0 means that nothing waits (or nothing but errors did): poll and come again.
     ///
     /// # Errors
     /// Only for a defect of ours; whatever the network does is survived and counted. [P-86]
     pub fn recv_batch<'b>(
         &self,
         receiver: &mut Receiver,
+        ready: [bool; 2],
         buffers: impl IntoIterator<Item = &'b mut [u8]>,
         metas: &mut [RecvMeta],
     ) -> Result<usize, SysError> {
@@ -177,7 +178,7 @@ impl UdpSockets {
             receiver.batches_of_first = 0;
         }
         for family in [receiver.first, receiver.first.other()] {
-            let Some(socket) = self.socket(family) else {
+            let Some(socket) = self.socket(family).filter(|_| ready[family as usize]) else {
                 continue;
             };
             let received = receiver.receive(socket, count)?;

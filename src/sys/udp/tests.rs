@@ -32,7 +32,10 @@ impl Inbox {
     /// One call; what it gave.
     fn recv(&mut self) -> Vec<(RecvMeta, Vec<u8>)> {
         let slices = self.buffers.iter_mut().map(Vec::as_mut_slice);
-        let n = self.sockets.recv_batch(&mut self.receiver, slices, &mut self.metas).unwrap();
+        let n = self
+            .sockets
+            .recv_batch(&mut self.receiver, [true; 2], slices, &mut self.metas)
+            .unwrap();
         let received = self.metas.iter().zip(&self.buffers).take(n);
         received.map(|(meta, buffer)| (*meta, buffer[..meta.len].to_vec())).collect()
     }
@@ -592,7 +595,10 @@ fn nothing_waiting_is_zero_and_no_error() {
     let mut inbox = Inbox::new(4, 64);
     assert!(inbox.recv().is_empty());
     assert_eq!(inbox.receiver.survived_errors(), 0);
-    assert_eq!(inbox.sockets.recv_batch(&mut inbox.receiver, [], &mut inbox.metas).unwrap(), 0);
+    assert_eq!(
+        inbox.sockets.recv_batch(&mut inbox.receiver, [true; 2], [], &mut inbox.metas).unwrap(),
+        0
+    );
 }
 
 /// [P-75]
