@@ -31,8 +31,10 @@ use hybridwg::time::{Instant, Now, Wall};
 use hybridwg::wire::message::{Message, TRANSPORT_OVERHEAD_BYTES, classify};
 use ipnet::IpNet;
 
+mod mss;
 mod offload;
 
+pub use mss::mss;
 pub use offload::{coalesce, split};
 
 /// Bytes as a sequence of choices; zeros when they run out.

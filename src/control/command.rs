@@ -11,6 +11,7 @@ use std::net::SocketAddr;
 use ipnet::IpNet;
 
 use crate::crypto::key::{PresharedKey, PrivateKey, PublicKey};
+pub use crate::dataplane::clamp_mss::ClampMss;
 pub use crate::proto::device::{AllowedIpChange, PeerUpdate};
 use crate::time::Wall;
 
@@ -26,6 +27,8 @@ pub struct SetRequest {
     pub listen_port: Option<u16>,
     /// Mark on outgoing datagrams; 0 clears it.
     pub fwmark: Option<u32>,
+    /// A setting of our own: how far announced TCP segment sizes are lowered.
+    pub clamp_mss: Option<ClampMss>,
     /// Removes every peer before `peers` is applied. A peer that is named again in `peers` without
     /// `remove` may keep its session.
     pub replace_peers: bool,

@@ -388,6 +388,9 @@ impl Engine {
             Some(_) | None => {}
         }
         self.fwmark = mark;
+        if let Some(setting) = request.clamp_mss {
+            self.tables.set_clamp_mss(setting);
+        }
         self.port_is_random = request.listen_port.map_or(self.port_is_random, |port| port == 0);
         let mut changes = Vec::with_capacity(request.peers.len() + 2);
         changes.extend(request.private_key.map(Change::PrivateKey));

@@ -20,6 +20,7 @@ use std::time::Duration;
 use tracing::debug;
 
 use crate::crypto::key::PublicKey;
+use crate::dataplane::clamp_mss;
 use crate::dataplane::lane::Incoming;
 use crate::dataplane::port::{DatagramPort, IpPort};
 use crate::dataplane::tables::Session;
@@ -36,6 +37,7 @@ use crate::proto::peer::PeerId;
 use crate::time::{Instant, TokenBucket};
 use crate::wire::ip::{self, Ecn, IpHeader};
 use crate::wire::message::{Message, classify};
+use crate::wire::vnet::VnetHeader;
 
 /// How often a device says that peers send what they may not.
 const LOG_INTERVAL: Duration = Duration::from_secs(1);
@@ -158,6 +160,11 @@ fn receive(
             session.path.facts.data_received(context.now.mono);
             let packet = &mut datagram[plain.clone()];
             let len = admit(routes, session.path.peer, message.ecn, packet)?;
+            let vnet = VnetHeader::default();
+            if clamp_mss::may_announce(packet, &vnet) {
+                let tables = context.tables;
+                clamp_mss::lower(packet, &vnet, tables.clamp_mss(), tables.mtu());
+            }
             return Ok(Some(plain.start..plain.start + len));
         }
     };

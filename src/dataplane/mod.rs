@@ -23,6 +23,7 @@
 //!
 //! Must not parse configuration, touch routes, perform a Diffie-Hellman, or know tokio.
 
+pub mod clamp_mss;
 mod departures;
 mod inbound;
 pub mod inbox;

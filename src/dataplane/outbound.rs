@@ -14,6 +14,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::dataplane::clamp_mss;
 use crate::dataplane::departures::{Departures, Unsealed};
 use crate::dataplane::port::{DatagramPort, IpPort};
 use crate::dataplane::staged::Staged;
@@ -237,6 +238,10 @@ impl Outbound {
             return Err(DropReason::RoutingLoop.into());
         }
         let vnet = vnet.map_err(|_| DropReason::OutboundBadOffload)?;
+        if clamp_mss::may_announce(packet, &vnet) {
+            let tables = context.tables;
+            clamp_mss::lower(packet, &vnet, tables.clamp_mss(), tables.mtu());
+        }
         let slow_down = is_bulk(packet, &vnet) && self.queue.tells(context.now.mono);
         let can_mark = header.ecn() != Ecn::NotEct;
         let ecn = if slow_down && can_mark { Ecn::Ce } else { header.ecn() };

@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 use arc_swap::{ArcSwap, ArcSwapOption, Guard};
 
 use crate::crypto::key::PublicKey;
+use crate::dataplane::clamp_mss::{ClampMss, ClampMssCell};
 use crate::dataplane::inbox::{Inboxes, ShardCommand};
 use crate::dataplane::lane::{Lane, Signal};
 use crate::proto::allowed_ips::Routes;
@@ -233,6 +234,7 @@ pub struct Tables {
     sessions: [Stripe; SESSION_STRIPES],
     peers: RwLock<HashMap<PeerId, Arc<PeerPath>>>,
     mtu: AtomicU32,
+    clamp_mss: ClampMssCell,
     /// The UDP port of our datagrams; 0 before there is one. Ordering: relaxed, as for the MTU: it
     /// is right from some batch on.
     listen_port: AtomicU16,
@@ -253,6 +255,7 @@ impl Tables {
             sessions: std::array::from_fn(|_| RwLock::default()),
             peers: RwLock::default(),
             mtu: AtomicU32::new(u32::from(DEFAULT_MTU)),
+            clamp_mss: ClampMssCell::new(ClampMss::default()),
             listen_port: AtomicU16::new(0),
             drops: Drops::new(),
         }
@@ -367,6 +370,15 @@ impl Tables {
 
     pub fn mtu(&self) -> u32 {
         self.mtu.load(Ordering::Relaxed)
+    }
+
+    /// Sets how far announced segment sizes are lowered.
+    pub fn set_clamp_mss(&self, setting: ClampMss) {
+        self.clamp_mss.set(setting);
+    }
+
+    pub fn clamp_mss(&self) -> ClampMss {
+        self.clamp_mss.get()
     }
 
     /// Sets the UDP port that our datagrams come from.

@@ -6,5 +6,6 @@ pub mod checksum;
 pub mod icmp;
 pub mod ip;
 pub mod message;
+pub mod mss;
 pub mod transport;
 pub mod vnet;

@@ -57,3 +57,8 @@ fn the_split_corpus_holds() {
 fn the_coalesce_corpus_holds() {
     replay("coalesce", targets::coalesce);
 }
+
+#[test]
+fn the_mss_corpus_holds() {
+    replay("mss", targets::mss);
+}

@@ -328,7 +328,7 @@ fn ua_06_what_wg_setconf_asks_for_is_understood() {
         listen_port: Some(0),
         fwmark: Some(0),
         replace_peers: true,
-        peers: vec![],
+        ..SetRequest::default()
     };
     assert_eq!(device.change(), expected);
 }

@@ -159,6 +159,7 @@ keys! {
     PostDown "PostDown" Interface WgQuick "a command",
     FwMarkMask "FwMarkMask" Interface Hybridwg "a number from 1 to 4294967295, decimal or hexadecimal (0x…)",
     KillSwitch "KillSwitch" Interface Hybridwg "on or off",
+    ClampMss "ClampMSS" Interface Hybridwg "on, off, or a number of bytes from 536 to 65535",
     RequireDns "RequireDNS" Interface Hybridwg "on or off",
     PrivateKeyFile "PrivateKeyFile" Interface Hybridwg "a path (after `any-mode:` if others may read the file), credential:NAME or env:NAME",
     PublicKey "PublicKey" Peer Wg "a key: 44 characters of base64, as `hybridwg pubkey` or `wg pubkey` prints it for the peer's PrivateKey",

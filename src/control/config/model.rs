@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use ipnet::IpNet;
 
 use super::secret::KeySource;
-use crate::control::command::{AllowedIpChange, PeerUpdate, SetRequest};
+use crate::control::command::{AllowedIpChange, ClampMss, PeerUpdate, SetRequest};
 use crate::crypto::key::{PresharedKey, PrivateKey, PublicKey};
 /// Where a peer is reached.
 pub use crate::proto::places::Place as Endpoint;
@@ -45,6 +45,8 @@ pub struct Interface {
     pub require_dns: Option<At<bool>>,
     /// Bytes, 68 to 65535.
     pub mtu: Option<u16>,
+    /// How far announced TCP segment sizes are lowered.
+    pub clamp_mss: Option<ClampMss>,
     pub table: Option<At<Table>>,
     pub save_config: Option<At<bool>>,
     /// Commands in the order of the file, `%i` not yet replaced.
@@ -117,6 +119,7 @@ impl Config {
             private_key: private_key.map(|key| (!key.is_zero()).then_some(key)),
             listen_port: self.interface.listen_port,
             fwmark: self.interface.fwmark,
+            clamp_mss: self.interface.clamp_mss,
             replace_peers: false,
             peers: Vec::with_capacity(self.peers.len()),
         };

@@ -257,6 +257,7 @@ impl<'a> Parser<'a> {
                 .map(|mask| interface.fwmark_mask = Some(At { line: number, value: mask })),
             Key::KillSwitch => parse_switch(value)
                 .map(|on| interface.kill_switch = Some(At { line: number, value: on })),
+            Key::ClampMss => value.parse().ok().map(|setting| interface.clamp_mss = Some(setting)),
             Key::RequireDns => parse_switch(value)
                 .map(|on| interface.require_dns = Some(At { line: number, value: on })),
             Key::Mtu => {
@@ -314,6 +315,7 @@ impl<'a> Parser<'a> {
             | Key::FwMark
             | Key::FwMarkMask
             | Key::KillSwitch
+            | Key::ClampMss
             | Key::RequireDns
             | Key::Address
             | Key::Dns

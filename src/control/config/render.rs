@@ -61,6 +61,9 @@ fn write_interface(out: &mut impl Write, interface: &Interface) -> fmt::Result {
     if let Some(mtu) = interface.mtu {
         writeln!(out, "MTU = {mtu}")?;
     }
+    if let Some(setting) = interface.clamp_mss {
+        writeln!(out, "#hybridwg: ClampMSS = {setting}")?;
+    }
     match interface.table.as_ref().map(|table| &table.value) {
         Some(Table::Auto) => out.write_str("Table = auto\n")?,
         Some(Table::Off) => out.write_str("Table = off\n")?,

@@ -16,6 +16,9 @@ use crate::crypto::key::{PresharedKey, PrivateKey, PublicKey};
 /// Repeated, the best first.
 const PLACE: &str = "hybridwg_place";
 
+/// Another one, of the device: `on`, `off` or bytes.
+const CLAMP_MSS: &str = "hybridwg_clamp_mss";
+
 /// Collects the lines after `set=1` into one request.
 #[derive(Debug, Default)]
 pub struct SetParser {
@@ -63,6 +66,12 @@ fn device_line(request: &mut SetRequest, key: &str, value: &str) -> Result<(), R
             request.listen_port = Some(number(value, "listen_port is not 0 to 65535")?)
         }
         "fwmark" => request.fwmark = Some(number(value, "fwmark is not 0 to 4294967295")?),
+        CLAMP_MSS => {
+            let setting = value
+                .parse()
+                .map_err(|()| (Errno::INVALID, "hybridwg_clamp_mss is not on, off or bytes"))?;
+            request.clamp_mss = Some(setting);
+        }
         "replace_peers" => request.replace_peers = truth(value, "replace_peers is not true")?,
         _ => return Err((Errno::INVALID, "unknown device key")),
     }
@@ -146,6 +155,9 @@ fn write_request(out: &mut impl Write, request: &SetRequest) -> fmt::Result {
     }
     if let Some(mark) = request.fwmark {
         writeln!(out, "fwmark={mark}")?;
+    }
+    if let Some(setting) = request.clamp_mss {
+        writeln!(out, "{CLAMP_MSS}={setting}")?;
     }
     if request.replace_peers {
         out.write_str("replace_peers=true\n")?;

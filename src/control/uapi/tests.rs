@@ -14,7 +14,7 @@ use super::{
     socket_path,
 };
 use crate::control::command::{
-    AllowedIpChange, DeviceSnapshot, PeerSnapshot, PeerUpdate, SetRequest,
+    AllowedIpChange, ClampMss, DeviceSnapshot, PeerSnapshot, PeerUpdate, SetRequest,
 };
 use crate::crypto::key::{PresharedKey, PrivateKey, PublicKey};
 use crate::proto::places::Place;
@@ -530,6 +530,7 @@ prop_compose! {
         private_key in any::<Option<Option<[u8; 32]>>>(),
         listen_port in any::<Option<u16>>(),
         fwmark in any::<Option<u32>>(),
+        clamp_mss in proptest::option::of(clamp_mss()),
         replace_peers in any::<bool>(),
         peers in proptest::collection::vec(peer_update(), 0..4),
     ) -> SetRequest {
@@ -537,10 +538,15 @@ prop_compose! {
             private_key: private_key.map(|key| key.map(PrivateKey::from_bytes)),
             listen_port,
             fwmark,
+            clamp_mss,
             replace_peers,
             peers,
         }
     }
+}
+
+fn clamp_mss() -> impl Strategy<Value = ClampMss> {
+    prop_oneof![Just(ClampMss::Off), Just(ClampMss::On), (536..=u16::MAX).prop_map(ClampMss::To)]
 }
 
 prop_compose! {

@@ -1,6 +1,7 @@
 //! Keys of our own.
 
 use super::*;
+use crate::control::command::ClampMss;
 
 #[test]
 fn keys_of_our_own_stand_in_a_comment_or_by_themselves() {
@@ -123,4 +124,20 @@ fn a_kill_switch_and_a_mask_say_what_they_need() {
     );
     assert_eq!(config.interface.kill_switch.map(|switch| switch.value), Some(false));
     assert_eq!(config.interface.fwmark_mask.map(|mask| mask.value), Some(0xff));
+}
+
+#[test]
+fn clamp_mss_is_on_off_or_bytes() {
+    let asked = |lines: &str| {
+        let config = good(&format!("[Interface]\n{lines}\n"));
+        config.to_request(|_, _| Ok::<_, ()>(None)).unwrap().clamp_mss
+    };
+    assert_eq!(asked(""), None, "the default is the device's");
+    assert_eq!(asked("ClampMSS = off"), Some(ClampMss::Off));
+    assert_eq!(asked("#hybridwg: clampmss = On"), Some(ClampMss::On));
+    assert_eq!(asked("#hybridwg: ClampMSS = 1320"), Some(ClampMss::To(1320)));
+    assert_eq!(
+        interface_fault("#hybridwg: ClampMSS = 100"),
+        "t.conf:2: ClampMSS: read \"100\", accepted is on, off, or a number of bytes from 536 to 65535"
+    );
 }
