@@ -6,6 +6,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 
 use crate::cli::bench::args::Bench;
 use crate::control::settings::{Offload, Offloads, Settings};
@@ -92,6 +93,10 @@ pub enum Command {
     Up(Up),
     /// Take down a tunnel
     Down(Tunnel),
+    /// Tell what is wrong or odd about a file. Exit status 0: nothing but notes, 1: warnings, 2: faults
+    Check(Check),
+    /// Change a running tunnel to what its file says now; sessions of peers that stay are kept
+    Reload(Reload),
     /// Write what a tunnel is like now into its file, and change nothing else there
     Save(Tunnel),
     /// Print a file without what wg(8) does not understand, as `wg setconf` takes it
@@ -104,6 +109,12 @@ pub enum Command {
     Genpsk,
     /// Read a private key from standard input and print its public key
     Pubkey,
+    /// Print completions for a shell
+    #[command(hide = true)]
+    Complete { shell: Shell },
+    /// Write the manual pages into a folder
+    #[command(hide = true)]
+    Man { folder: PathBuf },
     /// Run a hub and a client on this machine and show what passes between them
     Demo(Demo),
     /// Measure tunnels: this program beside others, on this machine
@@ -130,6 +141,30 @@ pub struct Tunnel {
     /// A file NAME.conf, or a bare NAME for /etc/wireguard/NAME.conf
     #[arg(value_name = "FILE|NAME")]
     pub config: String,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct Check {
+    #[command(flatten)]
+    pub tunnel: Tunnel,
+
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct Reload {
+    #[command(flatten)]
+    pub tunnel: Tunnel,
+
+    /// Tell what would be changed, and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+
+    /// If hooks have changed, run the old PreDown and PostDown, then the new PreUp and PostUp
+    #[arg(long)]
+    pub hooks: bool,
 }
 
 #[derive(Clone, Debug, Args)]

@@ -22,6 +22,8 @@ pub enum Failure {
     Worse,
     /// The exit status of our own process in an enclosure, which has told the user.
     Inside(u8),
+    /// This exit status is what a file was judged.
+    Judged(u8),
 }
 
 /// An error, and perhaps what to do about it.
@@ -55,6 +57,7 @@ impl Failure {
             Self::Run(_) | Self::Told => 1,
             Self::Worse => 3,
             Self::Inside(status) => *status,
+            Self::Judged(status) => *status,
         }
     }
 }

@@ -5,6 +5,8 @@
 
 pub mod args;
 pub mod bench;
+pub mod check;
+pub mod complete;
 pub mod demo;
 pub mod device;
 pub mod down;
@@ -12,6 +14,7 @@ pub mod enclosure;
 pub mod file;
 pub mod key;
 pub mod message;
+pub mod reload;
 pub mod save;
 pub mod show;
 pub mod strip;
@@ -85,6 +88,10 @@ fn dispatch(arguments: &Arguments) -> Result<(), Failure> {
         Some(Command::Pubkey) => key::pubkey(),
         Some(Command::Down(tunnel)) => down::run(&tunnel.config),
         Some(Command::Up(arguments)) => up::run(arguments),
+        Some(Command::Check(arguments)) => check::run(arguments),
+        Some(Command::Complete { shell }) => complete::completions(*shell),
+        Some(Command::Man { folder }) => complete::manual(folder),
+        Some(Command::Reload(arguments)) => reload::run(arguments),
         Some(Command::Save(tunnel)) => save::run(&tunnel.config),
         Some(Command::Strip(tunnel)) => strip::run(&tunnel.config),
         Some(Command::Demo(arguments)) => demo::run(arguments),

@@ -29,6 +29,8 @@ const UAPI_FD: &str = "WG_UAPI_FD";
 const LEASH_FD: &str = "HYBRIDWG_LEASH_FD";
 /// Kept open as long as the device lives: what belongs to it on the host goes with it.
 const KEPT_FD: &str = "HYBRIDWG_KEPT_FD";
+/// What is said to a background process and to no process that it starts.
+pub const OF_DAEMON: [&str; 5] = [TUN_FD, UAPI_FD, LEASH_FD, KEPT_FD, FOREGROUND];
 /// Set in the child, as `wireguard-go` does.
 const FOREGROUND: &str = "WG_PROCESS_FOREGROUND";
 /// Whoever asks for a log gets the child's on the terminal.

@@ -34,6 +34,7 @@ use super::netlink::Netlink;
 use super::settings::{Offloads, Settings, Status};
 use super::uapi::Errno;
 use super::uapi::server::Command;
+use super::{record, reloading};
 use crate::dataplane::Stop;
 use crate::dataplane::inbox::{Inboxes, ShardCommand};
 use crate::dataplane::lane::{Incoming, Lane, Signal};
@@ -187,6 +188,12 @@ async fn serve_until_stopped(
                     break Stop::Shutdown;
                 }
             }
+            // A terminal that hangs up on `hybridwg -f` ends it: there is no file to read again.
+            Happening::HungUp if reloading::start(&engine.interface) => info!("reloading"),
+            Happening::HungUp => {
+                info!("hung up: ending");
+                break Stop::Shutdown;
+            }
             Happening::Stopped(how) => {
                 info!("{how}: ending");
                 break Stop::Shutdown;
@@ -195,6 +202,7 @@ async fn serve_until_stopped(
     };
     drop(threads);
     engine.settle();
+    record::remove(&engine.interface);
     judge(outcome)
 }
 

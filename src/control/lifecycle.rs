@@ -89,6 +89,12 @@ pub enum LifecycleError {
     DaemonStays { interface: String },
     #[error("{interface} stays up, because what has changed could not be saved")]
     NotSaved { interface: String, source: SaveError },
+    #[error("{} says nothing, and is not taken for a configuration", .file.display())]
+    NothingSaid { file: PathBuf },
+    #[error("there is no record of how {interface} was brought up by `hybridwg up`")]
+    NoRecord { interface: String },
+    #[error("{what} of {interface} can be changed by `hybridwg down` and `up` only")]
+    NeedsRestart { interface: String, what: String },
     #[error("interrupted")]
     Interrupted,
 }
@@ -112,10 +118,14 @@ pub trait Step {
         Ok(())
     }
 
-    /// The command that takes the change back; `None`, unless a step says otherwise, because most
-    /// changes go away with an earlier one (an address with its interface).
+    /// The command that takes the change back; `None` if nothing does.
     fn describe_undo(&self) -> Option<String> {
         None
+    }
+
+    /// Whether the change goes away by itself when the interface does.
+    fn goes_with_interface(&self) -> bool {
+        false
     }
 
     /// Takes the change back. Called only after a successful [`Self::apply`], and only if
@@ -128,12 +138,47 @@ pub trait Step {
     }
 }
 
+/// A step the other way round.
+#[derive(Debug)]
+pub struct TakenBack<S>(pub S);
+
+impl<S: Step> Step for TakenBack<S> {
+    fn describe(&self) -> String {
+        self.0.describe_undo().unwrap_or_default()
+    }
+
+    fn apply(&mut self, netlink: &mut Netlink) -> Result<(), LifecycleError> {
+        self.0.undo(netlink)
+    }
+
+    fn describe_undo(&self) -> Option<String> {
+        Some(self.0.describe())
+    }
+
+    fn undo(&mut self, netlink: &mut Netlink) -> Result<(), LifecycleError> {
+        self.0.apply(netlink)
+    }
+}
+
 /// Steps that are done together or not at all.
 pub struct Transaction<'a> {
     netlink: &'a mut Netlink,
     console: &'a mut dyn Console,
     interrupt: &'a Interrupt,
     done: Vec<Box<dyn Step>>,
+    kind: Kind,
+    announced: usize,
+}
+
+/// What a transaction is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// It makes the interface, so that what goes with the interface is not taken back by itself.
+    Making,
+    /// The interface is there and stays.
+    Changing,
+    /// As `Changing`, but steps are only announced.
+    Rehearsing,
 }
 
 impl<'a> Transaction<'a> {
@@ -142,8 +187,9 @@ impl<'a> Transaction<'a> {
         netlink: &'a mut Netlink,
         console: &'a mut dyn Console,
         interrupt: &'a Interrupt,
+        kind: Kind,
     ) -> Self {
-        Self { netlink, console, interrupt, done: Vec::new() }
+        Self { netlink, console, interrupt, done: Vec::new(), kind, announced: 0 }
     }
 
     /// Announces and applies the next step.
@@ -153,13 +199,27 @@ impl<'a> Transaction<'a> {
     /// often fails for that reason alone.
     pub fn apply(&mut self, mut step: impl Step + 'static) -> Result<(), LifecycleError> {
         self.check_interrupt()?;
-        self.console.command(&step.describe());
+        let command = step.describe();
+        command.lines().for_each(|line| self.console.command(line));
+        self.announced += usize::from(!command.is_empty());
+        if self.kind == Kind::Rehearsing {
+            return Ok(());
+        }
         if let Err(error) = step.apply(self.netlink) {
             self.check_interrupt()?;
             return Err(error);
         }
         self.done.push(Box::new(step));
         Ok(())
+    }
+
+    /// How many steps with words of their own there were so far.
+    pub const fn announced(&self) -> usize {
+        self.announced
+    }
+
+    pub fn is_rehearsal(&self) -> bool {
+        self.kind == Kind::Rehearsing
     }
 
     /// For look-ups between steps.
@@ -194,8 +254,11 @@ impl<'a> Transaction<'a> {
 impl Drop for Transaction<'_> {
     fn drop(&mut self) {
         while let Some(mut step) = self.done.pop() {
+            if step.goes_with_interface() && self.kind == Kind::Making {
+                continue;
+            }
             let Some(command) = step.describe_undo() else { continue };
-            self.console.command(&command);
+            command.lines().for_each(|line| self.console.command(line));
             if let Err(error) = step.undo(self.netlink) {
                 self.console.warn(&format!("could not take back: {error}"));
             }
@@ -261,7 +324,7 @@ mod tests {
         let log = Log::default();
         let mut netlink = Netlink::new();
         let mut console = Lines(Rc::clone(&log));
-        let mut transaction = Transaction::new(&mut netlink, &mut console, interrupt);
+        let mut transaction = Transaction::new(&mut netlink, &mut console, interrupt, Kind::Making);
         let steps = steps.into_iter().map(|(name, fails, undo_fails)| Fake {
             name,
             fails,

@@ -16,7 +16,7 @@ use crate::control::daemon::{DaemonError, Leash, spawn_daemon};
 use crate::control::interrupt::Interrupt;
 use crate::control::lifecycle::{LifecycleError, Step};
 use crate::control::netlink::nft::Owner;
-use crate::control::netlink::{Family, Link, Netlink};
+use crate::control::netlink::{Family, Link, Netlink, delete_address_command};
 use crate::control::resolve::Resolve;
 use crate::control::settings::Settings;
 use crate::control::uapi::client::UapiClient;
@@ -209,11 +209,28 @@ impl Step for AddAddress {
     fn apply(&mut self, netlink: &mut Netlink) -> Result<(), LifecycleError> {
         Ok(netlink.add_address(&self.link, self.address)?)
     }
+
+    fn describe_undo(&self) -> Option<String> {
+        Some(delete_address_command(&self.link, self.address))
+    }
+
+    fn goes_with_interface(&self) -> bool {
+        true
+    }
+
+    fn undo(&mut self, netlink: &mut Netlink) -> Result<(), LifecycleError> {
+        match netlink.delete_address(&self.link, self.address) {
+            // The kernel takes the other addresses of a network away with the first.
+            Err(error) if !error.is_absent() => Err(error.into()),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
 }
 
 /// Sets the MTU and brings the interface up.
 #[derive(Debug)]
 pub struct SetMtuUp {
+    /// With the MTU that it had.
     pub link: Link,
     /// Bytes.
     pub mtu: u32,
@@ -226,6 +243,18 @@ impl Step for SetMtuUp {
 
     fn apply(&mut self, netlink: &mut Netlink) -> Result<(), LifecycleError> {
         Ok(netlink.set_mtu_up(&self.link, self.mtu)?)
+    }
+
+    fn describe_undo(&self) -> Option<String> {
+        Some(format!("ip link set mtu {} up dev {}", self.link.mtu, self.link.name))
+    }
+
+    fn goes_with_interface(&self) -> bool {
+        true
+    }
+
+    fn undo(&mut self, netlink: &mut Netlink) -> Result<(), LifecycleError> {
+        Ok(netlink.set_mtu_up(&self.link, self.link.mtu)?)
     }
 }
 

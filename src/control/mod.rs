@@ -3,6 +3,7 @@
 //!
 //! Must not touch a packet: what has to be known per packet is handed down to `dataplane`.
 
+pub mod check;
 pub mod command;
 pub mod config;
 pub mod daemon;
@@ -20,7 +21,11 @@ pub mod link;
 pub mod mtu;
 pub mod netlink;
 pub mod paths;
+pub mod peer_changes;
 pub mod policy;
+pub mod record;
+pub mod reload;
+pub mod reloading;
 pub mod resolve;
 pub mod routes;
 pub mod rt_tables;

@@ -8,7 +8,9 @@ use ipnet::IpNet;
 
 use crate::control::config::Table;
 use crate::control::lifecycle::{LifecycleError, Step};
-use crate::control::netlink::{Link, Netlink, NetlinkError, Route, add_route_command};
+use crate::control::netlink::{
+    Link, Netlink, NetlinkError, Route, add_route_command, delete_route_command,
+};
 use crate::control::rt_tables;
 
 /// Where the routes go.
@@ -67,6 +69,13 @@ pub fn uncovered(
     Ok(wanted.into_iter().filter(|network| !is_covered(&routes, link.index, *network)).collect())
 }
 
+/// Whether the kernel routes the network by itself once the interface has this address. For an IPv4
+/// address alone it makes no route.
+pub fn is_connected(address: IpNet, network: IpNet) -> bool {
+    let is_alone = matches!(address, IpNet::V4(_)) && address.prefix_len() == 32;
+    !is_alone && address.contains(&network)
+}
+
 fn is_covered(routes: &[Route], interface: u32, network: IpNet) -> bool {
     routes
         .iter()
@@ -88,6 +97,22 @@ impl Step for AddRoute {
 
     fn apply(&mut self, netlink: &mut Netlink) -> Result<(), LifecycleError> {
         Ok(netlink.add_route(&self.link, self.network, self.table)?)
+    }
+
+    fn describe_undo(&self) -> Option<String> {
+        Some(delete_route_command(&self.link, self.network, self.table))
+    }
+
+    fn goes_with_interface(&self) -> bool {
+        true
+    }
+
+    fn undo(&mut self, netlink: &mut Netlink) -> Result<(), LifecycleError> {
+        match netlink.delete_route(&self.link, self.network, self.table) {
+            // The kernel takes routes away with the last address.
+            Err(error) if !error.is_absent() => Err(error.into()),
+            Ok(()) | Err(_) => Ok(()),
+        }
     }
 }
 
@@ -124,6 +149,7 @@ mod tests {
         );
     }
 
+    /// WQ-19.
     #[test]
     fn only_a_wider_or_equal_route_through_the_same_interface_covers_a_network() {
         let route = |text: &str, interface| Route {

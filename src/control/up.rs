@@ -23,11 +23,12 @@ use crate::control::hooks::{RunHook, Shell};
 use crate::control::host_change::{HostChange, Lasting};
 use crate::control::interrupt::Interrupt;
 use crate::control::journal::Journal;
-use crate::control::lifecycle::{Console, LifecycleError, Step, Transaction};
+use crate::control::lifecycle::{Console, Kind, LifecycleError, Step, Transaction};
 use crate::control::link::{self, AddAddress, AddInterface, Configure, SetMtuUp, delete_command};
 use crate::control::mtu;
 use crate::control::netlink::nft::Owner;
 use crate::control::netlink::{Family, Link, MAIN_TABLE, Netlink};
+use crate::control::record;
 use crate::control::resolve::Resolve;
 use crate::control::routes::{self, AddRoute, Destination};
 use crate::control::save::save;
@@ -79,13 +80,18 @@ pub fn up(
     }
 
     let owner = Owner::new().ok().map(Rc::new);
-    let mut steps = Transaction::new(&mut netlink, console, interrupt);
+    let mut steps = Transaction::new(&mut netlink, console, interrupt, Kind::Making);
     steps.apply(AddInterface::new(interface, device, owner.clone()))?;
     for hook in &settings.pre_up {
         steps.apply(RunHook::new("PreUp", hook, interface, shell))?;
     }
-    let config = config.clone();
-    steps.apply(Configure { interface: interface.to_owned(), file, config, resolve })?;
+    let configure = Configure {
+        interface: interface.to_owned(),
+        file: file.clone(),
+        config: config.clone(),
+        resolve,
+    };
+    steps.apply(configure)?;
     // As the device reports it: in canonical form, and with what a PreUp hook has added.
     let device = UapiClient::connect(interface)?.get()?;
 
@@ -113,6 +119,11 @@ pub fn up(
     }
     steps.commit()?;
     warn_of(take_back(interface, left, console, &mut netlink), console);
+    if let Err(error) = record::write(interface, &file, config) {
+        console.warn(&format!(
+            "`hybridwg reload` will not work, for want of a record in /run/hybridwg: {error}"
+        ));
+    }
     Ok(())
 }
 
@@ -159,6 +170,7 @@ pub fn down(
         console.command(&delete_command(interface));
         link::delete(&mut netlink, interface)?;
     }
+    record::remove(interface);
     outcome?;
     run("PostDown", &settings.post_down, console, &mut netlink)?;
     if note.is_none() && starting::is_noted(interface) {
@@ -331,7 +343,7 @@ fn run_hook(
 
 /// Sets name servers and search domains by the first way of this host that works. If none does, that
 /// is a warning, unless the file wants it otherwise.
-fn set_dns(
+pub(super) fn set_dns(
     steps: &mut Transaction<'_>,
     wanted: &Wanted,
     settings: &Interface,
@@ -359,7 +371,7 @@ fn set_dns(
 }
 
 /// The configured MTU, or what fits the paths to the device's peers. Bytes.
-fn mtu(
+pub(super) fn mtu(
     settings: &Interface,
     addresses: &[IpNet],
     device: &DeviceSnapshot,
@@ -436,7 +448,7 @@ fn add_routes(
 
 /// The networks that the host can take; on a host without IPv6 that is the IPv4 ones, which is
 /// worth a warning and no failure.
-fn without_ipv6_if_off(
+pub(super) fn without_ipv6_if_off(
     networks: &[IpNet],
     interface: &str,
     key: &str,

@@ -190,6 +190,25 @@ fn every_rule_names_tests_that_exist() {
     assert_none(rows.filter_map(|(label, start)| rules::unproved_row(&text, &label, start)));
 }
 
+/// The rows of wg-quick, wg and the configuration protocol that we keep a list of.
+fn parity_labels() -> impl Iterator<Item = String> {
+    let rows = [("WQ", 33), ("WG", 15), ("UA", 11)];
+    rows.into_iter().flat_map(|(kind, last)| (1..=last).map(move |row| format!("{kind}-{row:02}")))
+}
+
+#[test]
+fn every_behaviour_of_wg_quick_and_wg_has_a_test_or_is_told_to_differ() {
+    let text = fs::read_to_string(root().join("docs/compatibility.md")).expect("it is there");
+    let tests: String = sources().iter().map(rules::test_text).collect();
+    let is_tested = |label: &str| {
+        tests.contains(label) || tests.contains(&label.to_ascii_lowercase().replace('-', "_"))
+    };
+    assert_none(parity_labels().filter_map(|label| {
+        let is_told = text.contains(&format!("| {label} |"));
+        (!is_told && !is_tested(&label)).then(|| format!("{label}: neither tested nor told"))
+    }));
+}
+
 #[test]
 fn the_picture_stays_short() {
     let text = fs::read_to_string(root().join("ARCHITECTURE.md")).expect("it is there");

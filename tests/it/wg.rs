@@ -257,6 +257,7 @@ fn wg_07_an_interface_of_another_user_is_named_and_exit_status_1() {
     }
 }
 
+/// WG-12.
 #[test]
 fn ua_06_ua_07_what_wg_set_asks_for_is_understood() {
     if host::skips(&["wg"]) {

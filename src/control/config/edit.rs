@@ -13,7 +13,7 @@ use ipnet::IpNet;
 use zeroize::Zeroizing;
 
 use super::lex::{Key, Line, Section, joined, lex};
-use super::model::{At, Config, Endpoint, Peer, Table};
+use super::model::{At, Config, Endpoint, MergedPeer, Peer, Table};
 use super::parse::{parse_endpoint, parse_network, words};
 use super::render::write_peer;
 use crate::control::command::{AllowedIpChange, DeviceSnapshot, PeerSnapshot};
@@ -99,100 +99,42 @@ fn has_policy_routing(config: &Config) -> bool {
 
 fn update_peers(document: &mut Document<'_>, config: &Config, state: &State) {
     let own = state.device.private_key.as_ref().map(dh::public_key);
-    let mut said: Vec<Said> = Vec::new();
-    let mut places: HashMap<PublicKey, usize> = HashMap::new();
-    for peer in &config.peers {
-        let place = *places.entry(peer.public_key).or_insert_with(|| {
-            said.push(Said::default());
-            said.len() - 1
-        });
-        said[place].add(peer, document.block_at(peer.line));
-    }
-    for (network, owner) in owners(config) {
-        said[places[&owner]].networks.push(network);
-    }
-    let mut is_running = vec![false; said.len()];
-    for peer in &state.device.peers {
-        match places.get(&peer.public_key) {
-            Some(&place) => {
-                is_running[place] = true;
-                update_peer(document, &said[place], peer);
-            }
-            None => document.append(peer),
+    let mut running: HashMap<PublicKey, &PeerSnapshot> =
+        state.device.peers.iter().map(|peer| (peer.public_key, peer)).collect();
+    for said in config.merged_peers() {
+        let blocks: Vec<Block> = said.lines.iter().map(|&line| document.block_at(line)).collect();
+        match running.remove(&said.public_key) {
+            Some(peer) => update_peer(document, &blocks, &said, peer),
+            // A device never takes itself for a peer.
+            None if own == Some(said.public_key) => {}
+            None => blocks.iter().for_each(|block| document.remove(block)),
         }
     }
-    for (key, place) in places {
-        // A device never takes itself for a peer.
-        if !is_running[place] && own != Some(key) {
-            said[place].blocks.iter().for_each(|block| document.remove(block));
-        }
-    }
+    let is_new = |peer: &&PeerSnapshot| running.contains_key(&peer.public_key);
+    state.device.peers.iter().filter(is_new).for_each(|peer| document.append(peer));
 }
 
-/// Who has which network in the end, when each of several sections has had its say.
-fn owners(config: &Config) -> HashMap<IpNet, PublicKey> {
-    let mut owners = HashMap::new();
-    for peer in &config.peers {
-        let Some(changes) = &peer.allowed_ips else { continue };
-        if !peer.incremental {
-            owners.retain(|_, owner| *owner != peer.public_key);
-        }
-        for change in changes {
-            match change.value {
-                AllowedIpChange::Add(network) => {
-                    owners.insert(network, peer.public_key);
-                }
-                AllowedIpChange::Remove(network) => {
-                    if owners.get(&network) == Some(&peer.public_key) {
-                        owners.remove(&network);
-                    }
-                }
-            }
-        }
-    }
-    owners
-}
-
-/// What all sections of one peer say together.
-#[derive(Default)]
-struct Said {
-    blocks: Vec<Block>,
-    preshared_key: Option<PresharedKey>,
-    is_kept_elsewhere: bool,
-    endpoint: Option<Endpoint>,
-    has_list: bool,
-    persistent_keepalive: u16,
-    networks: Vec<IpNet>,
-}
-
-impl Said {
-    fn add(&mut self, peer: &Peer, block: Block) {
-        self.blocks.push(block);
-        self.is_kept_elsewhere |= peer.preshared_key_file.is_some();
-        self.preshared_key = peer.preshared_key.clone().or(self.preshared_key.take());
-        self.has_list |= !peer.endpoints.is_empty();
-        self.endpoint = peer.endpoint.clone().or(self.endpoint.take());
-        self.persistent_keepalive = peer.persistent_keepalive.unwrap_or(self.persistent_keepalive);
-    }
-}
-
-fn update_peer(document: &mut Document<'_>, said: &Said, peer: &PeerSnapshot) {
-    let blocks = &said.blocks;
+fn update_peer(
+    document: &mut Document<'_>,
+    blocks: &[Block],
+    said: &MergedPeer,
+    peer: &PeerSnapshot,
+) {
     let preshared_key = said.preshared_key.clone().unwrap_or(PresharedKey::NONE);
     if preshared_key != peer.preshared_key && !said.is_kept_elsewhere {
         let key = (!peer.preshared_key.is_zero()).then(|| peer.preshared_key.to_base64());
         let key = key.map(Zeroizing::new);
         document.set(blocks, Key::PresharedKey, key.as_deref().map(String::as_str));
     }
-    if is_other(&said.networks, &peer.allowed_ips) {
+    if said.networks != peer.allowed_ips.iter().copied().collect() {
         // A later section replaces what an earlier one says.
         let (last, others) = document.last_with(blocks, Key::AllowedIps);
         document.set(&others, Key::AllowedIps, None);
         document.set_list(&[last], Key::AllowedIps, &peer.allowed_ips);
     }
     // Which of a list is in use says nothing about the list.
-    if let Some(endpoint) = peer.endpoint.filter(|_| !said.has_list) {
-        match &said.endpoint {
+    if let Some(endpoint) = peer.endpoint.filter(|_| said.places.len() < 2) {
+        match said.places.first() {
             Some(Endpoint::Name { .. }) => {}
             Some(Endpoint::Address(address)) if *address == endpoint => {}
             Some(Endpoint::Address(_)) | None => {

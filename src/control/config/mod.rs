@@ -30,7 +30,7 @@ pub use file::{
     DIRECTORY, LoadError, LocateError, Located, load, locate, replace, stripped, updated,
 };
 pub use lex::{Key, Reader, Section};
-pub use model::{At, Config, Dns, Endpoint, Interface, Peer, Table};
+pub use model::{At, Config, Dns, Endpoint, Interface, MergedPeer, Peer, Table};
 pub use parse::{parse, parse_endpoint};
 pub use render::render;
 pub use secret::{KeySource, SecretError, SecretProblem, fetch_keys};
@@ -49,6 +49,13 @@ pub struct Warning {
     /// Counted from 1; `None` if it is about the file as a whole, which `text` then names.
     pub line: Option<usize>,
     text: String,
+}
+
+impl Warning {
+    /// What is odd, without file and line.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
 }
 
 impl fmt::Display for Warning {

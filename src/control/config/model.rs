@@ -1,5 +1,6 @@
 //! What a configuration file says, once it has been understood: nothing here needs a second check.
 
+use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
@@ -143,5 +144,93 @@ impl Config {
             });
         }
         Ok(request)
+    }
+    /// Whether there is nothing in it, as in a file that was cut off or never written.
+    pub fn says_nothing(&self) -> bool {
+        let Interface { private_key, private_key_file, listen_port, addresses, .. } =
+            &self.interface;
+        self.peers.is_empty()
+            && private_key.is_none()
+            && private_key_file.is_none()
+            && listen_port.is_none()
+            && addresses.is_empty()
+    }
+
+    /// What all sections together say of each peer, in the order in which the peers first occur.
+    pub fn merged_peers(&self) -> Vec<MergedPeer> {
+        let mut merged: Vec<MergedPeer> = Vec::new();
+        let mut places: HashMap<PublicKey, usize> = HashMap::new();
+        let mut owners: HashMap<IpNet, usize> = HashMap::new();
+        for peer in &self.peers {
+            let is_known = places.contains_key(&peer.public_key);
+            let place = *places.entry(peer.public_key).or_insert(merged.len());
+            if !is_known {
+                merged.push(MergedPeer::new(peer.public_key));
+            } else if peer.allowed_ips.is_some() && !peer.incremental {
+                owners.retain(|_, owner| *owner != place);
+            }
+            merged[place].add(peer);
+            for change in peer.allowed_ips.iter().flatten() {
+                match change.value {
+                    AllowedIpChange::Add(network) => {
+                        owners.insert(network, place);
+                    }
+                    AllowedIpChange::Remove(network) if owners.get(&network) == Some(&place) => {
+                        owners.remove(&network);
+                    }
+                    AllowedIpChange::Remove(_) => {}
+                }
+            }
+        }
+        for (network, owner) in owners {
+            merged[owner].networks.insert(network);
+        }
+        merged
+    }
+}
+
+/// What a file says of one peer in the end.
+#[derive(Clone, Debug)]
+pub struct MergedPeer {
+    pub public_key: PublicKey,
+    /// The lines on which its sections begin.
+    pub lines: Vec<usize>,
+    pub preshared_key: Option<PresharedKey>,
+    /// It does not stand in the file.
+    pub is_kept_elsewhere: bool,
+    /// Where it may be, best first.
+    pub places: Vec<Endpoint>,
+    /// Seconds; 0 is off.
+    pub persistent_keepalive: u16,
+    /// Each network belongs to the peer that it was given to last.
+    pub networks: BTreeSet<IpNet>,
+}
+
+impl MergedPeer {
+    fn new(public_key: PublicKey) -> Self {
+        Self {
+            public_key,
+            lines: Vec::new(),
+            preshared_key: None,
+            is_kept_elsewhere: false,
+            places: Vec::new(),
+            persistent_keepalive: 0,
+            networks: BTreeSet::new(),
+        }
+    }
+
+    /// Whether the peer is at one address and nowhere else.
+    pub fn is_fixed(&self) -> bool {
+        matches!(*self.places, [] | [Endpoint::Address(_)])
+    }
+
+    fn add(&mut self, peer: &Peer) {
+        self.lines.push(peer.line);
+        self.is_kept_elsewhere |= peer.preshared_key_file.is_some();
+        self.preshared_key = peer.preshared_key.clone().or(self.preshared_key.take());
+        if !peer.places().is_empty() {
+            self.places = peer.places().to_vec();
+        }
+        self.persistent_keepalive = peer.persistent_keepalive.unwrap_or(self.persistent_keepalive);
     }
 }

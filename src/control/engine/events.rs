@@ -43,6 +43,7 @@ pub(super) enum Happening {
     /// The wall clock was set, or the machine was suspended.
     ClockJumped,
     SocketTouched,
+    HungUp,
     Stopped(&'static str),
 }
 
@@ -154,7 +155,7 @@ impl Events {
             () = self.deletion.ready() => Happening::SocketTouched,
             _ = self.interrupt.recv() => Happening::Stopped("interrupted"),
             _ = self.terminate.recv() => Happening::Stopped("terminated"),
-            _ = self.hangup.recv() => Happening::Stopped("hung up"),
+            _ = self.hangup.recv() => Happening::HungUp,
             () = &mut self.abandoned => Happening::Stopped("whoever started this has ended half-way"),
         }
     }

@@ -28,6 +28,16 @@ impl Netlink {
         self.change(&request, || command(link, address))
     }
 
+    /// Takes an address from the interface.
+    ///
+    /// # Errors
+    /// No such address ([`NetlinkError::is_absent`]), no right.
+    pub fn delete_address(&mut self, link: &Link, address: IpNet) -> Result<(), NetlinkError> {
+        let mut request = Request::new().op_deladdr_do(&header(link, address));
+        request.encode().push_local(address.addr()).push_address(address.addr()).end_nested();
+        self.change(&request, || delete_address_command(link, address))
+    }
+
     /// The addresses of the interface, host bits kept.
     ///
     /// # Errors
@@ -73,6 +83,11 @@ fn header(link: &Link, address: IpNet) -> Ifaddrmsg {
         ifa_index: link.index,
         ..Ifaddrmsg::new()
     }
+}
+
+/// How ip(8) is told to take an address away.
+pub fn delete_address_command(link: &Link, address: IpNet) -> String {
+    command(link, address).replacen(" add ", " delete ", 1)
 }
 
 fn command(link: &Link, address: IpNet) -> String {

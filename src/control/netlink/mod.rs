@@ -24,8 +24,9 @@ use netlink_bindings::traits::NetlinkRequest;
 use netlink_socket2::{NetlinkSocket, ReplyError};
 use serde::{Deserialize, Serialize};
 
+pub use address::delete_address_command;
 pub use link::Link;
-pub use route::{Path, Route, Unreachable, add_route_command};
+pub use route::{Path, Route, Unreachable, add_route_command, delete_route_command};
 pub use rule::{Mark, OUR_PROTOCOL, Rule};
 
 /// A connection to rtnetlink.

@@ -1,6 +1,6 @@
 //! Routes, and the path to one address.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fmt;
 use std::net::IpAddr;
 
@@ -66,6 +66,40 @@ impl Netlink {
         let attributes = request.encode().push_dst(network.network());
         attributes.push_oif(link.index).push_table(table).end_nested();
         self.change(&request, || add_route_command(link, network, table))
+    }
+
+    /// Takes away the route that [`Self::add_route`] makes.
+    ///
+    /// # Errors
+    /// No such route ([`NetlinkError::is_absent`]), no right.
+    pub fn delete_route(
+        &mut self,
+        link: &Link,
+        network: IpNet,
+        table: u32,
+    ) -> Result<(), NetlinkError> {
+        let mut request = Request::new().op_delroute_do(&header(network.trunc()));
+        let attributes = request.encode().push_dst(network.network());
+        attributes.push_oif(link.index).push_table(table).end_nested();
+        self.change(&request, || delete_route_command(link, network, table))
+    }
+
+    /// The networks that routes through the interface lead to, each with its table.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn routes_through(&mut self, link: &Link) -> Result<HashSet<(IpNet, u32)>, NetlinkError> {
+        let mut found = HashSet::new();
+        self.each_route(|family, header, attributes| {
+            let destination = attributes.get_dst().unwrap_or(family.everything().addr());
+            if header.rtm_type == libc::RTN_UNICAST
+                && attributes.get_oif().is_ok_and(|interface| interface == link.index)
+                && let Ok(network) = IpNet::new(destination, header.rtm_dst_len)
+            {
+                found.insert((network, table_of(header, attributes)));
+            }
+        })?;
+        Ok(found)
     }
 
     /// # Errors
@@ -182,6 +216,11 @@ pub fn add_route_command(link: &Link, network: IpNet, table: u32) -> String {
     let command =
         format!("ip {} route add {network} dev {}", Family::of(network.addr()).flag(), link.name);
     if table == MAIN_TABLE { command } else { format!("{command} table {table}") }
+}
+
+/// How ip(8) is told to take a route away.
+pub fn delete_route_command(link: &Link, network: IpNet, table: u32) -> String {
+    add_route_command(link, network, table).replacen(" add ", " delete ", 1)
 }
 
 /// A route of the dump, if it is a unicast one of the main table.

@@ -15,6 +15,7 @@ mod network;
 mod offload;
 mod parity;
 mod rekey;
+mod reload;
 mod routing;
 mod save;
 mod scenarios;

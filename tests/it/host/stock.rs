@@ -49,6 +49,7 @@ fn sorted(keys: &[&Keys]) -> Vec<String> {
     keys
 }
 
+/// WG-08.
 #[test]
 fn what_wg_setconf_wrote_from_a_file_wg_showconf_writes_into_one_that_says_the_same() {
     if skips(PROGRAMS) {

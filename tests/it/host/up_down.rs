@@ -3,6 +3,7 @@
 use super::script::{Host, LEFTOVERS, PROGRAMS, config};
 use super::{skip, skips};
 
+/// WQ-13, WQ-16.
 #[test]
 fn up_takes_its_steps_in_the_order_of_wg_quick_and_down_leaves_nothing() {
     if skips(PROGRAMS) {
@@ -61,6 +62,7 @@ fn up_takes_its_steps_in_the_order_of_wg_quick_and_down_leaves_nothing() {
     assert!(said.contains(order), "{said}");
 }
 
+/// WQ-15.
 #[test]
 fn a_step_that_fails_takes_everything_back_and_runs_no_down_hook() {
     if skips(PROGRAMS) {
@@ -118,7 +120,7 @@ fn after_an_up_that_was_killed_up_and_down_clean_up_first() {
     ));
     assert_eq!(
         outcome.out,
-        "wg0.starting\ncode 137\nwg0.starting\nup 0\ndown\ndown 0\n\
+        "wg0.starting\ncode 137\nwg0.starting\nup 0\nwg0.applied\ndown\ndown 0\n\
          wg0.starting\ncode 137\ndown 0\nagain 1\n",
         "{}",
         outcome.err
@@ -162,7 +164,10 @@ fn where_no_note_can_be_made_the_tunnel_comes_up_and_hooks_are_warned_about() {
     let told = "Warning: cannot write /run/hybridwg/wg1.starting, so PostDown will not follow if \
                 this is killed: Read-only file system (os error 30)\n";
     assert!(outcome.err.contains(told), "{}", outcome.err);
-    assert_eq!(outcome.err.matches("Warning").count(), 1, "{}", outcome.err);
+    let reload =
+        "Warning: `hybridwg reload` will not work, for want of a record in /run/hybridwg: ";
+    assert_eq!(outcome.err.matches(reload).count(), 2, "{}", outcome.err);
+    assert_eq!(outcome.err.matches("Warning").count(), 3, "{}", outcome.err);
 }
 
 #[test]
@@ -223,6 +228,7 @@ fn folders_below_run_can_be_read_by_all_whatever_the_umask_is() {
     assert_eq!(outcome.out, "755\n755\n");
 }
 
+/// WQ-14.
 #[test]
 fn an_interface_that_exists_is_left_alone() {
     if skips(PROGRAMS) {
@@ -314,6 +320,7 @@ fn without_hooks_up_and_down_need_no_other_program() {
     assert_eq!(outcome.out, "");
 }
 
+/// WQ-17.
 #[test]
 fn without_an_mtu_of_its_own_the_tunnel_gets_1360_or_80_less_than_its_path() {
     if skips(PROGRAMS) {

@@ -22,6 +22,7 @@ fn full_update(sim: &Sim) -> PeerUpdate {
 }
 
 /// Trap: the session is lost on `set`.
+/// UA-11.
 #[test]
 fn trap_26_an_update_of_a_peer_keeps_his_session() {
     let mut sim = Sim::connected(1);
@@ -122,6 +123,7 @@ fn a_packet_for_a_peer_without_an_endpoint_is_refused_at_once() {
     assert_eq!(sim.delivered(0), [b"there you are"]);
 }
 
+/// UA-08.
 #[test]
 fn a_keepalive_for_a_peer_without_an_endpoint_starts_when_he_has_one() {
     let mut sim = Sim::pair(8);

@@ -200,6 +200,14 @@ pub fn file_budget(source: &Source) -> Vec<String> {
     vec![format!("{}: {count} non-test lines, at most {FILE_LINES}: split by noun", source.path)]
 }
 
+/// What of a file is test code.
+pub fn test_text(source: &Source) -> String {
+    if source.is_test() {
+        return source.text.clone();
+    }
+    source.tests.iter().map(|item| &source.text[item.clone()]).collect()
+}
+
 /// Reports functions with more than [`FUNCTION_LINES`] lines.
 pub fn function_budget(source: &Source) -> Vec<String> {
     let tokens = source.tokens();

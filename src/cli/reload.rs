@@ -1,0 +1,44 @@
+//! `hybridwg reload FILE|NAME`.
+
+use crate::cli::args;
+use crate::cli::file;
+use crate::cli::message::{self, Failure, Terminal};
+use crate::control::config::Written;
+use crate::control::interrupt::Interrupt;
+use crate::control::lifecycle::LifecycleError;
+use crate::control::reload::{self, Reload};
+use crate::control::resolve::resolve;
+
+/// Changes a running interface to what its file says now, or tells what that would change.
+///
+/// # Errors
+/// [`Failure::Usage`] if the file is not usable; otherwise what stood in the way, after everything
+/// that was done has been taken back.
+pub fn run(arguments: &args::Reload) -> Result<(), Failure> {
+    let located = file::find(&arguments.tunnel.config)?;
+    let Written { mut config, warnings } = file::read(&located)?;
+    warnings.iter().for_each(|warning| message::warning(&warning.to_string()));
+    file::fetch_keys(&located, &mut config)?;
+    let interrupt = Interrupt::on_signals()?;
+    let interrupt_resolving = interrupt.clone();
+    let interface = &located.interface;
+    let plan = Reload {
+        interface,
+        file: located.path.clone(),
+        config: &config,
+        resolve: Box::new(move |host, port| {
+            resolve(host, port, &mut Terminal, &interrupt_resolving)
+        }),
+        runs_hooks: arguments.hooks,
+        is_rehearsal: arguments.dry_run,
+    };
+    match reload::reload(plan, &mut Terminal, &interrupt) {
+        Ok(true) => Ok(()),
+        Ok(false) => {
+            message::note(&format!("{interface} is as {} says", located.path.display()));
+            Ok(())
+        }
+        Err(error @ LifecycleError::NothingSaid { .. }) => Err(Failure::usage(error)),
+        Err(error) => Err(error.into()),
+    }
+}
