@@ -127,10 +127,14 @@ pub struct Up {
     #[command(flatten)]
     pub tunnel: Tunnel,
 
-    /// Stay until a signal comes or the tunnel ends, and take it down then: for service managers
-    /// and containers. Says to systemd when it is up
+    /// Stay until SIGINT or SIGTERM comes or the tunnel ends, and take it down then: for service
+    /// managers and containers. Says to systemd when it is up, and reloads the file on SIGHUP
     #[arg(short, long)]
     pub foreground: bool,
+
+    /// Reload the file whenever it changes, which is also when Kubernetes puts another in its place
+    #[arg(long, requires = "foreground")]
+    pub watch: bool,
 
     #[command(flatten)]
     pub device: Device,
@@ -271,6 +275,15 @@ mod tests {
             let refused = shards(&["up", "wg0", "--shards", number]);
             assert_eq!(refused, Err(ErrorKind::ValueValidation), "{number}");
         }
+    }
+
+    #[test]
+    fn only_who_stays_in_the_foreground_can_watch() {
+        assert_eq!(
+            read(&["up", "--watch", "wg0"]).unwrap_err(),
+            ErrorKind::MissingRequiredArgument
+        );
+        assert!(read(&["up", "--foreground", "--watch", "wg0"]).is_ok());
     }
 
     #[test]

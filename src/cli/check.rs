@@ -1,13 +1,11 @@
 //! `hybridwg check FILE|NAME`.
 
-use std::fs;
-
 use serde::Serialize;
 
 use crate::cli::args;
 use crate::cli::file;
 use crate::cli::message::{self, Failure};
-use crate::control::check::{self, Finding, Severity, excerpt};
+use crate::control::check::{self, Finding, Judgement, Severity, excerpt};
 
 /// One finding in JSON.
 #[derive(Serialize)]
@@ -31,19 +29,17 @@ struct Report<'a> {
 /// [`Failure::Usage`] if the file cannot be read.
 pub fn run(arguments: &args::Check) -> Result<(), Failure> {
     let located = file::find(&arguments.tunnel.config)?;
-    let findings = check::check(&located).map_err(Failure::usage)?;
+    let Judgement { findings, source } = check::check(&located).map_err(Failure::usage)?;
     let file = located.path.display().to_string();
     let text = if arguments.json {
         let entries = findings.iter().map(|finding| Entry {
-            severity: name(finding.severity),
+            severity: finding.severity.name(),
             line: finding.line,
             text: &finding.text,
         });
         let report = Report { file, findings: entries.collect() };
         format!("{}\n", serde_json::to_string(&report)?)
     } else {
-        let source = fs::read_to_string(&located.path).unwrap_or_default();
-        let source = zeroize::Zeroizing::new(source);
         let lines: Vec<&str> = source.lines().collect();
         findings.iter().map(|finding| paragraph(&file, &lines, finding)).collect()
     };
@@ -57,8 +53,8 @@ pub fn run(arguments: &args::Check) -> Result<(), Failure> {
 
 /// The finding, and the line that it is about with a mark under it.
 fn paragraph(file: &str, lines: &[&str], finding: &Finding) -> String {
-    let Finding { severity, line, text, mark } = finding;
-    let severity = name(*severity);
+    let Finding { severity, line, text, mark, .. } = finding;
+    let severity = severity.name();
     let Some(number) = line else { return format!("{file}: {severity}: {text}\n") };
     let head = format!("{file}:{number}: {severity}: {text}\n");
     let Some(line) = lines.get(number - 1) else { return head };
@@ -67,12 +63,4 @@ fn paragraph(file: &str, lines: &[&str], finding: &Finding) -> String {
     let (blank, indent) = (" ".repeat(margin.len()), " ".repeat(range.start));
     let carets = "^".repeat(range.len());
     format!("{head}  {margin} | {shown}\n  {blank} | {indent}{carets}\n")
-}
-
-const fn name(severity: Severity) -> &'static str {
-    match severity {
-        Severity::Fault => "fault",
-        Severity::Warning => "warning",
-        Severity::Note => "note",
-    }
 }

@@ -1,25 +1,40 @@
 //! `hybridwg reload FILE|NAME`.
 
+use std::io;
+
 use crate::cli::args;
 use crate::cli::file;
 use crate::cli::message::{self, Failure, Terminal};
-use crate::control::config::Written;
+use crate::control::config::{Located, Written};
 use crate::control::interrupt::Interrupt;
 use crate::control::lifecycle::LifecycleError;
-use crate::control::reload::{self, Reload};
+use crate::control::reload::{self, Extent, Reload};
 use crate::control::resolve::resolve;
 
 /// Changes a running interface to what its file says now, or tells what that would change.
 ///
 /// # Errors
-/// [`Failure::Usage`] if the file is not usable; otherwise what stood in the way, after everything
-/// that was done has been taken back.
+/// As [`of`].
 pub fn run(arguments: &args::Reload) -> Result<(), Failure> {
     let located = file::find(&arguments.tunnel.config)?;
-    let Written { mut config, warnings } = file::read(&located)?;
+    let extent = Extent { runs_hooks: arguments.hooks, is_rehearsal: arguments.dry_run };
+    of(&located, extent, Interrupt::on_signals)
+}
+
+/// Reloads this file. Signals are caught by `catch` when it has been read.
+///
+/// # Errors
+/// [`Failure::Usage`] if the file is not usable; otherwise what stood in the way, after everything
+/// that was done has been taken back.
+pub fn of(
+    located: &Located,
+    extent: Extent,
+    catch: impl FnOnce() -> io::Result<Interrupt>,
+) -> Result<(), Failure> {
+    let Written { mut config, warnings } = file::read(located)?;
     warnings.iter().for_each(|warning| message::warning(&warning.to_string()));
-    file::fetch_keys(&located, &mut config)?;
-    let interrupt = Interrupt::on_signals()?;
+    file::fetch_keys(located, &mut config)?;
+    let interrupt = catch()?;
     let interrupt_resolving = interrupt.clone();
     let interface = &located.interface;
     let plan = Reload {
@@ -29,8 +44,7 @@ pub fn run(arguments: &args::Reload) -> Result<(), Failure> {
         resolve: Box::new(move |host, port| {
             resolve(host, port, &mut Terminal, &interrupt_resolving)
         }),
-        runs_hooks: arguments.hooks,
-        is_rehearsal: arguments.dry_run,
+        extent,
     };
     match reload::reload(plan, &mut Terminal, &interrupt) {
         Ok(true) => Ok(()),

@@ -1,7 +1,6 @@
 //! `hybridwg up FILE|NAME`.
 
-use std::io::{self, Read};
-use std::os::unix::net::UnixStream;
+use std::io;
 
 use anyhow::anyhow;
 
@@ -9,13 +8,15 @@ use crate::cli::args;
 use crate::cli::down;
 use crate::cli::file;
 use crate::cli::message::{self, Failure, Terminal};
-use crate::control::config::Written;
+use crate::cli::reload;
+use crate::control::config::{Located, Written};
 use crate::control::interrupt::Interrupt;
 use crate::control::link;
 use crate::control::netlink::Netlink;
+use crate::control::reload::Extent;
 use crate::control::resolve::resolve;
-use crate::control::uapi::socket_path;
 use crate::control::up::{self, Up};
+use crate::control::vigil::{Happening, Vigil};
 use crate::sys::notify::Notifier;
 
 /// Brings the interface of a configuration file up, and returns once it works; its daemon stays. In
@@ -26,10 +27,27 @@ use crate::sys::notify::Notifier;
 /// that was done has been taken back.
 pub fn run(arguments: &args::Up) -> Result<(), Failure> {
     let located = file::find(&arguments.tunnel.config)?;
-    let Written { mut config, warnings } = file::read(&located)?;
+    if !arguments.foreground {
+        return bring_up(arguments, &located, Interrupt::on_signals).map(drop);
+    }
+    let mut vigil = Vigil::begin(arguments.watch.then_some(&*located.path))?;
+    let interrupt = bring_up(arguments, &located, Interrupt::on_signals_to_end)?;
+    // If it has ended since, that is the first thing to be told.
+    let attended = vigil.attend(&located.interface);
+    stay(&arguments.tunnel.config, &located, attended.is_ok().then_some(vigil), &interrupt)
+}
+
+/// Signals are caught by `catch` when the file has been read: until then there is nothing to take
+/// back.
+fn bring_up(
+    arguments: &args::Up,
+    located: &Located,
+    catch: fn() -> io::Result<Interrupt>,
+) -> Result<Interrupt, Failure> {
+    let Written { mut config, warnings } = file::read(located)?;
     warnings.iter().for_each(|warning| message::warning(&warning.to_string()));
-    file::fetch_keys(&located, &mut config)?;
-    let interrupt = Interrupt::on_signals()?;
+    file::fetch_keys(located, &mut config)?;
+    let interrupt = catch()?;
     let interrupt_resolving = interrupt.clone();
     let plan = Up {
         interface: &located.interface,
@@ -41,17 +59,21 @@ pub fn run(arguments: &args::Up) -> Result<(), Failure> {
         }),
     };
     up::up(plan, &mut Terminal, &interrupt)?;
-    if arguments.foreground {
-        return stay(&arguments.tunnel.config, &located.interface, &interrupt);
-    }
-    Ok(())
+    Ok(interrupt)
 }
 
 /// Waits until somebody interrupts, and takes the tunnel down then; or until it ends otherwise.
+/// Reloads meanwhile as `vigil` says.
 ///
 /// # Errors
 /// The daemon has crashed, or the tunnel cannot be taken down.
-fn stay(argument: &str, interface: &str, interrupt: &Interrupt) -> Result<(), Failure> {
+fn stay(
+    argument: &str,
+    located: &Located,
+    mut vigil: Option<Vigil>,
+    interrupt: &Interrupt,
+) -> Result<(), Failure> {
+    let interface = &located.interface;
     let notifier = Notifier::from_environment();
     let tell = |say: fn(&Notifier) -> io::Result<()>| match &notifier {
         Ok(notifier) => notifier.as_ref().map_or(Ok(()), say),
@@ -62,23 +84,39 @@ fn stay(argument: &str, interface: &str, interrupt: &Interrupt) -> Result<(), Fa
             "cannot tell the service manager that {interface} is up: {error}"
         ));
     }
-    match interrupt.cut_short(wait_for_end(interface))? {
-        None => {
+    while let Some(mut waiting) = vigil.take() {
+        let waited = interrupt.cut_short(move || (waiting.wait(), waiting))?;
+        let Some((happening, waiting)) = waited else {
             drop(tell(Notifier::stopping));
-            down::run(argument)
+            return down::run(argument);
+        };
+        match happening {
+            Happening::Ended => break,
+            Happening::HungUp | Happening::FileChanged => reload_or_tell(located, interrupt),
+            Happening::FileGone => message::warning(&format!(
+                "{} is gone: {interface} stays as it is",
+                located.path.display()
+            )),
+            Happening::Blind(error) => message::warning(&format!(
+                "changes of {} are not noticed any more: {error}",
+                located.path.display()
+            )),
         }
-        Some(()) if link::is_left_behind(&mut Netlink::new(), interface)? => Err(Failure::run(
-            anyhow!("the daemon of {interface} has ended without `hybridwg down`"),
-        )),
-        Some(()) => Ok(()),
+        vigil = Some(waiting);
     }
+    if link::is_left_behind(&mut Netlink::new(), interface)? {
+        let error = anyhow!("the daemon of {interface} has ended without `hybridwg down`");
+        return Err(Failure::run(error));
+    }
+    Ok(())
 }
 
-/// Waits until the daemon has ended, whatever ends it.
-fn wait_for_end(interface: &str) -> impl FnOnce() + Send + 'static {
-    let connection = UnixStream::connect(socket_path(interface));
-    move || {
-        // It says nothing, as nothing is asked.
-        drop(connection.and_then(|mut connection| connection.read_exact(&mut [0])));
+/// A file that cannot be taken over changes nothing, and is no reason to end.
+fn reload_or_tell(located: &Located, interrupt: &Interrupt) {
+    let Located { interface, path } = located;
+    message::note(&format!("reloading {}", path.display()));
+    if let Err(failure) = reload::of(located, Extent::default(), || Ok(interrupt.clone())) {
+        message::failure(&failure);
+        message::warning(&format!("{interface} stays as it is"));
     }
 }

@@ -13,7 +13,7 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use super::engine::{self, EngineError};
+use super::engine::{self, EngineError, Given};
 use super::run_folder;
 use super::settings::Settings;
 use super::shards::Shards;
@@ -143,10 +143,9 @@ pub fn spawn_daemon(
 pub fn run_foreground(interface: &str, settings: Settings) -> Result<(), DaemonError> {
     let tun = open_tun(interface, settings)?;
     let listener = open_listener(tun.name())?;
-    let leash = inherited(LEASH_FD)?;
-    let _kept = inherited(KEPT_FD)?;
+    let (leash, kept) = (inherited(LEASH_FD)?, inherited(KEPT_FD)?);
     let path = socket_path(tun.name());
-    Ok(engine::run(tun, listener, &path, leash, settings)?)
+    Ok(engine::run(tun, Given { listener, leash, kept }, &path, settings)?)
 }
 
 /// The kernel takes more names than the socket's clients do. An interface is made for as many queues

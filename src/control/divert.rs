@@ -4,6 +4,9 @@
 //! route. With one they come as soon as the endpoints are known and the tunnel's packets are marked,
 //! and the table refuses everything until it has that route, and again when the interface is gone,
 //! whatever has ended the daemon: only `down` opens the host again. [wg-quick(8)]
+//!
+//! A reload takes the same steps without those whose work is done, and takes back what stands and is
+//! wanted no more: see [`Standing`].
 
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -13,9 +16,9 @@ use ipnet::IpNet;
 use crate::control::firewall::{self, Protect};
 use crate::control::host_change::{HostChange, Lasting};
 use crate::control::journal::Journal;
-use crate::control::lifecycle::{LifecycleError, Transaction};
+use crate::control::lifecycle::{LifecycleError, TakenBack, Transaction};
 use crate::control::link::SetMark;
-use crate::control::netlink::nft::Owner;
+use crate::control::netlink::nft::{Owner, Table};
 use crate::control::netlink::{Family, Link, Mark, Netlink, Unreachable};
 use crate::control::policy::Plan;
 use crate::control::routes::AddRoute;
@@ -31,27 +34,118 @@ pub struct Diversion {
     families: Vec<Family>,
     /// Which have no other way out; none without a kill switch.
     closed: Vec<Family>,
+    standing: Standing,
     journal: Journal,
 }
 
+/// What a tunnel that is up has of it already.
+#[derive(Clone, Debug, Default)]
+pub struct Standing {
+    plan: Option<Plan>,
+    /// Which have a default route into the tunnel.
+    families: Vec<Family>,
+    /// Rules and routes that refuse.
+    changes: Vec<HostChange>,
+    tables: Vec<Table>,
+}
+
+impl Standing {
+    /// What `link` has, by its journal and the kernel.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn of(netlink: &mut Netlink, link: &Link) -> Result<Self, LifecycleError> {
+        let rules = netlink.rules()?;
+        let stands = |change: &HostChange| match change {
+            HostChange::Rule(rule) => rules.contains(rule),
+            HostChange::Unreachable(_) => true,
+            _ => false,
+        };
+        let changes: Vec<HostChange> =
+            Journal::of(&link.name).read().into_iter().filter(stands).collect();
+        let ours = changes.iter().filter_map(|change| match change {
+            HostChange::Rule(rule) => Some(*rule),
+            _ => None,
+        });
+        let Some(plan) = Plan::of(ours) else { return Ok(Self { changes, ..Self::default() }) };
+        let routes = netlink.routes_through(link)?;
+        let leads = |family: &Family| routes.contains(&(family.everything(), plan.table));
+        let families: Vec<Family> = Family::BOTH.into_iter().filter(leads).collect();
+        let addresses = netlink.addresses(link)?;
+        let tables = tables(&link.name, &families, &addresses, plan.mark);
+        Ok(Self { plan: Some(plan), families, changes, tables })
+    }
+
+    /// The mark of the tunnel's packets, if there is policy routing.
+    pub fn mark(&self) -> Option<Mark> {
+        self.plan.map(|plan| plan.mark)
+    }
+
+    /// Takes back what `wanted` does not have: rules, default routes, tables of the firewall. Whether
+    /// reverse path filtering minds marks is left to `down`.
+    ///
+    /// # Errors
+    /// The first step that failed.
+    pub fn take_back(
+        &self,
+        steps: &mut Transaction<'_>,
+        link: &Link,
+        wanted: Option<&Diversion>,
+        owner: Option<&Rc<Owner>>,
+    ) -> Result<(), LifecycleError> {
+        let Some(plan) = self.plan else { return Ok(()) };
+        let journal = Journal::of(&link.name);
+        let is_wanted = |family: &Family| wanted.is_some_and(|it| it.families.contains(family));
+        let changes = wanted.map(Diversion::changes).unwrap_or_default();
+        for change in self.changes.iter().rev().filter(|change| !changes.contains(change)) {
+            steps.apply(TakenBack(Lasting { change: change.clone(), journal: journal.clone() }))?;
+        }
+        for family in self.families.iter().filter(|family| !is_wanted(family)) {
+            let network = family.everything();
+            steps.apply(TakenBack(AddRoute { link: link.clone(), network, table: plan.table }))?;
+        }
+        for table in self.tables.iter().filter(|table| !is_wanted(&table.family)) {
+            let protect = Protect::new(owner.cloned(), table.clone(), None, journal.clone());
+            steps.apply(TakenBack(protect))?;
+        }
+        Ok(())
+    }
+}
+
 impl Diversion {
-    /// `mark` is that of the device, 0 for none, of which the bits of `mask` count.
+    /// `mark` is that of the device, with the value 0 if it has none. What stands is
+    /// not made again, and its numbers stay.
     ///
     /// # Errors
     /// What the kernel refused, or no number is free.
     pub fn new(
         netlink: &mut Netlink,
         link: &Link,
-        mark: u32,
-        mask: u32,
+        mark: Mark,
         families: Vec<Family>,
         closed: Vec<Family>,
+        standing: Standing,
     ) -> Result<Self, LifecycleError> {
-        let (rules, tables) = (netlink.rules()?, netlink.tables_in_use()?);
-        let given = (mark != 0).then_some(Mark { value: mark, mask });
-        let plan = Plan::new(given, &rules, &tables)?;
+        let given = (mark.value != 0).then_some(mark);
+        let plan = match standing.plan {
+            Some(plan) => plan,
+            None => Plan::new(given, &netlink.rules()?, &netlink.tables_in_use()?)?,
+        };
         let (link, journal) = (link.clone(), Journal::of(&link.name));
-        Ok(Self { link, plan, is_marked: given.is_some(), families, closed, journal })
+        Ok(Self { link, plan, is_marked: given.is_some(), families, closed, standing, journal })
+    }
+
+    /// The rules and the routes that refuse, all of them.
+    fn changes(&self) -> Vec<HostChange> {
+        let refusals = self.closed.iter().map(|&family| self.refusal(family));
+        let families = Family::BOTH.into_iter();
+        let ruled = families.filter(|it| self.closed.contains(it) || self.families.contains(it));
+        let rules = ruled.flat_map(|family| self.plan.rules(family).map(HostChange::Rule));
+        refusals.chain(rules).collect()
+    }
+
+    const fn refusal(&self, family: Family) -> HostChange {
+        HostChange::Unreachable(Unreachable { family, table: self.plan.table })
     }
 
     /// Marks the tunnel's packets; with a kill switch, lets nothing else out from now on. What is in
@@ -66,10 +160,10 @@ impl Diversion {
     ) -> Result<(), LifecycleError> {
         if !self.is_marked {
             let interface = self.link.name.clone();
-            steps.apply(SetMark { interface, mark: self.plan.mark.value })?;
+            steps.apply(SetMark { interface, mark: self.plan.mark.value, former: 0 })?;
         }
         for &family in &self.closed {
-            let refusal = HostChange::Unreachable(Unreachable { family, table: self.plan.table });
+            let refusal = self.refusal(family);
             match left.iter().position(|change| *change == refusal) {
                 Some(position) => drop(left.remove(position)),
                 None => self.make(steps, refusal)?,
@@ -79,7 +173,7 @@ impl Diversion {
         Ok(())
     }
 
-    /// Leads everything into the tunnel, which is up.
+    /// Leads everything into the tunnel, which is up and has these addresses.
     ///
     /// # Errors
     /// The first step that failed, unless it is one that the tunnel works without: that is a
@@ -87,27 +181,29 @@ impl Diversion {
     pub fn open(
         &self,
         steps: &mut Transaction<'_>,
+        addresses: &[IpNet],
         owner: Option<&Rc<Owner>>,
     ) -> Result<(), LifecycleError> {
-        let networks = steps.netlink().addresses(&self.link)?;
-        let addresses: Vec<IpAddr> = networks.iter().map(IpNet::addr).collect();
-        for &family in &self.families {
-            let table = firewall::table(&self.link.name, family, &addresses, self.plan.mark);
-            let outcome = match owner {
-                Some(owner) => {
-                    steps.apply(Protect::new(Rc::clone(owner), table, self.journal.clone()))
-                }
-                None => self.make(steps, HostChange::Firewall(table)),
-            };
-            warn_unless(outcome, steps, &self.without_firewall())?;
+        for table in tables(&self.link.name, &self.families, addresses, self.plan.mark) {
+            let family = table.family;
+            let former = self.standing.tables.iter().find(|former| former.family == family);
+            if former != Some(&table) {
+                let (owner, journal) = (owner.cloned(), self.journal.clone());
+                let protect = Protect::new(owner, table, former.cloned(), journal);
+                let outcome = steps.apply(protect);
+                warn_unless(outcome, steps, &self.without_firewall())?;
+            }
             if family == Family::V4 && !Parameters::of_this_host().is_set() {
                 let outcome = self.make(steps, HostChange::SrcValidMark);
                 warn_unless(outcome, steps, &without_src_valid_mark())?;
             }
         }
+        let routes = steps.netlink().routes_through(&self.link)?;
         for &family in &self.families {
-            let network = family.everything();
-            steps.apply(AddRoute { link: self.link.clone(), network, table: self.plan.table })?;
+            let (network, table) = (family.everything(), self.plan.table);
+            if !routes.contains(&(network, table)) {
+                steps.apply(AddRoute { link: self.link.clone(), network, table })?;
+            }
             if !self.closed.contains(&family) {
                 self.add_rules(steps, family)?;
             }
@@ -121,6 +217,9 @@ impl Diversion {
     }
 
     fn make(&self, steps: &mut Transaction<'_>, change: HostChange) -> Result<(), LifecycleError> {
+        if self.standing.changes.contains(&change) {
+            return Ok(());
+        }
         steps.apply(Lasting { change, journal: self.journal.clone() })
     }
 
@@ -133,6 +232,12 @@ impl Diversion {
              in the tunnel. Replies do not get its mark: {strict}"
         )
     }
+}
+
+/// The firewall's tables for a tunnel with these addresses.
+fn tables(interface: &str, families: &[Family], addresses: &[IpNet], mark: Mark) -> Vec<Table> {
+    let addresses: Vec<IpAddr> = addresses.iter().map(IpNet::addr).collect();
+    families.iter().map(|&family| firewall::table(interface, family, &addresses, mark)).collect()
 }
 
 /// Goes on without what failed, and says what that means; but not when the user has interrupted.

@@ -113,25 +113,28 @@ enum Next {
     Stopped(Stop),
 }
 
-/// Runs the device on `tun` until a signal, or until its TUN or `socket` goes, or until the other
-/// end of the pipe `leash` is closed before a byte has come.
+/// What a device is started with beside its TUN.
+#[derive(Debug)]
+pub struct Given {
+    pub listener: UnixListener,
+    /// A pipe: the device ends when the other end is closed before a byte has come.
+    pub leash: Option<OwnedFd>,
+    /// Stays open as long as the device lives.
+    pub kept: Option<OwnedFd>,
+}
+
+/// Runs the device on `tun` until a signal, or until its TUN, `socket` or leash goes.
 ///
 /// # Errors
 /// Nothing could be started, or the data plane failed.
-pub fn run(
-    tun: Tun,
-    listener: UnixListener,
-    socket: &Path,
-    leash: Option<OwnedFd>,
-    settings: Settings,
-) -> Result<(), EngineError> {
+pub fn run(tun: Tun, given: Given, socket: &Path, settings: Settings) -> Result<(), EngineError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()
         .max_blocking_threads(BLOCKING_THREADS)
         .build()
         .map_err(EngineError::Start)?;
-    let outcome = runtime.block_on(serve(tun, listener, socket, leash, settings));
+    let outcome = runtime.block_on(serve(tun, given, socket, settings));
     // Nobody waits for a slow disk or name server.
     runtime.shutdown_background();
     outcome
@@ -139,13 +142,12 @@ pub fn run(
 
 async fn serve(
     tun: Tun,
-    listener: UnixListener,
+    given: Given,
     socket: &Path,
-    leash: Option<OwnedFd>,
     settings: Settings,
 ) -> Result<(), EngineError> {
     let deletion = DeletionWatch::new(socket).map_err(EngineError::Watch)?;
-    let outcome = serve_until_stopped(tun, listener, &deletion, leash, settings).await;
+    let outcome = serve_until_stopped(tun, given, &deletion, settings).await;
     // While the runtime still listens: nobody can take the socket for abandoned and put his own in
     // its place before ours is gone.
     if deletion.is_still_there().unwrap_or(false) {
@@ -156,18 +158,18 @@ async fn serve(
 
 async fn serve_until_stopped(
     tun: Tun,
-    listener: UnixListener,
+    given: Given,
     deletion: &DeletionWatch,
-    leash: Option<OwnedFd>,
     settings: Settings,
 ) -> Result<(), EngineError> {
+    let Given { listener, leash, kept } = given;
     // Watched first, so that a change while we start is not missed.
     let mut events = Events::new(deletion, leash)?;
     let control = tun.try_clone().map_err(EngineError::Watch)?;
     let (mut engine, threads) = Engine::start(tun, settings)?;
     events.listen_to(&engine.lane);
     engine.follow_link(&control);
-    events.serve(listener)?;
+    events.serve(listener, kept)?;
     engine.announce();
 
     let outcome = loop {

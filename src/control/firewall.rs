@@ -49,43 +49,75 @@ pub fn table(interface: &str, family: Family, addresses: &[IpAddr], mark: Mark) 
 /// deletes.
 #[derive(Debug)]
 pub struct Protect {
-    owner: Rc<Owner>,
+    owner: Option<Rc<Owner>>,
     table: Table,
-    /// If it has no owner.
-    lasting: Option<Lasting>,
+    /// In whose place.
+    former: Option<Table>,
     journal: Journal,
 }
 
 impl Protect {
-    pub fn new(owner: Rc<Owner>, table: Table, journal: Journal) -> Self {
-        Self { owner, table, lasting: None, journal }
+    pub fn new(
+        owner: Option<Rc<Owner>>,
+        table: Table,
+        former: Option<Table>,
+        journal: Journal,
+    ) -> Self {
+        Self { owner, table, former, journal }
+    }
+
+    /// Makes `table`, in place of what the journal has of its name.
+    fn put(&self, table: &Table, netlink: &mut Netlink) -> Result<(), LifecycleError> {
+        if self.owner.as_ref().is_some_and(|owner| owner.replace_table(table).is_ok()) {
+            return Ok(());
+        }
+        let former = self.lasting();
+        let change = HostChange::Firewall(table.clone());
+        Lasting { change: change.clone(), journal: self.journal.clone() }.apply(netlink)?;
+        for former in former.iter().filter(|former| **former != change) {
+            self.journal.strike(former)?;
+        }
+        Ok(())
+    }
+
+    /// What the journal has of the table's name.
+    fn lasting(&self) -> Vec<HostChange> {
+        let is_it = |change: &HostChange| {
+            matches!(change, HostChange::Firewall(Table { family, name, .. })
+                if *family == self.table.family && *name == self.table.name)
+        };
+        self.journal.read().into_iter().filter(is_it).collect()
     }
 }
 
 impl Step for Protect {
     fn describe(&self) -> String {
-        self.table.add_command()
+        let delete = self.former.as_ref().map(|former| former.delete_command() + "\n");
+        delete.unwrap_or_default() + &self.table.add_command()
     }
 
     fn apply(&mut self, netlink: &mut Netlink) -> Result<(), LifecycleError> {
-        if self.owner.replace_table(&self.table).is_ok() {
-            return Ok(());
-        }
-        let change = HostChange::Firewall(self.table.clone());
-        let mut lasting = Lasting { change, journal: self.journal.clone() };
-        lasting.apply(netlink)?;
-        self.lasting = Some(lasting);
-        Ok(())
+        self.put(&self.table, netlink)
     }
 
     fn describe_undo(&self) -> Option<String> {
-        Some(self.table.delete_command())
+        let add = self.former.as_ref().map(|former| "\n".to_owned() + &former.add_command());
+        Some(self.table.delete_command() + &add.unwrap_or_default())
     }
 
     fn undo(&mut self, netlink: &mut Netlink) -> Result<(), LifecycleError> {
-        match &mut self.lasting {
-            Some(lasting) => lasting.undo(netlink),
-            None => Ok(self.owner.delete_table(&self.table)?),
+        if let Some(former) = &self.former {
+            return self.put(former, netlink);
+        }
+        let mut lasting = self.lasting().into_iter().peekable();
+        match (lasting.peek(), &self.owner) {
+            (None, Some(owner)) => match owner.delete_table(&self.table) {
+                Err(error) if !error.is_absent() => Err(error.into()),
+                Ok(()) | Err(_) => Ok(()),
+            },
+            _ => lasting.try_for_each(|change| {
+                Lasting { change, journal: self.journal.clone() }.undo(netlink)
+            }),
         }
     }
 }

@@ -2,8 +2,10 @@
 //!
 //! Must not end the process: whoever sees the flag takes back what he did and returns.
 
+use std::future::poll_fn;
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
+use std::task::Poll;
 use std::thread;
 use std::time::Duration;
 
@@ -49,25 +51,31 @@ impl Interrupt {
     /// # Errors
     /// If the handlers or their thread cannot be set up.
     pub fn on_signals() -> io::Result<Self> {
+        Self::on(&[SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()])
+    }
+
+    /// As [`Self::on_signals`], but SIGHUP means something else.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn on_signals_to_end() -> io::Result<Self> {
+        Self::on(&[SignalKind::interrupt(), SignalKind::terminate()])
+    }
+
+    fn on(kinds: &[SignalKind]) -> io::Result<Self> {
         let interrupt = Self::never();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
-        let [mut int, mut term, mut hup]: [Signal; 3] = {
+        let mut signals = {
             let _context = runtime.enter();
-            [
-                signal(SignalKind::interrupt())?,
-                signal(SignalKind::terminate())?,
-                signal(SignalKind::hangup())?,
-            ]
+            kinds.iter().map(|&kind| signal(kind)).collect::<io::Result<Vec<Signal>>>()?
         };
         let raised = interrupt.clone();
         thread::Builder::new().name("signals".to_owned()).spawn(move || {
-            runtime.block_on(async {
-                tokio::select! {
-                    _ = int.recv() => {}
-                    _ = term.recv() => {}
-                    _ = hup.recv() => {}
-                }
-            });
+            runtime.block_on(poll_fn(|context| {
+                let mut signals = signals.iter_mut();
+                let has_come = signals.any(|signal| signal.poll_recv(context).is_ready());
+                if has_come { Poll::Ready(()) } else { Poll::Pending }
+            }));
             raised.raise();
         })?;
         Ok(interrupt)

@@ -262,16 +262,43 @@ impl Step for SetMtuUp {
 #[derive(Debug)]
 pub struct SetMark {
     pub interface: String,
+    /// 0 for none.
     pub mark: u32,
+    pub former: u32,
+}
+
+impl SetMark {
+    fn set(&self, mark: u32) -> Result<(), LifecycleError> {
+        let request = SetRequest { fwmark: Some(mark), ..SetRequest::default() };
+        Ok(UapiClient::connect(&self.interface)?.set(&request)?)
+    }
+
+    fn command(&self, mark: u32) -> String {
+        match mark {
+            0 => format!("wg set {} fwmark off", self.interface),
+            mark => format!("wg set {} fwmark {mark:#x}", self.interface),
+        }
+    }
 }
 
 impl Step for SetMark {
     fn describe(&self) -> String {
-        format!("wg set {} fwmark {:#x}", self.interface, self.mark)
+        self.command(self.mark)
     }
 
     fn apply(&mut self, _: &mut Netlink) -> Result<(), LifecycleError> {
-        let request = SetRequest { fwmark: Some(self.mark), ..SetRequest::default() };
-        Ok(UapiClient::connect(&self.interface)?.set(&request)?)
+        self.set(self.mark)
+    }
+
+    fn describe_undo(&self) -> Option<String> {
+        Some(self.command(self.former))
+    }
+
+    fn goes_with_interface(&self) -> bool {
+        true
+    }
+
+    fn undo(&mut self, _: &mut Netlink) -> Result<(), LifecycleError> {
+        self.set(self.former)
     }
 }

@@ -37,3 +37,4 @@ pub mod src_valid_mark;
 pub mod starting;
 pub mod uapi;
 pub mod up;
+pub mod vigil;

@@ -16,7 +16,8 @@ pub const SAFE_MTU: u32 = 1360;
 pub const IPV6_MINIMUM_MTU: u32 = 1280;
 
 /// 40 bytes of IPv6, 8 of UDP, 32 of WireGuard; also taken for IPv4 endpoints, since they roam.
-const OVERHEAD: u32 = 80;
+/// Bytes.
+pub const OVERHEAD: u32 = 80;
 
 /// Taken if neither an endpoint nor a default route says anything. Bytes.
 const ETHERNET_MTU: u32 = 1500;

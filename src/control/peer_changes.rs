@@ -15,7 +15,7 @@ use crate::control::uapi::client::UapiClient;
 use crate::crypto::dh;
 use crate::crypto::key::{PresharedKey, PublicKey};
 
-/// The change of the port and the mark, if there is one. A file that names no port leaves it as it
+/// The change of the port, the mark and the segment sizes, if there is one. A file that names no port leaves it as it
 /// is, and so does one without a mark, unless the former one had a mark.
 pub fn of_device(
     before: &Interface,
@@ -25,7 +25,9 @@ pub fn of_device(
     let listen_port = after.listen_port.filter(|&port| port != 0 && port != device.listen_port);
     let mark = after.fwmark.or(before.fwmark.map(|_| 0));
     let fwmark = mark.filter(|&mark| mark != device.fwmark);
-    let request = SetRequest { listen_port, fwmark, ..SetRequest::default() };
+    let clamp_mss =
+        (before.clamp_mss != after.clamp_mss).then(|| after.clamp_mss.unwrap_or_default());
+    let request = SetRequest { listen_port, fwmark, clamp_mss, ..SetRequest::default() };
     (request != SetRequest::default()).then_some(request)
 }
 
@@ -91,7 +93,7 @@ pub fn between(
     Ok(SetRequest { private_key: private_key.map(Some), peers, ..SetRequest::default() })
 }
 
-/// Changes port and mark.
+/// Changes port, mark and segment sizes.
 #[derive(Debug)]
 pub struct SetDevice {
     interface: String,
@@ -100,11 +102,17 @@ pub struct SetDevice {
 }
 
 impl SetDevice {
-    /// `device` is what the device is like before.
-    pub fn new(interface: &str, request: SetRequest, device: &DeviceSnapshot) -> Self {
+    /// `device` is what the device is like before, and `before` what it was configured with.
+    pub fn new(
+        interface: &str,
+        request: SetRequest,
+        device: &DeviceSnapshot,
+        before: &Interface,
+    ) -> Self {
         let former = SetRequest {
             listen_port: request.listen_port.map(|_| device.listen_port),
             fwmark: request.fwmark.map(|_| device.fwmark),
+            clamp_mss: request.clamp_mss.map(|_| before.clamp_mss.unwrap_or_default()),
             ..SetRequest::default()
         };
         Self { interface: interface.to_owned(), request, former }
@@ -177,7 +185,9 @@ impl Step for SetPeers {
     }
 
     fn apply(&mut self, _: &mut Netlink) -> Result<(), LifecycleError> {
+        // One that is refused, as for want of room for another peer, may have been done in part.
         set(&self.interface, &self.request)
+            .inspect_err(|_| drop(set(&self.interface, &self.former)))
     }
 
     fn describe_undo(&self) -> Option<String> {
@@ -206,6 +216,8 @@ fn commands(interface: &str, request: &SetRequest) -> String {
     if !device.is_empty() {
         lines.push(format!("wg set {interface} {}", device.join(" ")));
     }
+    // Of our own, so that no command of others does it.
+    lines.extend(request.clamp_mss.map(|setting| format!("# {interface}: ClampMSS = {setting}")));
     for peer in &request.peers {
         let mut words = vec![format!("wg set {interface} peer {}", peer.public_key.to_base64())];
         words.extend(peer.remove.then(|| "remove".to_owned()));
@@ -306,6 +318,14 @@ mod tests {
                  wg set wg0 peer {carol} allowed-ips +10.0.0.2/32"
             )
         );
+    }
+
+    #[test]
+    fn segment_sizes_follow_the_file_and_are_the_devices_again_without_the_key() {
+        let key = |setting: &str| config(&format!("#hybridwg: ClampMSS = {setting}"), &[]);
+        assert_eq!(plan(&key("1240"), &key("off")), "# wg0: ClampMSS = off");
+        assert_eq!(plan(&key("off"), &config("", &[])), "# wg0: ClampMSS = on");
+        assert_eq!(plan(&key("off"), &key("off")), "");
     }
 
     #[test]

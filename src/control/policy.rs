@@ -54,6 +54,13 @@ impl Plan {
         Ok(Self { mark, table, preference })
     }
 
+    /// The plan that has led to these rules; `None` if there is none of a tunnel among them.
+    pub fn of(rules: impl IntoIterator<Item = Rule>) -> Option<Self> {
+        let tunnel = rules.into_iter().find(|rule| rule.mark.is_some())?;
+        let Rule { mark, table, preference, .. } = tunnel;
+        Some(Self { mark: mark?, table, preference: preference.checked_sub(1)? })
+    }
+
     /// The rules for one family, in the order in which they may be added: at no time does a network
     /// of the main table go into the tunnel.
     pub fn rules(&self, family: Family) -> [Rule; 2] {
@@ -208,6 +215,8 @@ mod tests {
         let second = plan(None, &first.rules(Family::V6), &[]);
         assert_eq!(second.preference, 32762);
         assert_ne!((second.mark, second.table), (first.mark, first.table));
+        assert_eq!(Plan::of(second.rules(Family::V4)), Some(second));
+        assert_eq!(Plan::of([rule(5210)]), None);
         // As somebody else's `ip rule add` without a preference, which has taken the next number.
         assert_eq!(plan(None, &[rule(32765)], &[]).preference, 32763);
         assert_eq!(plan(None, &[rule(32764)], &[]).preference, 32762);

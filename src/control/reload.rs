@@ -4,30 +4,34 @@
 //! kept. Compared are the file as it was applied (the `record`), the file now, and the host: what
 //! others have added to the interface stays, peers that the file does not name go. A private key
 //! that the file does not have is kept. What cannot be changed without a moment in which packets
-//! would take the wrong way is refused before anything is touched: see [`obstacles`].
+//! would take the wrong way is refused before anything is touched: see [`obstacles`]. Where a kill
+//! switch was on and stays on, nothing gets out beside the tunnel at any time.
 
 use std::collections::HashSet;
 use std::path::PathBuf;
+use std::rc::Rc;
 
 use ipnet::IpNet;
 
-use crate::control::command::{DeviceSnapshot, PeerSnapshot, SetRequest};
+use crate::control::command::{AllowedIpChange, DeviceSnapshot, PeerSnapshot, SetRequest};
 use crate::control::config::{Config, Interface, Table};
+use crate::control::divert::{Diversion, Standing};
 use crate::control::dns;
 use crate::control::hooks::{RunHook, Shell};
 use crate::control::host_change::{HostChange, Lasting};
 use crate::control::interrupt::Interrupt;
 use crate::control::journal::Journal;
 use crate::control::lifecycle::{Console, Kind, LifecycleError, Step, TakenBack, Transaction};
-use crate::control::link::{AddAddress, SetMtuUp};
-use crate::control::netlink::{Link, MAIN_TABLE, Netlink};
+use crate::control::link::{AddAddress, SetMark, SetMtuUp};
+use crate::control::netlink::nft::Owner;
+use crate::control::netlink::{Link, Mark, Netlink};
 use crate::control::peer_changes::{self, SetDevice, SetPeers};
 use crate::control::record::{self, Record};
 use crate::control::resolve::Resolve;
 use crate::control::routes::{self, AddRoute, Destination};
 use crate::control::starting::{Note, NoteError};
 use crate::control::uapi::client::UapiClient;
-use crate::control::up::{mtu, set_dns, without_ipv6_if_off};
+use crate::control::up::{mtu, plan_routes, set_dns, without_ipv6_if_off};
 
 /// What a reload is to bring about.
 pub struct Reload<'a> {
@@ -36,6 +40,12 @@ pub struct Reload<'a> {
     pub file: PathBuf,
     pub config: &'a Config,
     pub resolve: Resolve,
+    pub extent: Extent,
+}
+
+/// How far a reload goes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Extent {
     /// Hooks that have changed are run: the old ones for `down`, then the new ones for `up`.
     pub runs_hooks: bool,
     /// Only tells what would be done.
@@ -51,7 +61,8 @@ pub fn reload(
     console: &mut dyn Console,
     interrupt: &Interrupt,
 ) -> Result<bool, LifecycleError> {
-    let Reload { interface, file, config, mut resolve, runs_hooks, is_rehearsal } = plan;
+    let Reload { interface, file, config, mut resolve, extent } = plan;
+    let Extent { runs_hooks, is_rehearsal } = extent;
     if config.says_nothing() {
         return Err(LifecycleError::NothingSaid { file });
     }
@@ -70,16 +81,19 @@ pub fn reload(
     let peers = peer_changes::between(&before, config, &device, &mut resolve)?;
     let device_change = peer_changes::of_device(&before.interface, &config.interface, &device);
     let hooks = Hooks::new(interface, &before.interface, &config.interface);
+    let owner = owner_of(interface);
 
     let kind = if is_rehearsal { Kind::Rehearsing } else { Kind::Changing };
     let mut steps = Transaction::new(&mut netlink, console, interrupt, kind);
+    let after = afterwards(&device, device_change.iter().chain([&peers]));
+    let wanted = Wanted::plan(&mut steps, &link, config, after)?;
     if runs_hooks {
         hooks.run_old(&mut steps)?;
     }
     if let Some(request) = device_change {
-        steps.apply(SetDevice::new(interface, request, &device))?;
+        steps.apply(SetDevice::new(interface, request, &device, &before.interface))?;
     }
-    change_host(&mut steps, &link, &before, config, &device, &peers)?;
+    change_host(&mut steps, &link, &before, config, &device, &wanted, owner.as_ref())?;
     if peers != SetRequest::default() {
         steps.apply(SetPeers::new(interface, peers, device, &before))?;
     }
@@ -98,6 +112,12 @@ pub fn reload(
     Ok(has_changed)
 }
 
+/// Who the firewall's tables belong to. Without him they cannot be changed.
+fn owner_of(interface: &str) -> Option<Rc<Owner>> {
+    let kept = UapiClient::connect(interface).and_then(|mut client| client.kept());
+    kept.ok().flatten().map(|kept| Rc::new(Owner::from(kept)))
+}
+
 /// Keeps other reloads and `up` away.
 fn take_note(interface: &str) -> Result<Option<Note>, LifecycleError> {
     match Note::take(interface) {
@@ -107,29 +127,17 @@ fn take_note(interface: &str) -> Result<Option<Note>, LifecycleError> {
     }
 }
 
-/// The keys that differ and cannot be changed on a running interface: where everything goes into the
-/// tunnel, rules, marks, the firewall and the kill switch depend on each other, and between two
-/// states of them packets would leave beside the tunnel.
+/// The keys that differ and cannot be changed on a running interface: while everything goes into the
+/// tunnel, its own packets are told by their mark, and with another they would go into it as well.
 fn obstacles(before: &Config, after: &Config) -> Vec<&'static str> {
-    let (was, is) = (&before.interface, &after.interface);
-    let is_diverted = !defaults(before).is_empty() || !defaults(after).is_empty();
-    if !is_diverted {
+    if defaults(before).is_empty() {
         return Vec::new();
     }
-    let table = |interface: &Interface| match interface.table.as_ref().map(|table| &table.value) {
-        None => Table::Auto,
-        Some(table) => table.clone(),
-    };
-    let switch = |interface: &Interface| interface.kill_switch.is_some_and(|switch| switch.value);
+    let (was, is) = (&before.interface, &after.interface);
     let mask = |interface: &Interface| interface.fwmark_mask.as_ref().map(|mask| mask.value);
-    let set = |interface: &Interface| interface.addresses.iter().copied().collect::<HashSet<_>>();
     let differences = [
-        ("Table", table(was) != table(is)),
-        ("KillSwitch", switch(was) != switch(is)),
         ("FwMark", was.fwmark.unwrap_or(0) != is.fwmark.unwrap_or(0)),
         ("FwMarkMask", mask(was) != mask(is)),
-        ("0.0.0.0/0 or ::/0 among the AllowedIPs", defaults(before) != defaults(after)),
-        ("Address beside 0.0.0.0/0 or ::/0", set(was) != set(is)),
     ];
     differences.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
 }
@@ -144,52 +152,114 @@ fn defaults(config: &Config) -> HashSet<IpNet> {
     networks.filter(|network| network.prefix_len() == 0).collect()
 }
 
-/// Addresses, MTU, name servers and routes.
+/// What the host is to be like.
+struct Wanted {
+    addresses: Vec<IpNet>,
+    /// Bytes.
+    mtu: u32,
+    /// Each with its table, but for those of policy routing.
+    routes: Vec<(IpNet, u32)>,
+    diversion: Option<Diversion>,
+    standing: Standing,
+}
+
+impl Wanted {
+    /// For `config` and the `device` that it leads to. Changes nothing.
+    fn plan(
+        steps: &mut Transaction<'_>,
+        link: &Link,
+        config: &Config,
+        device: DeviceSnapshot,
+    ) -> Result<Self, LifecycleError> {
+        let settings = &config.interface;
+        let destination = Destination::of(settings.table.as_ref().map(|table| &table.value))?;
+        let standing = Standing::of(steps.netlink(), link)?;
+        let addresses = without_ipv6_if_off(&settings.addresses, &link.name, "Address", steps);
+        let mtu = mtu(settings, &addresses, &device, steps)?;
+        let (networks, diversion) =
+            plan_routes(steps, link, device, destination, settings, standing.clone())?;
+        let routes = destination.routes(networks, &settings.addresses);
+        Ok(Self { addresses, mtu, routes, diversion, standing })
+    }
+}
+
+/// Everything but the device.
 fn change_host(
     steps: &mut Transaction<'_>,
     link: &Link,
     before: &Config,
     after: &Config,
     device: &DeviceSnapshot,
-    peers: &SetRequest,
+    wanted: &Wanted,
+    owner: Option<&Rc<Owner>>,
 ) -> Result<(), LifecycleError> {
+    let Wanted { diversion, standing, .. } = wanted;
     let (was, is) = (&before.interface, &after.interface);
     let routed = steps.netlink().routes_through(link)?;
     steps.apply(RestoreRoutes { link: link.clone(), routes: routed })?;
-    let addresses = without_ipv6_if_off(&is.addresses, &link.name, "Address", steps);
-    change_addresses(steps, link, &was.addresses, &addresses)?;
-    let mtu = mtu(is, &addresses, &afterwards(device, peers), steps)?;
-    if mtu != link.mtu {
-        steps.apply(SetMtuUp { link: link.clone(), mtu })?;
+    if let Some(diversion) = diversion {
+        diversion.close(steps, &mut Vec::new())?;
+    }
+    let addresses = change_addresses(steps, link, &was.addresses, &wanted.addresses)?;
+    if wanted.mtu != link.mtu {
+        steps.apply(SetMtuUp { link: link.clone(), mtu: wanted.mtu })?;
     }
     change_dns(steps, &link.name, was, is)?;
-    change_routes(steps, link, before, after, device)
+    change_routes(steps, link, before, device, &wanted.routes)?;
+    if let Some(diversion) = diversion {
+        diversion.open(steps, &addresses, owner)?;
+    }
+    standing.take_back(steps, link, diversion.as_ref(), owner)?;
+    let picked = standing.mark().filter(|_| was.fwmark.unwrap_or(0) == 0);
+    if let Some(Mark { value: former, .. }) = picked
+        && diversion.is_none()
+    {
+        steps.apply(SetMark { interface: link.name.clone(), mark: 0, former })?;
+    }
+    Ok(())
 }
 
-/// The device with the endpoints that it will have.
-fn afterwards(device: &DeviceSnapshot, changes: &SetRequest) -> DeviceSnapshot {
+/// The device as it will be.
+fn afterwards<'a>(
+    device: &DeviceSnapshot,
+    changes: impl Iterator<Item = &'a SetRequest>,
+) -> DeviceSnapshot {
     let mut device = device.clone();
-    for update in &changes.peers {
-        let key = update.public_key;
-        if update.remove {
-            device.peers.retain(|peer| peer.public_key != key);
-        } else if let Some(peer) = device.peers.iter_mut().find(|peer| peer.public_key == key) {
-            peer.endpoint = update.endpoint.or(peer.endpoint);
-        } else {
-            let endpoint = update.endpoint;
-            device.peers.push(PeerSnapshot { endpoint, ..PeerSnapshot::new(key) });
+    for SetRequest { fwmark, peers, .. } in changes {
+        device.fwmark = fwmark.unwrap_or(device.fwmark);
+        for update in peers {
+            let key = update.public_key;
+            if update.remove {
+                device.peers.retain(|peer| peer.public_key != key);
+                continue;
+            }
+            if !device.peers.iter().any(|peer| peer.public_key == key) {
+                device.peers.push(PeerSnapshot::new(key));
+            }
+            for peer in &mut device.peers {
+                let is_it = peer.public_key == key;
+                for &change in &update.allowed_ips {
+                    let (AllowedIpChange::Add(network) | AllowedIpChange::Remove(network)) = change;
+                    let is_new = matches!(change, AllowedIpChange::Add(_));
+                    // A network that is given to one peer is taken from the others.
+                    peer.allowed_ips.retain(|it| *it != network || (!is_it && !is_new));
+                    peer.allowed_ips.extend((is_it && is_new).then_some(network));
+                }
+                peer.endpoint = update.endpoint.filter(|_| is_it).or(peer.endpoint);
+            }
         }
     }
     device
 }
 
-/// New ones come before old ones go: with its last address an interface loses its routes.
+/// New ones come before old ones go: with its last address an interface loses its routes. Returns
+/// what there is then.
 fn change_addresses(
     steps: &mut Transaction<'_>,
     link: &Link,
     before: &[IpNet],
     after: &[IpNet],
-) -> Result<(), LifecycleError> {
+) -> Result<Vec<IpNet>, LifecycleError> {
     let present = steps.netlink().addresses(link)?;
     let add = |address: IpNet| AddAddress { link: link.clone(), address };
     for &address in after.iter().filter(|address| !present.contains(address)) {
@@ -201,15 +271,15 @@ fn change_addresses(
     for &address in &gone {
         steps.apply(TakenBack(add(address)))?;
     }
-    if gone.is_empty() || steps.is_rehearsal() {
-        return Ok(());
+    if !gone.is_empty() && !steps.is_rehearsal() {
+        // The kernel takes the other addresses of a network away with the first.
+        let left = steps.netlink().addresses(link)?;
+        for &address in after.iter().filter(|address| !left.contains(address)) {
+            steps.apply(add(address))?;
+        }
     }
-    // The kernel takes the other addresses of a network away with the first.
-    let present = steps.netlink().addresses(link)?;
-    for &address in after.iter().filter(|address| !present.contains(address)) {
-        steps.apply(add(address))?;
-    }
-    Ok(())
+    let new = after.iter().filter(|address| !present.contains(address));
+    Ok(present.iter().filter(|address| !gone.contains(address)).chain(new).copied().collect())
 }
 
 fn change_dns(
@@ -229,17 +299,23 @@ fn change_dns(
     wanted.map_or(Ok(()), |wanted| set_dns(steps, &wanted, after))
 }
 
+/// Those of the former file, and of what the device had, go if nothing wants them any more.
 fn change_routes(
     steps: &mut Transaction<'_>,
     link: &Link,
     before: &Config,
-    after: &Config,
     device: &DeviceSnapshot,
+    wanted: &[(IpNet, u32)],
 ) -> Result<(), LifecycleError> {
-    let wanted = wanted_routes(steps, link, after, &[])?;
-    let running: Vec<IpNet> =
-        device.peers.iter().flat_map(|peer| peer.allowed_ips.iter().copied()).collect();
-    let former = wanted_routes(steps, link, before, &running)?;
+    let settings = &before.interface;
+    let destination = Destination::of(settings.table.as_ref().map(|table| &table.value))?;
+    let said = before.merged_peers().into_iter().flat_map(|peer| peer.networks);
+    let running = device.peers.iter().flat_map(|peer| peer.allowed_ips.iter().copied());
+    let is_diverted =
+        |network: &IpNet| destination == Destination::Auto && network.prefix_len() == 0;
+    let mut networks = routes::to_add(said.chain(running));
+    networks.retain(|network| !is_diverted(network));
+    let former = destination.routes(networks, &settings.addresses);
     let present = steps.netlink().routes_through(link)?;
     let add = |(network, table)| AddRoute { link: link.clone(), network, table };
     for &route in wanted.iter().filter(|route| !present.contains(route)) {
@@ -249,32 +325,6 @@ fn change_routes(
         steps.apply(TakenBack(add(route)))?;
     }
     Ok(())
-}
-
-/// The routes that a file asks for, each with its table, and those for `more` networks; without
-/// the default routes of policy routing, which do not change.
-fn wanted_routes(
-    steps: &mut Transaction<'_>,
-    link: &Link,
-    config: &Config,
-    more: &[IpNet],
-) -> Result<Vec<(IpNet, u32)>, LifecycleError> {
-    let settings = &config.interface;
-    let destination = Destination::of(settings.table.as_ref().map(|table| &table.value))?;
-    let peers = config.merged_peers();
-    let networks = peers.iter().flat_map(|peer| peer.networks.iter().copied());
-    let networks = routes::to_add(networks.chain(more.iter().copied()));
-    let networks = without_ipv6_if_off(&networks, &link.name, "AllowedIPs", steps);
-    let is_connected =
-        |network: IpNet| settings.addresses.iter().any(|it| routes::is_connected(*it, network));
-    let needs_route = |network: &IpNet| network.prefix_len() != 0 && !is_connected(*network);
-    Ok(match destination {
-        Destination::Nowhere => Vec::new(),
-        Destination::Table(table) => networks.into_iter().map(|it| (it, table)).collect(),
-        Destination::Auto => {
-            networks.into_iter().filter(needs_route).map(|it| (it, MAIN_TABLE)).collect()
-        }
-    })
 }
 
 /// Does nothing, and when it is taken back, which is last of all, makes the routes again that went
@@ -349,7 +399,9 @@ impl<'a> Hooks<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::control::command::PeerUpdate;
     use crate::control::config::parse;
+    use crate::crypto::key::PublicKey;
 
     const PEER: &str = "oaGhoaGhoaGhoaGhoaGhoaGhoaGhoaGhoaGhoaGhoaE=";
 
@@ -361,22 +413,70 @@ mod tests {
     }
 
     #[test]
-    fn u_11_what_everything_depends_on_is_not_changed_while_everything_goes_into_the_tunnel() {
+    fn u_11_the_mark_is_not_changed_while_everything_goes_into_the_tunnel() {
         let all = "0.0.0.0/0, 10.0.0.0/8";
         let base = config("Address = 10.0.0.1", all);
         let differences =
             |interface: &str, networks: &str| obstacles(&base, &config(interface, networks));
-        assert!(
-            differences("Address = 10.0.0.1\nMTU = 1280\nTable = auto", "0.0.0.0/0").is_empty()
-        );
-        assert_eq!(differences("Address = 10.0.0.1\nFwMark = 1", all), ["FwMark"]);
-        assert_eq!(differences("Address = 10.0.0.2", all), ["Address beside 0.0.0.0/0 or ::/0"]);
+        let others = "Address = 10.0.0.2\nMTU = 1280\n#hybridwg: KillSwitch = on";
+        assert!(differences(others, "0.0.0.0/0, ::/0").is_empty());
+        assert!(differences("Table = off", all).is_empty());
+        assert_eq!(differences("FwMark = 1", all), ["FwMark"]);
+        assert_eq!(differences("FwMark = 1", "10.0.0.0/8"), ["FwMark"]);
+        let marked = "FwMark = 1\n#hybridwg: FwMarkMask = 0xff";
+        assert_eq!(differences(marked, all), ["FwMark", "FwMarkMask"]);
+        for without in [config("Table = off", all), config("", "10.0.0.0/8")] {
+            assert!(obstacles(&without, &config(marked, all)).is_empty(), "no policy routing yet");
+        }
+    }
+
+    #[test]
+    fn the_device_as_it_will_be_has_each_network_once_and_new_endpoints() {
+        let keys = [1, 2, 3].map(|byte| PublicKey::from_bytes([byte; 32]));
+        let net = |text: &str| text.parse::<IpNet>().unwrap();
+        let peer = |key, networks: &[&str]| PeerSnapshot {
+            allowed_ips: networks.iter().map(|text| net(text)).collect(),
+            ..PeerSnapshot::new(key)
+        };
+        let device = DeviceSnapshot {
+            peers: vec![
+                peer(keys[0], &["10.0.0.0/8"]),
+                peer(keys[1], &["10.1.0.0/16", "10.2.0.0/16"]),
+            ],
+            ..DeviceSnapshot::default()
+        };
+        let endpoint = "192.0.2.1:7".parse().unwrap();
+        let (add, remove) = (AllowedIpChange::Add, AllowedIpChange::Remove);
+        let changes = SetRequest {
+            fwmark: Some(5),
+            peers: vec![
+                PeerUpdate { remove: true, ..PeerUpdate::new(keys[0]) },
+                PeerUpdate {
+                    allowed_ips: vec![add(net("10.1.0.0/16"))],
+                    endpoint: Some(endpoint),
+                    ..PeerUpdate::new(keys[2])
+                },
+                // It is somebody else's by then.
+                PeerUpdate {
+                    allowed_ips: vec![remove(net("10.1.0.0/16"))],
+                    ..PeerUpdate::new(keys[1])
+                },
+            ],
+            ..SetRequest::default()
+        };
+        let after = afterwards(&device, [&changes].into_iter());
+        assert_eq!(after.fwmark, 5);
+        let told: Vec<_> = after
+            .peers
+            .iter()
+            .map(|it| (it.public_key, it.endpoint, it.allowed_ips.clone()))
+            .collect();
         assert_eq!(
-            differences("Address = 10.0.0.1\n#hybridwg: KillSwitch = on", "0.0.0.0/0, ::/0"),
-            ["KillSwitch", "0.0.0.0/0 or ::/0 among the AllowedIPs"]
+            told,
+            [
+                (keys[1], None, vec![net("10.2.0.0/16")]),
+                (keys[2], Some(endpoint), vec![net("10.1.0.0/16")]),
+            ]
         );
-        let without = config("Address = 10.0.0.1\nTable = off", all);
-        let other = config("Address = 10.0.0.2\nTable = 7\nFwMark = 1", all);
-        assert!(obstacles(&without, &other).is_empty(), "no policy routing before or after");
     }
 }

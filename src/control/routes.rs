@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use crate::control::config::Table;
 use crate::control::lifecycle::{LifecycleError, Step};
 use crate::control::netlink::{
-    Link, Netlink, NetlinkError, Route, add_route_command, delete_route_command,
+    Link, MAIN_TABLE, Netlink, NetlinkError, Route, add_route_command, delete_route_command,
 };
 use crate::control::rt_tables;
 
@@ -36,6 +36,22 @@ impl Destination {
                 None => return Err(LifecycleError::NoTable { name: name.clone() }),
             },
         })
+    }
+}
+
+impl Destination {
+    /// The routes that networks need on an interface with these addresses, each with its table.
+    pub fn routes(self, networks: Vec<IpNet>, addresses: &[IpNet]) -> Vec<(IpNet, u32)> {
+        let is_connected = |network| addresses.iter().any(|it| is_connected(*it, network));
+        let networks = networks.into_iter();
+        match self {
+            Self::Nowhere => Vec::new(),
+            Self::Table(table) => networks.map(|network| (network, table)).collect(),
+            Self::Auto => {
+                let uncovered = networks.filter(|network| !is_connected(*network));
+                uncovered.map(|network| (network, MAIN_TABLE)).collect()
+            }
+        }
     }
 }
 
@@ -71,7 +87,7 @@ pub fn uncovered(
 
 /// Whether the kernel routes the network by itself once the interface has this address. For an IPv4
 /// address alone it makes no route.
-pub fn is_connected(address: IpNet, network: IpNet) -> bool {
+fn is_connected(address: IpNet, network: IpNet) -> bool {
     let is_alone = matches!(address, IpNet::V4(_)) && address.prefix_len() == 32;
     !is_alone && address.contains(&network)
 }
@@ -147,6 +163,23 @@ mod tests {
                 "::/0"
             ])
         );
+    }
+
+    #[test]
+    fn what_an_address_covers_needs_no_route_in_the_main_table_alone() {
+        let addresses = nets(&["10.10.0.1/24", "10.20.0.1/32", "fd00::1/128"]);
+        let networks =
+            nets(&["10.10.0.7/32", "10.10.0.0/16", "10.20.0.1/32", "fd00::1/128", "fd00::/64"]);
+        let routes = |destination: Destination| {
+            let routes = destination.routes(networks.clone(), &addresses).into_iter();
+            routes.map(|(network, table)| format!("{network} {table}")).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            routes(Destination::Auto),
+            ["10.10.0.0/16 254", "10.20.0.1/32 254", "fd00::/64 254"]
+        );
+        assert_eq!(routes(Destination::Table(7)).len(), 5);
+        assert!(routes(Destination::Nowhere).is_empty());
     }
 
     /// WQ-19.

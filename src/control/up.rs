@@ -17,7 +17,7 @@ use ipnet::IpNet;
 
 use crate::control::command::DeviceSnapshot;
 use crate::control::config::{At, Config, DIRECTORY, Endpoint, Interface, Peer};
-use crate::control::divert::{Diversion, with_source};
+use crate::control::divert::{Diversion, Standing, with_source};
 use crate::control::dns::{DnsChange, Wanted};
 use crate::control::hooks::{RunHook, Shell};
 use crate::control::host_change::{HostChange, Lasting};
@@ -27,7 +27,7 @@ use crate::control::lifecycle::{Console, Kind, LifecycleError, Step, Transaction
 use crate::control::link::{self, AddAddress, AddInterface, Configure, SetMtuUp, delete_command};
 use crate::control::mtu;
 use crate::control::netlink::nft::Owner;
-use crate::control::netlink::{Family, Link, MAIN_TABLE, Netlink};
+use crate::control::netlink::{Family, Link, MAIN_TABLE, Mark, Netlink};
 use crate::control::record;
 use crate::control::resolve::Resolve;
 use crate::control::routes::{self, AddRoute, Destination};
@@ -99,7 +99,10 @@ pub fn up(
     let link = steps.netlink().link(interface)?.ok_or_else(gone)?;
     let addresses = without_ipv6_if_off(&settings.addresses, interface, "Address", &mut steps);
     let mtu = mtu(settings, &addresses, &device, &mut steps)?;
-    let (networks, diversion) = plan_routes(&mut steps, &link, device, destination, settings)?;
+    let (networks, diversion) = {
+        let nothing = Standing::default();
+        plan_routes(&mut steps, &link, device, destination, settings, nothing)?
+    };
     if let Some(diversion) = &diversion {
         diversion.close(&mut steps, &mut left)?;
     }
@@ -112,7 +115,8 @@ pub fn up(
     }
     add_routes(&mut steps, &link, networks, destination)?;
     if let Some(diversion) = &diversion {
-        diversion.open(&mut steps, owner.as_ref())?;
+        let addresses = steps.netlink().addresses(&link)?;
+        diversion.open(&mut steps, &addresses, owner.as_ref())?;
     }
     for hook in &settings.post_up {
         steps.apply(RunHook::new("PostUp", hook, interface, shell))?;
@@ -395,12 +399,13 @@ pub(super) fn mtu(
 
 /// The networks of the device's peers that get a route, and how everything else gets into the tunnel
 /// if it shall.
-fn plan_routes(
+pub(super) fn plan_routes(
     steps: &mut Transaction<'_>,
     link: &Link,
     device: DeviceSnapshot,
     destination: Destination,
     settings: &Interface,
+    standing: Standing,
 ) -> Result<(Vec<IpNet>, Option<Diversion>), LifecycleError> {
     if destination == Destination::Nowhere {
         return Ok((Vec::new(), None));
@@ -426,7 +431,8 @@ fn plan_routes(
         return Ok((networks, None));
     }
     let mask = settings.fwmark_mask.map_or(u32::MAX, |mask| mask.value);
-    let diversion = Diversion::new(steps.netlink(), link, device.fwmark, mask, families, closed)?;
+    let mark = Mark { value: device.fwmark, mask };
+    let diversion = Diversion::new(steps.netlink(), link, mark, families, closed, standing)?;
     Ok((networks, Some(diversion)))
 }
 

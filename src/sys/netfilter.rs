@@ -52,6 +52,13 @@ impl NetfilterSocket {
     }
 }
 
+/// From a copy of such a socket's descriptor.
+impl From<OwnedFd> for NetfilterSocket {
+    fn from(socket: OwnedFd) -> Self {
+        Self { socket }
+    }
+}
+
 impl AsFd for NetfilterSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()

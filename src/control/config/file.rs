@@ -154,7 +154,10 @@ pub fn replace(path: &Path, text: &str) -> io::Result<()> {
 }
 
 /// The text, and whether others can read it.
-fn read(path: &Path) -> Result<(Zeroizing<String>, bool), LoadError> {
+///
+/// # Errors
+/// If it cannot be read, or is no text.
+pub fn read(path: &Path) -> Result<(Zeroizing<String>, bool), LoadError> {
     let unreadable = |source| LoadError::Unreadable { path: path.to_owned(), source };
     let file = File::open(path).map_err(unreadable)?;
     let exposed = is_world_accessible(path, &file).map_err(unreadable)?;

@@ -31,6 +31,15 @@ pub(super) fn lines(text: &str) -> impl Iterator<Item = (usize, Line<'_>)> {
     text.split('\n').enumerate().filter_map(|(index, line)| Some((index + 1, lex(line)?)))
 }
 
+/// The last line, counted from 1, that says something by `key` and has `part` in its value.
+pub fn line_with(text: &str, key: Key, part: &str) -> Option<usize> {
+    let is_it = |line: &Line<'_>| {
+        matches!(line, Line::Pair { key: name, whole_value, .. }
+            if Key::find(name) == Some(key) && whole_value.contains(part))
+    };
+    lines(text).filter(|(_, line)| is_it(line)).last().map(|(number, _)| number)
+}
+
 /// What one line says, with or without its line end; `None` if nothing.
 pub(super) fn lex(line: &str) -> Option<Line<'_>> {
     let (code, comment) = match line.split_once('#') {

@@ -27,9 +27,9 @@ use std::fmt;
 
 pub use edit::State;
 pub use file::{
-    DIRECTORY, LoadError, LocateError, Located, load, locate, replace, stripped, updated,
+    DIRECTORY, LoadError, LocateError, Located, load, locate, read, replace, stripped, updated,
 };
-pub use lex::{Key, Reader, Section};
+pub use lex::{Key, Reader, Section, line_with};
 pub use model::{At, Config, Dns, Endpoint, Interface, MergedPeer, Peer, Table};
 pub use parse::{parse, parse_endpoint};
 pub use render::render;

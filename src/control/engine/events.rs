@@ -107,12 +107,12 @@ impl Events {
         lane.set_waker(move || ring.wake());
     }
 
-    /// Takes requests from the clients of `listener`.
+    /// Takes requests from the clients of `listener`, and lets them have `kept`.
     ///
     /// # Errors
     /// It cannot be registered with the runtime.
-    pub fn serve(&self, listener: UnixListener) -> Result<(), EngineError> {
-        server::serve(listener, self.commands.clone()).map_err(EngineError::Start)
+    pub fn serve(&self, listener: UnixListener, kept: Option<OwnedFd>) -> Result<(), EngineError> {
+        server::serve(listener, self.commands.clone(), kept).map_err(EngineError::Start)
     }
 
     /// Waits for the next event, at most until `deadline`, or as `next` says.

@@ -7,6 +7,7 @@
 use std::fmt;
 use std::io::{self, BufRead, Read, Write};
 use std::ops::Range;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
@@ -15,9 +16,10 @@ use zeroize::{Zeroize, Zeroizing};
 
 use super::get::{GetParser, ReplyError, errno_of};
 use super::status::{self, StatusParser};
-use super::{Errno, MAX_LINE_BYTES, SOCKET_DIRECTORY, is_interface_name, set};
+use super::{Errno, MAX_LINE_BYTES, Operation, SOCKET_DIRECTORY, is_interface_name, reply, set};
 use crate::control::command::{DeviceSnapshot, SetRequest};
 use crate::control::settings::Status;
+use crate::sys::passing;
 
 /// How long a device may be silent before it counts as hung. Binding a port, or taking 100,000
 /// peers, takes less.
@@ -111,6 +113,26 @@ impl UapiClient {
         self.send(status::REQUEST)?;
         let mut parser = StatusParser::default();
         self.receive(|number, line| parser.line(number, line))
+    }
+
+    /// Asks for a copy of the descriptor that a device of our own keeps as long as it lives; `None`
+    /// if it keeps none.
+    ///
+    /// # Errors
+    /// As [`Self::status`].
+    pub fn kept(&mut self) -> Result<Option<OwnedFd>, ClientError> {
+        self.send("kept=1\n\n")?;
+        // In one piece, as it was sent.
+        let mut text = [0; 64];
+        let (length, kept) = passing::receive(&self.stream.inner, &mut text)
+            .map_err(|error| self.lost(error.source))?;
+        let is_done = text[..length] == *reply(Operation::Get, Ok(())).as_bytes();
+        let is_none = text[..length] == *reply(Operation::Get, Err(Errno::ABSENT)).as_bytes();
+        match kept {
+            Some(kept) if is_done => Ok(Some(kept)),
+            None if is_none => Ok(None),
+            Some(_) | None => Err(self.refused(ReplyError::Malformed { line: 1 })),
+        }
     }
 
     /// Asks for a change, which is done as a whole or not at all by our own device.

@@ -70,6 +70,8 @@ impl Errno {
     pub const PROTOCOL: Self = Self(libc::EPROTO);
     /// Unknown key, or a value that the key does not take.
     pub const INVALID: Self = Self(libc::EINVAL);
+    /// There is no such thing.
+    pub const ABSENT: Self = Self(libc::ENOENT);
     /// The socket failed.
     pub const IO: Self = Self(libc::EIO);
     /// The port is taken.

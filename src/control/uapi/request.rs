@@ -17,6 +17,8 @@ pub enum Request {
     Set(SetRequest),
     /// Of our own.
     Status,
+    /// Of our own: the descriptor that the device keeps.
+    Kept,
     /// Answer with the errno. Nothing of the request may be carried out.
     Refused(Operation, Fault),
     /// Not a UAPI client, or an operation of a later version: answer and close the connection, for
@@ -51,6 +53,7 @@ enum State {
     Get,
     Set(Box<SetParser>),
     Status,
+    Kept,
     Refused(Operation, Fault),
     Closed,
 }
@@ -120,6 +123,7 @@ impl RequestReader {
                     b"get=1" => State::Get,
                     b"set=1" => State::Set(Box::default()),
                     b"status=1" => State::Status,
+                    b"kept=1" => State::Kept,
                     _ => {
                         let errno =
                             if line.contains(&b'=') { Errno::INVALID } else { Errno::PROTOCOL };
@@ -129,17 +133,20 @@ impl RequestReader {
                 };
             }
             State::Closed => {}
-            State::Get | State::Set(_) | State::Status | State::Refused(..) if line.is_empty() => {
+            State::Get | State::Set(_) | State::Status | State::Kept | State::Refused(..)
+                if line.is_empty() =>
+            {
                 let request = match std::mem::replace(&mut self.state, State::Operation) {
                     State::Set(parser) => Request::Set(parser.finish()),
                     State::Refused(operation, fault) => Request::Refused(operation, fault),
                     State::Status => Request::Status,
+                    State::Kept => Request::Kept,
                     State::Get | State::Operation | State::Closed => Request::Get,
                 };
                 (self.line, self.bytes) = (0, 0);
                 each(request);
             }
-            State::Get | State::Status => {
+            State::Get | State::Status | State::Kept => {
                 self.refuse(Errno::INVALID, "a get takes no further lines");
             }
             State::Set(parser) => {
@@ -154,7 +161,7 @@ impl RequestReader {
     /// Only the first fault of a request counts; what was parsed of it is dropped.
     fn refuse(&mut self, errno: Errno, reason: &'static str) {
         let operation = match self.state {
-            State::Get | State::Status => Operation::Get,
+            State::Get | State::Status | State::Kept => Operation::Get,
             State::Set(_) => Operation::Set,
             // An operation that is too long is not one we know: its line end will tell.
             State::Operation | State::Refused(..) | State::Closed => return,

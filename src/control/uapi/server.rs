@@ -3,9 +3,12 @@
 //! Each connection is a task of the engine's own thread and may carry any number of requests, in
 //! order. Nothing is decided here: a request that is a text goes to the engine whole.
 
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener as StdUnixListener;
+use std::sync::Arc;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
 use tracing::debug;
@@ -15,6 +18,7 @@ use super::request::{Request, RequestReader};
 use super::{Errno, Operation, get, reply, status};
 use crate::control::command::{DeviceSnapshot, SetRequest};
 use crate::control::settings::Status;
+use crate::sys::passing;
 
 /// What a connection asks of the engine, and where the answer goes.
 #[derive(Debug)]
@@ -24,18 +28,24 @@ pub enum Command {
     Status(oneshot::Sender<Status>),
 }
 
-/// Accepts connections until the runtime ends.
+/// Accepts connections until the runtime ends. Whoever asks for it gets a copy of `kept`: he may do
+/// everything with the device anyway.
 ///
 /// # Errors
 /// If the listener cannot be registered with the runtime.
-pub fn serve(listener: StdUnixListener, commands: mpsc::Sender<Command>) -> std::io::Result<()> {
+pub fn serve(
+    listener: StdUnixListener,
+    commands: mpsc::Sender<Command>,
+    kept: Option<OwnedFd>,
+) -> io::Result<()> {
+    let kept = kept.map(Arc::new);
     listener.set_nonblocking(true)?;
     let listener = UnixListener::from_std(listener)?;
     tokio::spawn(async move {
         loop {
             match listener.accept().await {
                 Ok((stream, _)) => {
-                    tokio::spawn(converse(stream, commands.clone()));
+                    tokio::spawn(converse(stream, commands.clone(), kept.clone()));
                 }
                 // Out of descriptors: give the open connections time to end.
                 Err(error) => {
@@ -48,7 +58,11 @@ pub fn serve(listener: StdUnixListener, commands: mpsc::Sender<Command>) -> std:
     Ok(())
 }
 
-async fn converse(mut stream: UnixStream, commands: mpsc::Sender<Command>) {
+async fn converse(
+    mut stream: UnixStream,
+    commands: mpsc::Sender<Command>,
+    kept: Option<Arc<OwnedFd>>,
+) {
     let mut reader = RequestReader::new();
     let mut buffer = Zeroizing::new(vec![0_u8; 16 * 1024]);
     loop {
@@ -60,6 +74,12 @@ async fn converse(mut stream: UnixStream, commands: mpsc::Sender<Command>) {
         reader.feed(&buffer[..length], |request| requests.push(request));
         buffer[..length].zeroize();
         for request in requests {
+            if request == Request::Kept {
+                if hand_out(&mut stream, kept.as_deref()).await.is_err() {
+                    return;
+                }
+                continue;
+            }
             let hang_up = matches!(request, Request::Unintelligible(_));
             let Some(text) = answer(request, &commands).await else { return };
             if stream.write_all(text.as_bytes()).await.is_err() || hang_up {
@@ -67,6 +87,18 @@ async fn converse(mut stream: UnixStream, commands: mpsc::Sender<Command>) {
             }
         }
     }
+}
+
+async fn hand_out(stream: &mut UnixStream, kept: Option<&OwnedFd>) -> io::Result<()> {
+    let Some(kept) = kept else {
+        let text = reply(Operation::Get, Err(Errno::ABSENT));
+        return stream.write_all(text.as_bytes()).await;
+    };
+    let text = reply(Operation::Get, Ok(()));
+    // So short a text goes as a whole or not at all.
+    let send =
+        || passing::send(&*stream, text.as_bytes(), kept.as_fd()).map_err(|error| error.source);
+    stream.async_io(Interest::WRITABLE, send).await.map(drop)
 }
 
 /// The text of the reply; `None` if the engine has ended.
@@ -88,6 +120,8 @@ async fn answer(request: Request, commands: &mpsc::Sender<Command>) -> Option<Ze
             let outcome = receiver.await.ok()?;
             Some(Zeroizing::new(reply(Operation::Set, outcome)))
         }
+        // It is answered by a descriptor, where the stream is.
+        Request::Kept => None,
         Request::Refused(operation, fault) => {
             debug!(%fault, "configuration request refused");
             Some(Zeroizing::new(reply(operation, Err(fault.errno))))

@@ -5,6 +5,7 @@
 //! from the process id, ports from the kernel, and each test removes what it made.
 
 mod bench;
+mod check;
 mod dns;
 mod full_tunnel;
 mod interop;

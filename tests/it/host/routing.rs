@@ -16,7 +16,7 @@ const EVERYTHING: &str = "0.0.0.0/0, ::/0";
 
 /// A way out for both families, and functions that tell by which one an address is reached and what
 /// the host's routing looks like.
-const UPLINK: &str = "ip link add eth0 type veth peer name eth1; \
+pub const UPLINK: &str = "ip link add eth0 type veth peer name eth1; \
     for i in eth0 eth1; do echo 0 > /proc/sys/net/ipv6/conf/$i/accept_dad; done; ip link set eth0 up; ip link set eth1 up; \
     ip address add 192.0.2.1/24 dev eth0; ip address add 2001:db8::1/64 dev eth0 nodad; \
     ip route add default via 192.0.2.254; ip -6 route add default via 2001:db8::fe; \

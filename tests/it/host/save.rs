@@ -59,6 +59,27 @@ fn wq_30_save_changes_what_differs_and_leaves_the_rest_of_the_file() {
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
 }
 
+/// The file is reached by a link, has lines that nobody knows by then, and is open elsewhere.
+#[test]
+fn wq_30_save_replaces_what_a_link_leads_to_at_once_and_keeps_unknown_lines() {
+    if skips(&programs()) {
+        return;
+    }
+    let text = config("MTU = 1360\n# last");
+    let host = Host::new(&text);
+    let outcome = host.run(
+        "mkdir real; mv wg0.conf real; ln -s real/wg0.conf wg0.conf; hybridwg up ./wg0.conf 2> /dev/null || exit 1; \
+         printf '[Cloud]\\nRegion = here # known to others\\n' >> real/wg0.conf; chmod 0640 real/wg0.conf; \
+         echo prepared > real/wg0.conf.tmp; exec 5< real/wg0.conf; ip link set mtu 1280 dev wg0; \
+         hybridwg save ./wg0.conf 2> /dev/null || exit 2; readlink wg0.conf; ls real; stat -c %a real/wg0.conf; \
+         grep MTU <&5",
+    );
+    assert_eq!(outcome.out, "real/wg0.conf\nwg0.conf\n600\nMTU = 1360\n", "{}", outcome.err);
+    let expected =
+        text.replace("MTU = 1360", "MTU = 1280") + "[Cloud]\nRegion = here # known to others\n";
+    assert_eq!(file(&host), expected);
+}
+
 #[test]
 fn wq_29_down_saves_after_pre_down_and_before_the_interface_goes() {
     if skips(&programs()) {

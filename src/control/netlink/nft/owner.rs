@@ -1,6 +1,6 @@
 //! Who tables belong to, and with whom they go.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use netlink_bindings::builtin::Nlmsghdr;
 use netlink_bindings::nftables::TableFlags;
@@ -58,6 +58,13 @@ impl Owner {
             Some(errno) => Err(NetlinkError::of_errno(action(), errno)),
             None => Ok(()),
         }
+    }
+}
+
+/// From a copy of an owner's descriptor.
+impl From<OwnedFd> for Owner {
+    fn from(socket: OwnedFd) -> Self {
+        Self { socket: socket.into() }
     }
 }
 

@@ -1,0 +1,463 @@
+//! What a file without faults can still be told. Each lint is a function; [`LINTS`] lists them.
+
+use ipnet::IpNet;
+
+use super::{Finding, Severity, Surroundings};
+use crate::control::command::AllowedIpChange;
+use crate::control::config::{Config, Endpoint, Key, Peer, Table};
+use crate::control::mtu::{IPV6_MINIMUM_MTU, OVERHEAD};
+use crate::control::netlink::MAIN_TABLE;
+use crate::crypto::dh;
+
+/// What is judged, and where.
+#[derive(Clone, Copy, Debug)]
+pub struct Subject<'a> {
+    pub config: &'a Config,
+    pub interface: &'a str,
+    pub host: &'a Surroundings,
+}
+
+impl Subject<'_> {
+    fn table(&self) -> Table {
+        let table = self.config.interface.table.as_ref();
+        table.map_or(Table::Auto, |table| table.value.clone())
+    }
+
+    /// The commands of all hooks, each with its key.
+    fn hooks(&self) -> impl Iterator<Item = (Key, &str)> {
+        let settings = &self.config.interface;
+        let hooks = [
+            (Key::PreUp, &settings.pre_up),
+            (Key::PostUp, &settings.post_up),
+            (Key::PreDown, &settings.pre_down),
+            (Key::PostDown, &settings.post_down),
+        ];
+        hooks.into_iter().flat_map(|(key, hooks)| hooks.iter().map(move |it| (key, &**it)))
+    }
+}
+
+type Lint = fn(&Subject<'_>, &mut Vec<Finding>);
+
+/// A new lint is a function here, and a row of docs/configuration.md.
+const LINTS: &[Lint] = &[
+    about_own_key,
+    about_overlaps,
+    about_addresses,
+    about_loops,
+    about_ways,
+    about_mtu,
+    about_keepalive,
+    about_hooks,
+];
+
+/// What all of them find, in no order.
+pub fn all(subject: &Subject<'_>) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    LINTS.iter().for_each(|lint| lint(subject, &mut findings));
+    findings
+}
+
+/// The networks of each peer, with the peer's place and the line.
+fn networks(config: &Config) -> Vec<(usize, usize, IpNet)> {
+    let mut found = Vec::new();
+    for (place, peer) in config.peers.iter().enumerate() {
+        for entry in peer.allowed_ips.iter().flatten() {
+            if let AllowedIpChange::Add(network) = entry.value {
+                found.push((place, entry.line, network));
+            }
+        }
+    }
+    found
+}
+
+/// The line of the default route that a peer gets, if it gets one.
+fn default_route(peer: &Peer) -> Option<usize> {
+    let mut entries = peer.allowed_ips.iter().flatten();
+    let is_default =
+        |change| matches!(change, AllowedIpChange::Add(network) if network.prefix_len() == 0);
+    entries.find(|entry| is_default(entry.value)).map(|entry| entry.line)
+}
+
+/// The endpoints that are addresses, each with its peer.
+fn endpoints(config: &Config) -> impl Iterator<Item = (&Peer, std::net::SocketAddr)> {
+    config.peers.iter().flat_map(|peer| {
+        peer.places().iter().filter_map(move |place| match place {
+            Endpoint::Address(address) => Some((peer, *address)),
+            Endpoint::Name { .. } => None,
+        })
+    })
+}
+
+/// Where the key does not stand in the file. Otherwise it is told when the file is read.
+fn about_own_key(subject: &Subject<'_>, findings: &mut Vec<Finding>) {
+    let settings = &subject.config.interface;
+    let elsewhere = settings.private_key_file.as_ref().and(settings.private_key.as_ref());
+    let Some(own) = elsewhere.filter(|key| !key.is_zero()).map(dh::public_key) else { return };
+    let peers = subject.config.peers.iter().filter(|peer| peer.public_key == own);
+    let text = "[Peer]: its PublicKey is that of this interface itself, which is no peer";
+    findings.extend(peers.map(|peer| Finding::warning(peer.line, text)));
+}
+
+/// A network within another peer's is legal: the longer prefix decides. Sorted by address, with the
+/// wider one first, whatever contains a network is among those that are open when it comes.
+fn about_overlaps(subject: &Subject<'_>, findings: &mut Vec<Finding>) {
+    let mut all = networks(subject.config);
+    all.retain(|(_, _, network)| network.prefix_len() != 0);
+    all.sort_by_key(|(_, _, network)| (network.network(), network.prefix_len()));
+    let mut open: Vec<(usize, usize, IpNet)> = Vec::new();
+    for (place, line, network) in all {
+        open.retain(|(_, _, wider)| wider.contains(&network));
+        if let Some((owner, other, wider)) = open.last()
+            && *owner != place
+            && *wider != network
+        {
+            findings.push(Finding::warning(
+                line,
+                format!(
+                    "AllowedIPs: {network} lies in {wider} of the peer on line {other}: packets to \
+                     it go to this peer"
+                ),
+            ));
+        }
+        open.push((place, line, network));
+    }
+}
+
+fn about_addresses(subject: &Subject<'_>, findings: &mut Vec<Finding>) {
+    let networks = networks(subject.config);
+    for address in &subject.config.interface.addresses {
+        let host = IpNet::from(address.addr());
+        if let Some((_, line, _)) = networks.iter().find(|(_, _, network)| *network == host) {
+            let text = format!("AllowedIPs: {host} is the Address of this interface as well");
+            findings.push(Finding::warning(*line, text));
+        }
+        let meets = |network: &IpNet| network.contains(address) || address.contains(network);
+        let is_alone = address.prefix_len() == host.prefix_len();
+        if !is_alone && !networks.is_empty() && !networks.iter().any(|(_, _, it)| meets(it)) {
+            let network = address.trunc();
+            let text = format!(
+                "Address: no peer has an address of {network}: nobody there can be reached"
+            );
+            findings.push(Finding::about(Severity::Warning, Key::Address, address, text));
+        }
+    }
+}
+
+/// A route to an endpoint that leads into its own tunnel. Policy routing keeps the tunnel's own
+/// packets out of a default route.
+fn about_loops(subject: &Subject<'_>, findings: &mut Vec<Finding>) {
+    let networks = networks(subject.config);
+    let is_main = match subject.table() {
+        Table::Auto => false,
+        Table::Number(number) => number == MAIN_TABLE,
+        Table::Name(name) => name == "main",
+        Table::Off => return,
+    };
+    let is_auto = subject.table() == Table::Auto;
+    for (_, endpoint) in endpoints(subject.config) {
+        let swallows = |network: &IpNet| {
+            let is_looked_up = if network.prefix_len() == 0 { is_main } else { is_main || is_auto };
+            is_looked_up && network.contains(&endpoint.ip())
+        };
+        if let Some((_, line, network)) = networks.iter().find(|(_, _, it)| swallows(it)) {
+            let text = format!(
+                "AllowedIPs: {network} contains the endpoint {endpoint}: its packets would go into \
+                 the tunnel itself"
+            );
+            findings.push(Finding::warning(*line, text));
+        }
+    }
+}
+
+/// Peers that nothing leads to, above all one that is to get everything.
+fn about_ways(subject: &Subject<'_>, findings: &mut Vec<Finding>) {
+    for (peer, endpoint) in endpoints(subject.config) {
+        if subject.host.unreachable.contains(&endpoint) {
+            let text = format!("Endpoint: no route of this host leads to {endpoint}");
+            let line = default_route(peer).filter(|_| subject.table() != Table::Off);
+            findings.push(match line {
+                Some(line) => {
+                    Finding::warning(line, format!("{text}, and everything is to go there"))
+                }
+                None => Finding::warning(peer.line, text),
+            });
+        }
+    }
+    if subject.table() == Table::Off {
+        return;
+    }
+    for peer in subject.config.peers.iter().filter(|peer| peer.places().is_empty()) {
+        let text = "AllowedIPs: everything is to go to a peer without Endpoint: nothing gets out \
+                    before it has called";
+        findings.extend(default_route(peer).map(|line| Finding::warning(line, text)));
+    }
+}
+
+/// What the networks of clouds carry. [U-05]
+const CLOUDS: [(&str, u32); 2] = [("Google Cloud", 1460), ("Azure", 1400)];
+
+fn about_mtu(subject: &Subject<'_>, findings: &mut Vec<Finding>) {
+    let Some(mtu) = subject.config.interface.mtu.map(u32::from) else { return };
+    let mut tell = |severity, text| {
+        findings.push(Finding::about(severity, Key::Mtu, mtu, text));
+    };
+    for (endpoint, path) in &subject.host.paths {
+        let overhead = if endpoint.is_ipv4() { OVERHEAD - 20 } else { OVERHEAD };
+        if mtu + overhead > *path {
+            let fits = path.saturating_sub(overhead);
+            tell(
+                Severity::Warning,
+                format!("MTU: {mtu} is more than the {fits} that fit the path to {endpoint}"),
+            );
+        }
+    }
+    let mut addresses = subject.config.interface.addresses.iter();
+    if mtu < IPV6_MINIMUM_MTU && addresses.any(|address| matches!(address, IpNet::V6(_))) {
+        let text = format!("MTU: below {IPV6_MINIMUM_MTU} the kernel takes IPv6 addresses away");
+        tell(Severity::Warning, text);
+    }
+    for (cloud, path) in CLOUDS {
+        if mtu + OVERHEAD > path {
+            let fits = path - OVERHEAD;
+            tell(
+                Severity::Note,
+                format!("MTU: {cloud} carries {path} bytes, {fits} inside a tunnel over IPv6"),
+            );
+        }
+    }
+    if mtu % 16 != 0 {
+        let below = mtu - mtu % 16;
+        tell(
+            Severity::Note,
+            format!(
+                "MTU: {mtu} is no multiple of 16: the length of full packets is not hidden; {below} \
+                 is one"
+            ),
+        );
+    }
+}
+
+fn about_keepalive(subject: &Subject<'_>, findings: &mut Vec<Finding>) {
+    let has_port = subject.config.interface.listen_port.is_some_and(|port| port != 0);
+    if !subject.host.is_behind_nat || has_port {
+        return;
+    }
+    let is_silent =
+        |peer: &&Peer| !peer.places().is_empty() && peer.persistent_keepalive.unwrap_or(0) == 0;
+    let text = "[Peer]: this host is behind a NAT, and without PersistentKeepalive = 25 the peer \
+                cannot reach it once it has been silent";
+    let peers = subject.config.peers.iter().filter(is_silent);
+    findings.extend(peers.map(|peer| Finding::warning(peer.line, text)));
+}
+
+/// Interfaces that hooks name: one that is not there, or one that does not lead outside. [U-24]
+fn about_hooks(subject: &Subject<'_>, findings: &mut Vec<Finding>) {
+    let Surroundings { interfaces, uplink, .. } = subject.host;
+    let leads = uplink.as_ref().map(|it| format!(" (the default route uses {it})"));
+    let leads = leads.unwrap_or_default();
+    let is_made =
+        |name: &str| subject.hooks().any(|(_, it)| it.contains("link add") && it.contains(name));
+    for (key, command) in subject.hooks() {
+        for (option, name) in interfaces_in(command) {
+            let is_there = interfaces.iter().any(|it| it == name);
+            let is_way_out = option == "-o" || option == "oifname";
+            let masquerades = command.to_ascii_lowercase().contains("masquerade");
+            let text = if name == subject.interface || interfaces.is_empty() || is_made(name) {
+                continue;
+            } else if !is_there {
+                format!("there is no interface {name} on this host{leads}")
+            } else if !is_way_out || uplink.as_ref().is_none_or(|it| it == name) {
+                continue;
+            } else if masquerades {
+                format!("masquerades on {name}{leads}")
+            } else if name == "eth0" {
+                format!("{name} is not the way out{leads}")
+            } else {
+                continue;
+            };
+            let text = format!("{}: {text}", key.name());
+            findings.push(Finding::about(Severity::Warning, key, name, text));
+        }
+    }
+}
+
+/// The interfaces that a command names, each with the option before it.
+fn interfaces_in(command: &str) -> impl Iterator<Item = (&str, &str)> {
+    let split = |c: char| c.is_whitespace() || matches!(c, ';' | '"' | '\'');
+    let words: Vec<&str> = command.split(split).filter(|word| !word.is_empty()).collect();
+    let pairs: Vec<(&str, &str)> = words.windows(2).map(|pair| (pair[0], pair[1])).collect();
+    pairs.into_iter().filter(|(option, name)| {
+        let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+        matches!(*option, "-i" | "-o" | "dev" | "iifname" | "oifname")
+            && name.starts_with(|c: char| c.is_ascii_alphabetic())
+            && name.chars().all(is_name)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::config::parse;
+
+    const ALICE: &str = "oaGhoaGhoaGhoaGhoaGhoaGhoaGhoaGhoaGhoaGhoaE=";
+    const BOB: &str = "sbGxsbGxsbGxsbGxsbGxsbGxsbGxsbGxsbGxsbGxsbE=";
+
+    fn told(interface: &str, alice: &str, bob: &str, surroundings: &Surroundings) -> Vec<String> {
+        let text = format!(
+            "[Interface]\n{interface}\n[Peer]\nPublicKey = {ALICE}\n{alice}\n[Peer]\n\
+             PublicKey = {BOB}\n{bob}\n"
+        );
+        let config = parse(&text, "t.conf").unwrap().config;
+        let subject = Subject { config: &config, interface: "wg0", host: surroundings };
+        all(&subject).into_iter().map(|finding| finding.text).collect()
+    }
+
+    fn alone(interface: &str, alice: &str) -> Vec<String> {
+        told(interface, alice, "", &Surroundings::default())
+    }
+
+    #[test]
+    fn a_network_within_that_of_another_peer_is_told_but_not_within_everything() {
+        let found = told(
+            "",
+            "AllowedIPs = 10.0.0.0/8, 0.0.0.0/0\nEndpoint = a:1",
+            "AllowedIPs = 10.1.0.0/16",
+            &Surroundings::default(),
+        );
+        let text = "AllowedIPs: 10.1.0.0/16 lies in 10.0.0.0/8 of the peer on line 5: packets to it \
+                    go to this peer";
+        assert_eq!(found, [text]);
+        assert!(alone("", "AllowedIPs = 10.0.0.0/8, 10.1.0.0/16").is_empty(), "its own");
+    }
+
+    #[test]
+    fn an_address_that_a_peer_has_or_whose_network_no_peer_has_is_told() {
+        assert_eq!(
+            alone("Address = 10.0.0.1/24", "AllowedIPs = 10.0.0.1/32"),
+            ["AllowedIPs: 10.0.0.1/32 is the Address of this interface as well"]
+        );
+        assert_eq!(
+            alone("Address = 10.0.0.1/24", "AllowedIPs = 10.1.0.0/16"),
+            ["Address: no peer has an address of 10.0.0.0/24: nobody there can be reached"]
+        );
+        assert!(
+            alone("Address = 10.0.0.1/24, fd00::1", "AllowedIPs = 0.0.0.0/0\nEndpoint = a:1")
+                .is_empty()
+        );
+    }
+
+    #[test]
+    fn a_route_that_swallows_the_endpoint_is_told_unless_policy_routing_or_nothing_routes() {
+        let halves = "AllowedIPs = 0.0.0.0/1, 128.0.0.0/1\nEndpoint = 192.0.2.1:5";
+        let text = "AllowedIPs: 128.0.0.0/1 contains the endpoint 192.0.2.1:5: its packets would go \
+                    into the tunnel itself";
+        assert_eq!(alone("", halves), [text]);
+        assert!(alone("Table = off", halves).is_empty());
+        assert!(alone("Table = 1234", halves).is_empty());
+        let everything = "AllowedIPs = 0.0.0.0/0\nEndpoint = 192.0.2.1:5";
+        assert!(alone("", everything).is_empty());
+        for main in ["Table = main", "Table = 254"] {
+            assert_eq!(alone(main, everything), [text.replace("128.0.0.0/1", "0.0.0.0/0")]);
+        }
+    }
+
+    #[test]
+    fn everything_for_a_peer_that_nothing_leads_to_is_told() {
+        let lost = Surroundings {
+            unreachable: vec!["192.0.2.1:5".parse().unwrap()],
+            ..Surroundings::default()
+        };
+        let text = "Endpoint: no route of this host leads to 192.0.2.1:5";
+        let peer = |networks: &str| format!("AllowedIPs = {networks}\nEndpoint = 192.0.2.1:5");
+        assert_eq!(told("", &peer("10.0.0.0/8"), "", &lost), [text]);
+        let all = format!("{text}, and everything is to go there");
+        assert_eq!(told("", &peer("0.0.0.0/0"), "", &lost), [all]);
+        let waits = "AllowedIPs: everything is to go to a peer without Endpoint: nothing gets out \
+                     before it has called";
+        assert_eq!(alone("", "AllowedIPs = ::/0"), [waits]);
+        assert!(alone("Table = off", "AllowedIPs = ::/0").is_empty());
+    }
+
+    #[test]
+    fn u_23_the_own_key_that_stands_elsewhere_is_no_peer_either() {
+        let key = crate::crypto::key::PrivateKey::from_bytes([0x18; 32]);
+        let own = dh::public_key(&key).to_base64();
+        let text =
+            format!("[Interface]\n#hybridwg: PrivateKeyFile = k\n[Peer]\nPublicKey = {own}\n");
+        let mut config = parse(&text, "t.conf").unwrap().config;
+        config.interface.private_key = Some(key);
+        let host = Surroundings::default();
+        let findings = all(&Subject { config: &config, interface: "wg0", host: &host });
+        let told: Vec<_> = findings.iter().map(|it| (it.line, &*it.text)).collect();
+        assert_eq!(
+            told,
+            [(Some(3), "[Peer]: its PublicKey is that of this interface itself, which is no peer")]
+        );
+    }
+
+    #[test]
+    fn u_05_an_mtu_is_held_against_the_path_the_clouds_and_the_padding() {
+        let path = Surroundings {
+            paths: vec![("192.0.2.1:1".parse().unwrap(), 1400)],
+            ..Surroundings::default()
+        };
+        assert_eq!(
+            told("MTU = 1390", "", "", &path),
+            [
+                "MTU: 1390 is more than the 1340 that fit the path to 192.0.2.1:1",
+                "MTU: Google Cloud carries 1460 bytes, 1380 inside a tunnel over IPv6",
+                "MTU: Azure carries 1400 bytes, 1320 inside a tunnel over IPv6",
+                "MTU: 1390 is no multiple of 16: the length of full packets is not hidden; 1376 is one",
+            ]
+        );
+        assert!(told("MTU = 1312", "", "", &path).is_empty());
+        assert!(alone("MTU = 1264\nAddress = 10.0.0.1", "").is_empty());
+        assert_eq!(
+            alone("MTU = 1264\nAddress = fd00::1", ""),
+            ["MTU: below 1280 the kernel takes IPv6 addresses away"]
+        );
+    }
+
+    #[test]
+    fn a_client_behind_a_nat_without_keepalive_is_told() {
+        let nat = Surroundings { is_behind_nat: true, ..Surroundings::default() };
+        let text = "[Peer]: this host is behind a NAT, and without PersistentKeepalive = 25 the peer \
+                    cannot reach it once it has been silent";
+        assert_eq!(told("", "Endpoint = a:1", "", &nat), [text]);
+        assert!(told("", "Endpoint = a:1\nPersistentKeepalive = 25", "", &nat).is_empty());
+        assert!(told("ListenPort = 5", "Endpoint = a:1", "", &nat).is_empty());
+    }
+
+    #[test]
+    fn u_24_a_hook_that_names_an_interface_that_is_not_there_or_not_the_way_out_is_told() {
+        let host = Surroundings {
+            interfaces: ["lo", "ens5", "docker0", "eth0"].map(str::to_owned).to_vec(),
+            uplink: Some("ens5".to_owned()),
+            ..Surroundings::default()
+        };
+        let hook = |hook: &str| told(&format!("PostUp = {hook}"), "", "", &host);
+        let masquerade = "iptables -t nat -A POSTROUTING -o";
+        assert_eq!(
+            hook(&format!("{masquerade} eth1 -j MASQUERADE")),
+            ["PostUp: there is no interface eth1 on this host (the default route uses ens5)"]
+        );
+        let made = "ip link add eth1 type veth; ip address add 10.9.0.1/24 dev eth1";
+        assert!(hook(made).is_empty(), "the hook makes it");
+        assert_eq!(
+            hook("iptables -A FORWARD -o eth0 -j ACCEPT"),
+            ["PostUp: eth0 is not the way out (the default route uses ens5)"]
+        );
+        assert!(hook("iptables -A FORWARD -i eth0 -j ACCEPT").is_empty());
+        assert_eq!(
+            hook("nft add rule nat post oifname \"eth0\" masquerade"),
+            ["PostUp: masquerades on eth0 (the default route uses ens5)"]
+        );
+        assert_eq!(
+            hook(&format!("{masquerade} docker0 -j MASQUERADE")),
+            ["PostUp: masquerades on docker0 (the default route uses ens5)"]
+        );
+        for fine in ["ens5", "%i", "wg0", "$IF", "eth+"] {
+            assert!(hook(&format!("{masquerade} {fine} -j MASQUERADE")).is_empty(), "{fine}");
+        }
+    }
+}

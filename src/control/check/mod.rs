@@ -1,0 +1,138 @@
+//! What is wrong or odd about a configuration file, on the host that reads it.
+//!
+//! Judges without changing anything and without rights beyond reading the file. The judgement is
+//! pure: the [`Surroundings`] are gathered first. Faults keep `up` from working, warnings are seldom
+//! meant, notes are worth knowing. What a file without faults is held against stands in [`lints`].
+
+mod excerpt;
+mod lints;
+mod surroundings;
+
+use std::path::Path;
+
+use zeroize::Zeroizing;
+
+pub use self::excerpt::excerpt;
+pub use self::surroundings::Surroundings;
+use crate::control::config::{
+    self, Config, ConfigError, Key, LoadError, Located, Problem, Read, Written,
+};
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    Note,
+    Warning,
+    Fault,
+}
+
+impl Severity {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Note => "note",
+            Self::Warning => "warning",
+            Self::Fault => "fault",
+        }
+    }
+}
+
+/// One thing that was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    pub severity: Severity,
+    /// Counted from 1; `None` if it is about the file as a whole.
+    pub line: Option<usize>,
+    pub text: String,
+    /// The part of the line that it is about, if not its value.
+    pub mark: Option<String>,
+    /// Whose line it is, where the line is not known yet; `mark` stands in it.
+    key: Option<Key>,
+}
+
+impl Finding {
+    fn new(severity: Severity, line: Option<usize>, text: impl Into<String>) -> Self {
+        Self { severity, line, text: text.into(), mark: None, key: None }
+    }
+
+    fn warning(line: usize, text: impl Into<String>) -> Self {
+        Self::new(Severity::Warning, Some(line), text)
+    }
+
+    /// About this part of what the file says by `key`.
+    fn about(severity: Severity, key: Key, part: impl ToString, text: String) -> Self {
+        let found = Self::new(severity, None, text);
+        Self { key: Some(key), mark: Some(part.to_string()), ..found }
+    }
+}
+
+/// What there is to say about a file, in the order of its lines, and its text.
+#[derive(Debug)]
+pub struct Judgement {
+    pub findings: Vec<Finding>,
+    /// It holds keys: see [`excerpt`] for what of it may be shown.
+    pub source: Zeroizing<String>,
+}
+
+/// Judges a file.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn check(located: &Located) -> Result<Judgement, LoadError> {
+    let (source, is_exposed) = config::read(&located.path)?;
+    let name = located.path.display().to_string();
+    let mut findings = Vec::new();
+    if is_exposed {
+        let text = format!("`{name}' is world accessible, and the keys in it with it");
+        findings.push(Finding::new(Severity::Warning, None, text));
+    }
+    match config::parse(&source, &name) {
+        Err(errors) => findings.extend(errors.iter().map(fault)),
+        Ok(Written { mut config, warnings }) => {
+            let odd = warnings.iter();
+            findings.extend(odd.map(|it| Finding::new(Severity::Warning, it.line, it.text())));
+            findings.extend(about_keys(&mut config, &located.path));
+            let interface = &located.interface;
+            // Without them, as where netlink is forbidden, the file is judged by itself.
+            let host = surroundings::gather(&config, interface).unwrap_or_default();
+            findings.extend(lints::all(&lints::Subject {
+                config: &config,
+                interface,
+                host: &host,
+            }));
+        }
+    }
+    for finding in findings.iter_mut().filter(|finding| finding.line.is_none()) {
+        let part = finding.mark.as_deref().unwrap_or_default();
+        finding.line = finding.key.and_then(|key| config::line_with(&source, key, part));
+    }
+    findings.sort_by_key(|finding| finding.line);
+    Ok(Judgement { findings, source })
+}
+
+fn fault(error: &ConfigError) -> Finding {
+    let prefix = format!("{}:{}: ", error.file, error.line);
+    let text = error.to_string();
+    let text = text.strip_prefix(&prefix).unwrap_or(&text);
+    let mark = match &error.problem {
+        Problem::BadValue { read: Read::Text(text), .. }
+        | Problem::UnknownKey { read: Read::Text(text), .. }
+        | Problem::UnknownSection { read: Read::Text(text), .. } => Some(text.clone()),
+        _ => None,
+    };
+    Finding { mark, ..Finding::new(Severity::Fault, Some(error.line), text) }
+}
+
+/// Keys that stand elsewhere. A file that only root may read says nothing to others.
+fn about_keys(config: &mut Config, path: &Path) -> Vec<Finding> {
+    let errors = config::fetch_keys(config, path).err().unwrap_or_default();
+    let is_denied = |problem: &config::SecretProblem| {
+        matches!(problem, config::SecretProblem::Unreadable { source, .. }
+            if source.kind() == std::io::ErrorKind::PermissionDenied)
+    };
+    let found = errors.into_iter().map(|error| {
+        let severity = if is_denied(&error.problem) { Severity::Note } else { Severity::Fault };
+        let text = format!("{}: {}", error.key.name(), error.problem);
+        Finding::new(severity, Some(error.line), text)
+    });
+    found.collect()
+}
