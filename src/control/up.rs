@@ -99,10 +99,9 @@ pub fn up(
     let link = steps.netlink().link(interface)?.ok_or_else(gone)?;
     let addresses = without_ipv6_if_off(&settings.addresses, interface, "Address", &mut steps);
     let mtu = mtu(settings, &addresses, &device, &mut steps)?;
-    let (networks, diversion) = {
-        let nothing = Standing::default();
-        plan_routes(&mut steps, &link, device, destination, settings, nothing)?
-    };
+    let nothing = Standing::default();
+    let (networks, diversion) =
+        plan_routes(&mut steps, &link, device, destination, settings, nothing)?;
     if let Some(diversion) = &diversion {
         diversion.close(&mut steps, &mut left)?;
     }
@@ -398,7 +397,7 @@ pub(super) fn mtu(
 }
 
 /// The networks of the device's peers that get a route, and how everything else gets into the tunnel
-/// if it shall.
+/// if it shall; what is `standing` of that is not made again.
 pub(super) fn plan_routes(
     steps: &mut Transaction<'_>,
     link: &Link,

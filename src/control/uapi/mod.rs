@@ -4,7 +4,9 @@
 //! - [`request`] cuts a byte stream into requests, line by line, with bounded memory.
 //! - [`set`] is the text of a change, both ways.
 //! - [`get`] is the text of a state, both ways.
-//! - [`status`] is an operation of our own, of which other implementations know nothing.
+//! - [`status`] is an operation of our own, of which other implementations know nothing. So is
+//!   `kept=1`, which hands out a copy of the descriptor that the device keeps for what belongs to it
+//!   on the host: see [`client::UapiClient::kept`].
 //! - [`client`] is the blocking client; the server loop belongs to the engine.
 //!
 //! Guarantees: a request is complete and well-formed before anybody sees it, so that it is carried

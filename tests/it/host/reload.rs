@@ -232,6 +232,31 @@ fn u_11_policy_routing_the_firewall_and_the_kill_switch_follow_a_reload() {
     }
 }
 
+/// Counted where packets leave: by `eth0`, without the mark of the tunnel.
+#[test]
+fn n_13_with_a_kill_switch_nothing_gets_out_beside_the_tunnel_during_a_reload() {
+    if skips(&[PROGRAMS, &["nft", "ping"]].concat()) {
+        return;
+    }
+    let one = tunnel("Address = 10.10.0.1/24\n#hybridwg: KillSwitch = on", "0.0.0.0/0");
+    let both = "Address = 10.11.0.1/24, fd10::1/64\n#hybridwg: KillSwitch = on";
+    let host = Host::new(&one);
+    host.write("one", &one);
+    host.write("two", &tunnel(both, "0.0.0.0/0, ::/0, 172.16.0.0/12"));
+    let outcome = host.run(&format!(
+        "{UPLINK} hybridwg up ./wg0.conf 2> /dev/null || exit 1; \
+         nft 'table inet count {{ chain out {{ type filter hook postrouting priority 0; \
+         oifname eth0 meta l4proto icmp counter; }}; }}' || exit 2; \
+         counted() {{ nft list table inet count | grep -o 'packets [0-9]*'; }}; \
+         ping -q -i 0.002 -W 1 203.0.113.9 > pings 2>&1 & pings=$!; \
+         for step in two one two one two one; do cp $step wg0.conf; hybridwg reload ./wg0.conf 2>> log || exit 3; done; \
+         kill -INT $pings; wait $pings; grep -o '^[0-9]* packets' pings | grep -q '[0-9][0-9]' || exit 4; counted; \
+         hybridwg down ./wg0.conf 2> /dev/null; \
+         ping -q -c 1 -W 1 203.0.113.9 > /dev/null; counted"
+    ));
+    assert_eq!(outcome.out, "packets 0\npackets 1\n", "{}", outcome.err);
+}
+
 #[test]
 fn u_11_a_reload_that_fails_in_the_middle_takes_everything_back() {
     if skips(&[PROGRAMS, &["nft"]].concat()) {
