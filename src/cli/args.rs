@@ -9,6 +9,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 use crate::cli::bench::args::Bench;
+use crate::cli::new::args::New;
 use crate::control::settings::{Offload, Offloads, Settings};
 use crate::control::shards::Shards;
 
@@ -115,6 +116,9 @@ pub enum Command {
     /// Write the manual pages into a folder
     #[command(hide = true)]
     Man { folder: PathBuf },
+    /// Make configuration files: that of a hub, and that of each of its clients
+    #[command(subcommand)]
+    New(New),
     /// Run a hub and a client on this machine and show what passes between them
     Demo(Demo),
     /// Measure tunnels: this program beside others, on this machine

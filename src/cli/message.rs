@@ -120,6 +120,11 @@ pub fn is_watched() -> bool {
     io::stderr().is_terminal()
 }
 
+/// How many characters a line of the result has room for, where it goes to a terminal.
+pub fn columns() -> Option<u16> {
+    rustix::termios::tcgetwinsize(io::stdout()).ok().map(|size| size.ws_col).filter(|&it| it > 0)
+}
+
 /// Whether the result is coloured: `WG_COLOR_MODE` is `always`, `never` or `auto`, which is a
 /// terminal.
 pub fn is_coloured() -> bool {

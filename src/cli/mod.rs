@@ -14,6 +14,7 @@ pub mod enclosure;
 pub mod file;
 pub mod key;
 pub mod message;
+pub mod new;
 pub mod reload;
 pub mod save;
 pub mod show;
@@ -94,6 +95,7 @@ fn dispatch(arguments: &Arguments) -> Result<(), Failure> {
         Some(Command::Reload(arguments)) => reload::run(arguments),
         Some(Command::Save(tunnel)) => save::run(&tunnel.config),
         Some(Command::Strip(tunnel)) => strip::run(&tunnel.config),
+        Some(Command::New(command)) => new::run(command, &mut OsEntropy),
         Some(Command::Demo(arguments)) => demo::run(arguments),
         Some(Command::Bench(command)) => bench::run(command),
         None => device::run(&arguments.daemon),

@@ -129,7 +129,11 @@ impl Diversion {
         let given = (mark.value != 0).then_some(mark);
         let plan = match standing.plan {
             Some(plan) => plan,
-            None => Plan::new(given, &netlink.rules()?, &netlink.tables_in_use()?)?,
+            None => {
+                let rules = netlink.rules();
+                let rules = rules.map_err(|error| explained(error.into(), link, Family::V4))?;
+                Plan::new(given, &rules, &netlink.tables_in_use()?)?
+            }
         };
         let (link, journal) = (link.clone(), Journal::of(&link.name));
         Ok(Self { link, plan, is_marked: given.is_some(), families, closed, standing, journal })
@@ -213,7 +217,8 @@ impl Diversion {
 
     fn add_rules(&self, steps: &mut Transaction<'_>, family: Family) -> Result<(), LifecycleError> {
         let mut rules = self.plan.rules(family).into_iter();
-        rules.try_for_each(|rule| self.make(steps, HostChange::Rule(rule)))
+        let outcome = rules.try_for_each(|rule| self.make(steps, HostChange::Rule(rule)));
+        outcome.map_err(|error| explained(error, &self.link, family))
     }
 
     fn make(&self, steps: &mut Transaction<'_>, change: HostChange) -> Result<(), LifecycleError> {
@@ -238,6 +243,18 @@ impl Diversion {
 fn tables(interface: &str, families: &[Family], addresses: &[IpNet], mark: Mark) -> Vec<Table> {
     let addresses: Vec<IpAddr> = addresses.iter().map(IpNet::addr).collect();
     families.iter().map(|&family| firewall::table(interface, family, &addresses, mark)).collect()
+}
+
+/// A kernel without policy routing is named as such. Going on is no choice there: what was to go into
+/// the tunnel would go past it.
+fn explained(error: LifecycleError, link: &Link, family: Family) -> LifecycleError {
+    match error {
+        LifecycleError::Netlink(source) if source.is_unsupported() => {
+            let (interface, family) = (link.name.clone(), family.name());
+            LifecycleError::NoPolicyRouting { interface, family, source }
+        }
+        other => other,
+    }
 }
 
 /// Goes on without what failed, and says what that means; but not when the user has interrupted.
@@ -283,5 +300,91 @@ fn strictness(consequence: &str) -> String {
             "{consequence}, since reverse path filtering is strict on {} (rp_filter 1)",
             strict.join(", ")
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::control::interrupt::Interrupt;
+    use crate::control::lifecycle::{Console, Kind};
+    use crate::control::netlink::NetlinkError;
+    use crate::sys::testing::{in_own_namespace, ip, refuse_calls_with};
+
+    #[derive(Default)]
+    struct Told(Vec<String>);
+
+    impl Console for Told {
+        fn command(&mut self, _: &str) {}
+
+        fn warn(&mut self, text: &str) {
+            self.0.push(text.to_owned());
+        }
+    }
+
+    /// Sends everything of IPv4 into an interface that there is, as far as this kernel can.
+    fn divert(folder: &Path) -> Vec<String> {
+        ip("link add t0 type veth peer name t1");
+        ip("link set t0 up");
+        ip("link set t1 up");
+        ip("address add 10.10.0.1/24 dev t0");
+        let (mut netlink, mut told) = (Netlink::new(), Told::default());
+        let link = netlink.link("t0").unwrap().unwrap();
+        let mut diversion = Diversion::new(
+            &mut netlink,
+            &link,
+            Mark::exact(0x1234),
+            vec![Family::V4],
+            Vec::new(),
+            Standing::default(),
+        )
+        .unwrap();
+        diversion.journal = Journal::in_folder(folder, "t0");
+        let owner = Owner::new().ok().map(Rc::new);
+        let interrupt = Interrupt::never();
+        let mut steps = Transaction::new(&mut netlink, &mut told, &interrupt, Kind::Making);
+        diversion.open(&mut steps, &["10.10.0.1/24".parse().unwrap()], owner.as_ref()).unwrap();
+        steps.commit().unwrap();
+        assert!(ip("rule").contains("fwmark 0x1234 lookup 4660"));
+        assert!(ip("route show table 4660").contains("default dev t0"));
+        told.0
+    }
+
+    /// WQ-23.
+    #[test]
+    fn u_04_on_a_kernel_without_netfilter_everything_goes_into_the_tunnel_with_a_warning() {
+        in_own_namespace(|| {
+            let folder = tempfile::tempdir().unwrap();
+            let netfilter = Some((2, libc::NETLINK_NETFILTER));
+            refuse_calls_with(libc::SYS_socket, netfilter, libc::EPROTONOSUPPORT);
+            let told = divert(folder.path());
+            let start = "nft 'table ip hybridwg-t0 ";
+            assert_eq!(told.len(), 1, "{told:?}");
+            assert!(told[0].starts_with(start), "{told:?}");
+            for part in [
+                ". Without it, packets for the addresses of t0 that come by",
+                "Replies do not get its mark: the tunnel gets no answers where reverse path",
+            ] {
+                assert!(told[0].contains(part), "{told:?}");
+            }
+        });
+    }
+
+    #[test]
+    fn u_02_a_kernel_without_policy_routing_is_named_with_a_way_to_do_without() {
+        let link = Link { name: "t0".to_owned(), index: 7, mtu: 1360 };
+        for errno in [libc::EAFNOSUPPORT, libc::EOPNOTSUPP] {
+            let refused = NetlinkError::of_errno("ip -6 rule add".to_owned(), errno);
+            let told = explained(refused.into(), &link, Family::V6).to_string();
+            assert!(
+                told.starts_with("t0 cannot take everything: this kernel has no policy"),
+                "{told}"
+            );
+            assert!(told.contains("for IPv6") && told.contains("128.0.0.0/1"), "{told}");
+        }
+        let refused = NetlinkError::of_errno("ip rule add".to_owned(), libc::EPERM);
+        assert!(matches!(explained(refused.into(), &link, Family::V4), LifecycleError::Netlink(_)));
     }
 }

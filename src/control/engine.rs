@@ -178,12 +178,13 @@ async fn serve_until_stopped(
             next => next,
         };
         match events.next(&next, engine.next_deadline(), &mut engine.lookups).await {
-            Happening::LaneFilled | Happening::Deadline => {}
+            Happening::LaneFilled | Happening::Deadline | Happening::Nothing => {}
             Happening::Request(command) => engine.obey(command),
             Happening::LinkChanged => engine.follow_link(&control),
             Happening::Resolved(answer) => engine.take_answer(&answer),
             Happening::NetworkChanged => engine.surroundings.paths.stir(clock::now().mono),
             Happening::ClockJumped => engine.follow_clocks(),
+            Happening::Cloned => engine.start_over_as_copy(),
             Happening::SocketTouched => {
                 if !deletion.is_still_there().unwrap_or(false) {
                     info!("the configuration socket was removed: ending");

@@ -36,7 +36,7 @@ impl Journal {
         Self::in_folder(Path::new(DIRECTORY), interface)
     }
 
-    fn in_folder(folder: &Path, interface: &str) -> Self {
+    pub(super) fn in_folder(folder: &Path, interface: &str) -> Self {
         Self { path: folder.join(format!("{interface}.{EXTENSION}")) }
     }
 

@@ -62,6 +62,13 @@ pub enum LifecycleError {
     #[error(transparent)]
     Policy(#[from] policy::Exhausted),
     #[error(
+        "{interface} cannot take everything: this kernel has no policy routing for {family} \
+         (CONFIG_IP_MULTIPLE_TABLES, CONFIG_IPV6_MULTIPLE_TABLES). Halves of everything in \
+         AllowedIPs, as 0.0.0.0/1 and 128.0.0.0/1, need none; the endpoint then needs a route of \
+         its own"
+    )]
+    NoPolicyRouting { interface: String, family: &'static str, source: NetlinkError },
+    #[error(
         "no routing table is called {name:?}: a line `NUMBER {name}` in /etc/iproute2/rt_tables \
          gives it a number"
     )]

@@ -18,6 +18,8 @@ pub mod interrupt;
 pub mod journal;
 pub mod lifecycle;
 pub mod link;
+pub mod maker;
+pub mod marks;
 pub mod mtu;
 pub mod netlink;
 pub mod paths;

@@ -13,6 +13,7 @@
 
 use std::collections::BTreeSet;
 
+use super::marks;
 use super::netlink::{Family, MAIN_TABLE, Mark, OUR_PROTOCOL, Rule};
 
 /// The numbers of one tunnel.
@@ -111,30 +112,10 @@ const fn is_of_the_kernel(table: u32) -> bool {
 
 /// A mark without a bit that others use, and that no rule of this host asks for.
 fn free_mark(rules: &[Rule]) -> Option<u32> {
-    const FIRST: u32 = 0x1002;
-    const LAST: u32 = 0x107e;
-    let is_claimed = |mark: u32| CLAIMED_BITS.iter().any(|bits| mark & bits != 0);
     let is_asked_for =
         |mark: u32| rules.iter().filter_map(|rule| rule.mark).any(|asked| asked.matches(mark));
-    (FIRST..=LAST).find(|&mark| !is_claimed(mark) && !is_asked_for(mark))
+    marks::FREE.step_by(2).find(|&mark| !is_asked_for(mark))
 }
-
-/// Who sets or looks at which bits of a packet's mark. 51820, where wg-quick begins, has two of
-/// kube-proxy's: it would masquerade or drop the tunnel's packets.
-const CLAIMED_BITS: [u32; 6] = [
-    // Open vSwitch, and whoever needs just one bit.
-    0x0000_0001,
-    // The CNI plugin of AWS.
-    0x0000_0080,
-    // Cilium.
-    0x0000_0f00,
-    // The portmap plugin of CNI.
-    0x0000_2000,
-    // kube-proxy.
-    0x0000_c000,
-    // Calico, Tailscale, Weave Net.
-    0xffff_0000,
-];
 
 #[cfg(test)]
 mod tests {
@@ -190,7 +171,7 @@ mod tests {
         let mut picked = Vec::new();
         while let Ok(plan) = Plan::new(None, &rules, &BTreeSet::new()) {
             let Mark { value, mask } = plan.mark;
-            assert_eq!(mask, u32::MAX);
+            assert_eq!((mask, marks::clashes(value).next()), (u32::MAX, None));
             assert_eq!(value & 0xffff_ef81, 0, "{value:#x}");
             picked.push(value);
             rules.extend(plan.rules(Family::V4));

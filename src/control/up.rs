@@ -16,7 +16,7 @@ use std::rc::Rc;
 use ipnet::IpNet;
 
 use crate::control::command::DeviceSnapshot;
-use crate::control::config::{At, Config, DIRECTORY, Endpoint, Interface, Peer};
+use crate::control::config::{At, Config, DIRECTORY, Endpoint, Interface, Located, Peer};
 use crate::control::divert::{Diversion, Standing, with_source};
 use crate::control::dns::{DnsChange, Wanted};
 use crate::control::hooks::{RunHook, Shell};
@@ -257,9 +257,9 @@ fn present(interface: &str, file: &Path) -> LifecycleError {
     if matches!(has_daemon(&interface), Ok(false)) {
         return LifecycleError::Exists { interface };
     }
-    let usual = Path::new(DIRECTORY).join(format!("{interface}.conf"));
-    let argument = if file == usual { interface.clone() } else { file.display().to_string() };
-    LifecycleError::Running { interface, argument }
+    let located = Located { interface, path: file.to_owned() };
+    let argument = located.argument(Path::new(DIRECTORY));
+    LifecycleError::Running { interface: located.interface, argument }
 }
 
 /// Does what `down` would have done after a crash: without this, what PreUp and PostUp hooks made

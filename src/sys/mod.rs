@@ -31,6 +31,7 @@ pub mod sandbox;
 pub mod tcp;
 pub mod tun;
 pub mod udp;
+pub mod uevent;
 
 use std::{error, fmt, io};
 
@@ -220,10 +221,20 @@ pub(crate) mod testing {
         argument: Option<libc::c_int>,
         errno: libc::c_int,
     ) {
+        refuse_calls_with(call, argument.map(|value| (0, value)), errno);
+    }
+
+    /// As [`refuse_calls`], with any argument, counted from 0.
+    pub(crate) fn refuse_calls_with(
+        call: libc::c_long,
+        argument: Option<(u32, libc::c_int)>,
+        errno: libc::c_int,
+    ) {
         #[cfg(target_endian = "little")]
         const FIRST_ARGUMENT: u32 = 16;
         #[cfg(target_endian = "big")]
         const FIRST_ARGUMENT: u32 = 20;
+        let (place, value) = argument.unwrap_or_default();
         let op = |code: u32, jt, jf, k| libc::sock_filter {
             code: u16::try_from(code).expect("fits"),
             jt,
@@ -240,8 +251,8 @@ pub(crate) mod testing {
         let mut program = [
             op(load, 0, 0, 0),
             op(jump_equal, any, 3, number(call)),
-            op(load, 0, 0, FIRST_ARGUMENT),
-            op(jump_equal, 0, 1, u32::try_from(argument.unwrap_or(0)).expect("fits")),
+            op(load, 0, 0, FIRST_ARGUMENT + 8 * place),
+            op(jump_equal, 0, 1, u32::try_from(value).expect("fits")),
             op(ret, 0, 0, errno),
             op(ret, 0, 0, libc::SECCOMP_RET_ALLOW),
         ];

@@ -6,6 +6,7 @@
 mod boringtun;
 mod fuzz;
 mod host;
+mod maker;
 mod sim;
 mod tidy;
 mod wg;

@@ -48,3 +48,27 @@ fn help_is_printed_when_it_is_asked_for_in_any_way() {
     assert_eq!(word, option);
     assert!(word.contains("Usage: hybridwg"), "{word}");
 }
+
+#[test]
+fn wq_01_wrong_usage_ends_with_status_2_and_prints_no_result() {
+    for command in ["up", "down", "save", "strip", "reload", "check"] {
+        for arguments in [&[command][..], &[command, "a", "b"], &[command, "/no/such/wg0.conf"]] {
+            let output = run(arguments);
+            assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+            assert_eq!(text(&output.stdout), "", "{arguments:?}");
+            assert!(!output.stderr.is_empty(), "{arguments:?}");
+        }
+    }
+}
+
+#[test]
+fn wg_01_without_arguments_the_help_is_printed_and_the_version_if_it_is_asked_for() {
+    let output = run(&[]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("Usage: hybridwg"));
+    for option in ["-V", "--version"] {
+        let output = run(&[option]);
+        assert!(output.status.success());
+        assert_eq!(text(&output.stdout), concat!("hybridwg ", env!("CARGO_PKG_VERSION"), "\n"));
+    }
+}

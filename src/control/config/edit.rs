@@ -43,6 +43,26 @@ pub(super) fn update(text: &str, config: &Config, state: &State) -> Zeroizing<St
     document.into_text()
 }
 
+/// The text with a section for `peer` at its end, under a comment with the peer's name.
+pub fn with_peer(text: &str, name: &str, peer: &Peer) -> Zeroizing<String> {
+    let mut document = Document::new(text);
+    document.append(peer, Some(name));
+    document.into_text()
+}
+
+/// The line, counted from 1, of the peer's section above which a comment is this name alone.
+pub fn line_of_peer(text: &str, name: &str) -> Option<usize> {
+    let document = Document::new(text);
+    let is_name = |line: &Edited<'_>| {
+        line.old.trim().strip_prefix('#').is_some_and(|comment| comment.trim() == name)
+    };
+    let is_called = |block: &&Block| {
+        block.section == Some(Section::Peer)
+            && document.lines[block.lines.start..block.header].iter().any(is_name)
+    };
+    document.blocks.iter().find(is_called).map(|block| block.header + 1)
+}
+
 fn update_interface(document: &mut Document<'_>, config: &Config, state: &State) {
     let interface = &config.interface;
     let device = &state.device;
@@ -111,7 +131,12 @@ fn update_peers(document: &mut Document<'_>, config: &Config, state: &State) {
         }
     }
     let is_new = |peer: &&PeerSnapshot| running.contains_key(&peer.public_key);
-    state.device.peers.iter().filter(is_new).for_each(|peer| document.append(peer));
+    state
+        .device
+        .peers
+        .iter()
+        .filter(is_new)
+        .for_each(|peer| document.append(&as_section(peer), None));
 }
 
 fn update_peer(
@@ -289,10 +314,15 @@ impl<'a> Document<'a> {
         self.add_after(last, line);
     }
 
-    /// Adds a section for a peer at the end.
-    fn append(&mut self, peer: &PeerSnapshot) {
-        let mut section = Zeroizing::new(String::with_capacity(512 + 64 * peer.allowed_ips.len()));
-        let written = write_peer(&mut *section, &as_section(peer));
+    /// Adds a section for a peer at the end, with its name in a comment if it has one.
+    fn append(&mut self, peer: &Peer, name: Option<&str>) {
+        let networks = peer.allowed_ips.as_ref().map_or(0, Vec::len);
+        let mut section = Zeroizing::new(String::with_capacity(512 + 64 * networks));
+        if let Some(name) = name {
+            section.push_str("\n# ");
+            section.push_str(name);
+        }
+        let written = write_peer(&mut *section, peer);
         debug_assert!(written.is_ok(), "writing to a String cannot fail");
         let last = self.lines.len().saturating_sub(1);
         for line in section.split_inclusive('\n') {

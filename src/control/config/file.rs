@@ -40,6 +40,16 @@ pub enum LocateError {
     Name,
 }
 
+impl Located {
+    /// What an operator types for this file where others stand in `directory`.
+    pub fn argument(&self, directory: &Path) -> String {
+        match self.path == directory.join(format!("{}.conf", self.interface)) {
+            true => self.interface.clone(),
+            false => self.path.display().to_string(),
+        }
+    }
+}
+
 /// Finds the file: a path is itself; a word ending in `.conf` that exists in `current` is that
 /// file; any other word is an interface name with its file in `directory`.
 ///
@@ -47,18 +57,11 @@ pub enum LocateError {
 /// If the file does not exist or its name is not that of an interface.
 pub fn locate(argument: &str, current: &Path, directory: &Path) -> Result<Located, LocateError> {
     let is_path = argument.contains('/');
-    // Through its components, which drops a `./` that would only lengthen messages.
-    let here: PathBuf = current.join(argument).components().collect();
+    let here = beside(argument, current);
     let is_conf = argument.ends_with(".conf");
     if is_path || (is_conf && here.is_file()) {
-        let stem = here.file_name().and_then(|name| name.to_str()?.strip_suffix(".conf"));
-        let interface = stem.filter(|stem| is_interface_name(stem));
         // A missing file is told before a bad name, as the likelier slip.
-        return match interface {
-            _ if !here.exists() => Err(LocateError::Missing(here)),
-            Some(interface) => Ok(Located { interface: interface.to_owned(), path: here }),
-            None => Err(LocateError::Name),
-        };
+        return if here.exists() { of_path(here) } else { Err(LocateError::Missing(here)) };
     }
     if !is_interface_name(argument) {
         return Err(LocateError::Name);
@@ -69,6 +72,29 @@ pub fn locate(argument: &str, current: &Path, directory: &Path) -> Result<Locate
         false if is_conf => Err(LocateError::MissingEither { name: argument.to_owned(), path }),
         false => Err(LocateError::Missing(path)),
     }
+}
+
+/// Where a file is made that need not exist: a path, or a word ending in `.conf`, is itself; any
+/// other word is an interface name with its file in `directory`.
+///
+/// # Errors
+/// [`LocateError::Name`] if it would not be named after an interface.
+pub fn place(argument: &str, current: &Path, directory: &Path) -> Result<Located, LocateError> {
+    if argument.contains('/') || argument.ends_with(".conf") {
+        return of_path(beside(argument, current));
+    }
+    of_path(directory.join(format!("{argument}.conf")))
+}
+
+/// Through its components, which drops a `./` that would only lengthen messages.
+fn beside(argument: &str, folder: &Path) -> PathBuf {
+    folder.join(argument).components().collect()
+}
+
+fn of_path(path: PathBuf) -> Result<Located, LocateError> {
+    let stem = path.file_name().and_then(|name| name.to_str()?.strip_suffix(".conf"));
+    let interface = stem.filter(|stem| is_interface_name(stem)).map(str::to_owned);
+    interface.map(|interface| Located { interface, path }).ok_or(LocateError::Name)
 }
 
 /// Why a file could not be used.
@@ -89,15 +115,23 @@ pub enum LoadError {
 /// # Errors
 /// If it cannot be read, or has faults.
 pub fn load(path: &Path) -> Result<Written, LoadError> {
+    load_text(path).map(|(_, written)| written)
+}
+
+/// As [`load`], with the text that was parsed.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_text(path: &Path) -> Result<(Zeroizing<String>, Written), LoadError> {
     let (text, exposed) = read(path)?;
     let name = path.display().to_string();
     let mut written = parse(&text, &name)
         .map_err(|errors| LoadError::Faulty { path: path.to_owned(), errors })?;
     if exposed {
-        let text = format!("`{name}' is world accessible");
-        written.warnings.insert(0, Warning { file: name, line: None, text });
+        let warning = format!("`{name}' is world accessible");
+        written.warnings.insert(0, Warning { file: name, line: None, text: warning });
     }
-    Ok(written)
+    Ok((text, written))
 }
 
 /// The text of a file without what only wg-quick and we understand, as `wg setconf` takes it.
@@ -151,6 +185,34 @@ pub fn replace(path: &Path, text: &str) -> io::Result<()> {
     write().inspect_err(|_| drop(fs::remove_file(&new)))?;
     // So that the new name outlives a loss of power as well.
     File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
+}
+
+/// Makes a file that only its owner can read. It may hold keys.
+///
+/// # Errors
+/// It exists ([`io::ErrorKind::AlreadyExists`]), or the folder cannot be written to.
+pub fn create(path: &Path, text: &str) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    let outcome = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
+    outcome.inspect_err(|_| drop(fs::remove_file(path)))
+}
+
+/// The folder of a file, kept from others who change files in it in the same way.
+#[derive(Debug)]
+pub struct Folder {
+    _lock: File,
+}
+
+impl Folder {
+    /// Waits until nobody else holds it. It is let go when dropped.
+    ///
+    /// # Errors
+    /// The folder of `path` cannot be opened.
+    pub fn lock(path: &Path) -> io::Result<Self> {
+        let folder = File::open(path.parent().unwrap_or(Path::new("/")))?;
+        folder.lock()?;
+        Ok(Self { _lock: folder })
+    }
 }
 
 /// The text, and whether others can read it.

@@ -170,6 +170,7 @@ keys! {
     KillSwitch "KillSwitch" Interface Hybridwg "on or off",
     ClampMss "ClampMSS" Interface Hybridwg "on, off, or a number of bytes from 536 to 65535",
     RequireDns "RequireDNS" Interface Hybridwg "on or off",
+    PublicEndpoint "PublicEndpoint" Interface Hybridwg "HOST:PORT, where an IPv6 address stands in brackets",
     PrivateKeyFile "PrivateKeyFile" Interface Hybridwg "a path (after `any-mode:` if others may read the file), credential:NAME or env:NAME",
     PublicKey "PublicKey" Peer Wg "a key: 44 characters of base64, as `hybridwg pubkey` or `wg pubkey` prints it for the peer's PrivateKey",
     PresharedKey "PresharedKey" Peer Wg "a key: 44 characters of base64, as `hybridwg genpsk` or `wg genpsk` prints it",

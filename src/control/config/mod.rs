@@ -25,13 +25,14 @@ mod tests;
 
 use std::fmt;
 
-pub use edit::State;
+pub use edit::{State, line_of_peer, with_peer};
 pub use file::{
-    DIRECTORY, LoadError, LocateError, Located, load, locate, read, replace, stripped, updated,
+    DIRECTORY, Folder, LoadError, LocateError, Located, create, load, load_text, locate, place,
+    read, replace, stripped, updated,
 };
 pub use lex::{Key, Reader, Section, line_with};
 pub use model::{At, Config, Dns, Endpoint, Interface, MergedPeer, Peer, Table};
-pub use parse::{parse, parse_endpoint};
+pub use parse::{parse, parse_dns, parse_endpoint, parse_network};
 pub use render::render;
 pub use secret::{KeySource, SecretError, SecretProblem, fetch_keys};
 

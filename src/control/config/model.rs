@@ -39,6 +39,8 @@ pub struct Interface {
     pub fwmark_mask: Option<At<u32>>,
     /// Whether what does not go into the tunnel goes nowhere; only where `table` is auto.
     pub kill_switch: Option<At<bool>>,
+    /// Where peers reach this interface; for the files that are made for them.
+    pub public_endpoint: Option<Endpoint>,
     /// In the order of the file, host bits kept.
     pub addresses: Vec<IpNet>,
     pub dns: Vec<At<Dns>>,

@@ -10,6 +10,7 @@ use super::model::{At, Config, Dns, Endpoint, Interface, Peer, Table};
 use super::secret::KeySource;
 use super::{BadKey, ConfigError, Problem, Read, Warning, Written, warn};
 use crate::control::command::AllowedIpChange;
+use crate::control::marks;
 use crate::crypto::key::{PresharedKey, PrivateKey, PublicKey};
 
 /// Reads a whole file.
@@ -260,6 +261,9 @@ impl<'a> Parser<'a> {
             Key::ClampMss => value.parse().ok().map(|setting| interface.clamp_mss = Some(setting)),
             Key::RequireDns => parse_switch(value)
                 .map(|on| interface.require_dns = Some(At { line: number, value: on })),
+            Key::PublicEndpoint => {
+                parse_endpoint(value).map(|endpoint| interface.public_endpoint = Some(endpoint))
+            }
             Key::Mtu => {
                 number_of(value).filter(|mtu| *mtu >= 68).map(|mtu| interface.mtu = Some(mtu))
             }
@@ -282,7 +286,19 @@ impl<'a> Parser<'a> {
         };
         if understood.is_none() {
             self.bad_value(number, key, value);
+        } else if key == Key::FwMark {
+            self.note_clash(number);
         }
+    }
+
+    /// A mark with bits of other programs.
+    fn note_clash(&mut self, number: usize) {
+        let advice = self.config.interface.fwmark.and_then(marks::advice);
+        self.warnings.extend(advice.map(|advice| Warning {
+            file: self.file.to_owned(),
+            line: Some(number),
+            text: format!("{}: {advice}", Key::FwMark.name()),
+        }));
     }
 
     fn peer_pair(&mut self, number: usize, key: Key, value: &str) {
@@ -317,6 +333,7 @@ impl<'a> Parser<'a> {
             | Key::KillSwitch
             | Key::ClampMss
             | Key::RequireDns
+            | Key::PublicEndpoint
             | Key::Address
             | Key::Dns
             | Key::Mtu
@@ -470,7 +487,7 @@ fn parse_switch(text: &str) -> Option<bool> {
 }
 
 /// An address with or without its prefix length, host bits kept.
-pub(super) fn parse_network(text: &str) -> Option<IpNet> {
+pub fn parse_network(text: &str) -> Option<IpNet> {
     let (address, length) = match text.split_once('/') {
         Some((address, length)) => (address, Some(length)),
         None => (text, None),
@@ -482,8 +499,8 @@ pub(super) fn parse_network(text: &str) -> Option<IpNet> {
     }
 }
 
-/// Digits and dots, or a colon, make a name server; everything else is a search domain.
-fn parse_dns(word: &str) -> Option<Dns> {
+/// An entry of `DNS`. Digits and dots, or a colon, make a name server; everything else is a search domain.
+pub fn parse_dns(word: &str) -> Option<Dns> {
     if word.contains(':') || word.bytes().all(|b| b.is_ascii_digit() || b == b'.') {
         return word.parse().ok().map(Dns::Server);
     }

@@ -45,6 +45,9 @@ fn write_interface(out: &mut impl Write, interface: &Interface) -> fmt::Result {
         let value = if switch.value { "on" } else { "off" };
         writeln!(out, "#hybridwg: KillSwitch = {value}")?;
     }
+    if let Some(endpoint) = &interface.public_endpoint {
+        writeln!(out, "#hybridwg: PublicEndpoint = {endpoint}")?;
+    }
     for address in &interface.addresses {
         writeln!(out, "Address = {address}")?;
     }

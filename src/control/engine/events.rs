@@ -22,6 +22,7 @@ use crate::sys::inotify::DeletionWatch;
 use crate::sys::netlink_watch::NetlinkWatch;
 use crate::sys::poll::Waker;
 use crate::sys::reactor::Readable;
+use crate::sys::uevent::CloneWatch;
 use crate::time::Instant;
 
 /// How long a shard is given to empty its inbox.
@@ -42,6 +43,10 @@ pub(super) enum Happening {
     NetworkChanged,
     /// The wall clock was set, or the machine was suspended.
     ClockJumped,
+    /// The machine is a copy of another, or may be one.
+    Cloned,
+    /// Something else that nobody has to act upon.
+    Nothing,
     SocketTouched,
     HungUp,
     Stopped(&'static str),
@@ -67,6 +72,8 @@ pub(super) struct Events {
     links: Source<NetlinkWatch>,
     network: Source<NetlinkWatch>,
     clocks: Source<ClockWatch>,
+    /// Unless this host does not let us listen.
+    clones: Option<Source<CloneWatch>>,
     deletion: Readable,
     requests: mpsc::Receiver<Command>,
     commands: mpsc::Sender<Command>,
@@ -91,6 +98,7 @@ impl Events {
             links: Source::new(NetlinkWatch::links().map_err(EngineError::Watch)?)?,
             network: Source::new(NetlinkWatch::paths().map_err(EngineError::Watch)?)?,
             clocks: Source::new(ClockWatch::new().map_err(EngineError::Watch)?)?,
+            clones: CloneWatch::new().ok().map(Source::new).transpose()?,
             deletion: Readable::new(deletion).map_err(EngineError::Start)?,
             requests,
             commands,
@@ -152,6 +160,9 @@ impl Events {
                 self.clocks.source.drain();
                 Happening::ClockJumped
             }
+            is_clone = heard(self.clones.as_ref()) => {
+                if is_clone { Happening::Cloned } else { Happening::Nothing }
+            }
             () = self.deletion.ready() => Happening::SocketTouched,
             _ = self.interrupt.recv() => Happening::Stopped("interrupted"),
             _ = self.terminate.recv() => Happening::Stopped("terminated"),
@@ -169,6 +180,13 @@ async fn next_turn(next: &Next) {
         Next::AfterShard => tokio::time::sleep(CATCH_UP).await,
         Next::Wait | Next::Stopped(_) => pending().await,
     }
+}
+
+/// Waits for events of the kernel, and tells whether the machine is a copy.
+async fn heard(clones: Option<&Source<CloneWatch>>) -> bool {
+    let Some(clones) = clones else { return pending().await };
+    clones.ready.ready().await;
+    clones.source.drain()
 }
 
 /// Waits until the other end of `leash` is closed without a word; for ever if there is a word, or

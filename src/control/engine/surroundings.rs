@@ -1,5 +1,5 @@
 //! What the engine does when the host around it changes: other ways to the peers, a suspended
-//! machine, a clock that was set.
+//! machine or a copy of one, a clock that was set.
 
 use std::time::Duration;
 
@@ -117,6 +117,14 @@ impl Engine {
         } else {
             self.warn_of_clock(now.wall);
         }
+    }
+
+    /// The machine is a copy of another, which has the same keys and may use them: none of them is
+    /// used again here. [P-85]
+    pub(super) fn start_over_as_copy(&mut self) {
+        info!("the machine was restored from a snapshot or cloned: new handshakes");
+        self.device.handle_discontinuity(clock::now(), &mut self.outputs);
+        self.carry_out();
     }
 
     /// Tells the user about a clock that must be wrong, or must have been.

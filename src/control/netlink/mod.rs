@@ -108,7 +108,7 @@ impl NetlinkError {
         Self { action, reason, errno: code.raw_os_error() }
     }
 
-    fn of_errno(action: String, errno: i32) -> Self {
+    pub(in crate::control) fn of_errno(action: String, errno: i32) -> Self {
         let reason = describe(&io::Error::from_raw_os_error(errno));
         Self { action, reason, errno: Some(errno) }
     }
@@ -163,6 +163,13 @@ impl Family {
 
     pub const fn of(address: IpAddr) -> Self {
         if address.is_ipv4() { Self::V4 } else { Self::V6 }
+    }
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::V4 => "IPv4",
+            Self::V6 => "IPv6",
+        }
     }
 
     /// As an option of ip(8).

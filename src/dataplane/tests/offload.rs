@@ -212,6 +212,7 @@ fn packets_of_a_flow_reach_a_socket_whatever_the_device_takes() {
     }
 }
 
+/// U-22.
 #[test]
 fn a_device_that_refuses_merged_packets_gets_them_one_by_one() {
     in_own_namespace(|| {

@@ -342,6 +342,7 @@ fn a_device_without_offloads_is_given_datagrams() {
 }
 
 /// What kernels say that leave checksums to the device, of one that computes none.
+/// U-22.
 #[test]
 fn an_input_output_error_ends_segmentation_for_that_family() {
     let sockets = std::thread::spawn(|| {

@@ -10,6 +10,7 @@ mod dns;
 mod full_tunnel;
 mod interop;
 mod lifetime;
+mod maker;
 mod names;
 mod net;
 mod network;

@@ -7,11 +7,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use hybridwg::sys::clock;
+use rustix::io::Errno;
+use rustix::net::netlink::{KOBJECT_UEVENT, SocketAddrNetlink};
+use rustix::net::{self, AddressFamily, SendFlags, SocketType};
 
 use super::net::{Host, eventually, holds_within};
-use super::skips;
 use super::tunnel::Program::Hybridwg;
 use super::tunnel::{End, Keys, join, peer};
+use super::{skip, skips};
 
 const PROGRAMS: &[&str] = &["ip", "ping", "wg"];
 
@@ -123,4 +126,36 @@ fn reborn<'h>(left: End<'h>, right: &Keys, endpoint: &str) -> (End<'h>, bool) {
     left.up("10.10.0.1/24");
     let met = holds_within(SOON, || left.host.pings("10.10.0.2"));
     (left, met)
+}
+
+/// Has the kernel say, in this network namespace alone, what it says when the hypervisor has given
+/// the machine another generation number.
+fn say_copied() -> Result<(), Errno> {
+    let event = b"change@/devices/platform/VMGENCTR:00\0ACTION=change\0NEW_VMGENID=1\0";
+    let socket = net::socket(AddressFamily::NETLINK, SocketType::RAW, Some(KOBJECT_UEVENT))?;
+    let length = u32::try_from(16 + event.len()).unwrap();
+    // A header with the first type that is not reserved, and NLM_F_REQUEST.
+    let mut message = [&length.to_ne_bytes()[..], &16_u16.to_ne_bytes()].concat();
+    message.extend([&1_u16.to_ne_bytes()[..], &[0; 8], event].concat());
+    net::sendto(&socket, &message, SendFlags::empty(), &SocketAddrNetlink::new(0, 0)).map(drop)
+}
+
+/// N-12.
+#[test]
+fn p_85_a_machine_that_was_cloned_makes_new_keys_at_once() {
+    if skips(PROGRAMS) {
+        return;
+    }
+    let (left_host, right_host) = (Host::new(), Host::new());
+    left_host.wire("192.168.7.1/24", &right_host, "192.168.7.2/24");
+    let (left, right) = (End::start(&left_host, Hybridwg), End::start(&right_host, Hybridwg));
+    join(&left, &right, "192.168.7.2", "");
+    eventually("a first answer", SOON, || left_host.pings("10.10.0.2"));
+    settle(&left);
+    let before = left.latest_handshake();
+    if let Err(error) = left_host.run(say_copied) {
+        return skip(&format!("the kernel takes no event from here: {error}"));
+    }
+    eventually("new keys", SOON, || left.latest_handshake() > before);
+    assert!(left_host.pings("10.10.0.2") && right_host.pings("10.10.0.1"));
 }

@@ -202,6 +202,7 @@ fn rules_are_taken_back_when_a_later_step_fails() {
     assert_eq!(outcome.out, "code 1\n", "{}", outcome.err);
 }
 
+/// WQ-24.
 #[test]
 fn whatever_ends_the_daemon_the_next_up_works_and_the_next_down_leaves_nothing() {
     if skips(PROGRAMS) || skips(&["nft"]) {

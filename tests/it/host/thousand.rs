@@ -68,6 +68,7 @@ fn all_shake_hands(host: &Host, hub: PublicKey, port: u16) {
     }
 }
 
+/// U-20.
 #[test]
 fn a_thousand_peers_are_set_at_once_and_all_shake_hands() {
     if skips(&["ip", "wg"]) {

@@ -432,6 +432,26 @@ fn a_user_without_the_right_to_take_it_down_runs_no_hook() {
     );
 }
 
+/// WQ-02.
+#[test]
+fn strip_and_check_need_no_rights_and_up_says_which_it_lacks() {
+    if skips(&["unshare", "mount", "ip", "bash", "pgrep", "setpriv"]) {
+        return;
+    }
+    let host = Host::new(&config("MTU = 1360"));
+    let outcome = host.run(&format!(
+        "chmod 644 wg0.conf; for word in strip check up; do \
+         setpriv --reuid=65534 --regid=65534 --clear-groups ./hybridwg $word ./wg0.conf > out; \
+         echo $word $?; done; {LEFTOVERS}"
+    ));
+    // The file can be read by others, which is worth a warning.
+    assert_eq!(outcome.out, "strip 0\ncheck 1\nup 1\n", "{}", outcome.err);
+    let told = "creating interface wg0 needs root or CAP_NET_ADMIN: use sudo, or \
+                `AmbientCapabilities=CAP_NET_ADMIN` in a systemd service";
+    assert!(outcome.err.contains(told), "{}", outcome.err);
+    assert!(!outcome.err.contains("sudo -p"), "nothing starts itself again");
+}
+
 #[test]
 fn the_warnings_about_a_file_are_given_by_up_alone() {
     if skips(PROGRAMS) {

@@ -42,7 +42,7 @@ fn wq_08_an_unknown_key_is_refused_and_the_likely_one_named() {
         let question = if meant.is_empty() {
             ", [Interface] takes PrivateKey, ListenPort, FwMark, Address, DNS, MTU, Table, \
              SaveConfig, PreUp, PostUp, PreDown, PostDown, FwMarkMask, KillSwitch, \
-             ClampMSS, RequireDNS, PrivateKeyFile"
+             ClampMSS, RequireDNS, PublicEndpoint, PrivateKeyFile"
         } else {
             &format!(", did you mean {meant}?")
         };
@@ -184,6 +184,14 @@ fn a_private_key_or_port_that_is_given_twice_draws_a_warning() {
         ]
     );
     assert_eq!(good(&text).interface.listen_port, Some(2));
+}
+
+#[test]
+fn u_21_a_mark_with_bits_of_others_draws_a_warning() {
+    let told = warnings("[Interface]\nFwMark = 51820");
+    assert!(told[0].starts_with("t.conf:2: FwMark: 0xca6c has bits that others use: "), "{told:?}");
+    assert_eq!(warnings("[Interface]\nFwMark = 0x1002"), [""; 0]);
+    assert_eq!(warnings("[Interface]\nFwMark = off"), [""; 0]);
 }
 
 #[test]
