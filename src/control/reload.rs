@@ -69,10 +69,11 @@ pub fn reload(
     let mut netlink = Netlink::new();
     let not_wireguard = || LifecycleError::NotWireGuard { interface: interface.to_owned() };
     let link = netlink.link(interface)?.ok_or_else(not_wireguard)?;
+    // Before anything is looked at that another reload would change.
+    let _note = take_note(interface)?;
     let device = UapiClient::connect(interface)?.get()?;
     let no_record = || LifecycleError::NoRecord { interface: interface.to_owned() };
     let Record { config: before, .. } = record::read(interface).ok_or_else(no_record)?;
-    let _note = take_note(interface)?;
     let obstacles = obstacles(&before, config);
     if !obstacles.is_empty() {
         let what = obstacles.join(", ");
@@ -106,10 +107,18 @@ pub fn reload(
     }
     let has_changed = steps.announced() > 0;
     steps.commit()?;
-    if !is_rehearsal && let Err(error) = record::write(interface, &file, config) {
+    // Hooks that were not run are still to be.
+    let applied = if runs_hooks { config.clone() } else { with_hooks_of(&before, config) };
+    if !is_rehearsal && let Err(error) = record::write(interface, &file, &applied) {
         console.warn(&format!("the next reload will repeat this one: {error}"));
     }
     Ok(has_changed)
+}
+
+fn with_hooks_of(before: &Config, config: &Config) -> Config {
+    let Interface { pre_up, post_up, pre_down, post_down, .. } = before.interface.clone();
+    let interface = Interface { pre_up, post_up, pre_down, post_down, ..config.interface.clone() };
+    Config { interface, peers: config.peers.clone() }
 }
 
 /// Who the firewall's tables belong to. Without him they cannot be changed.

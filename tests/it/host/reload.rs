@@ -67,6 +67,20 @@ fn u_11_a_reload_that_fails_leaves_everything_as_it_was() {
 }
 
 #[test]
+fn u_11_hooks_that_have_changed_wait_until_they_are_asked_for_and_run_once() {
+    if skips(PROGRAMS) {
+        return;
+    }
+    let host = Host::new(&config("MTU = 1400\nPostUp = echo old up\nPostDown = echo old down"));
+    let outcome = host.run(
+        "hybridwg up ./wg0.conf 2> /dev/null || exit 1; sed -i 's/echo old/echo new/; s/1400/1300/' wg0.conf; \
+         hybridwg reload ./wg0.conf 2> log; ip -o link show wg0 | grep -o 'mtu [0-9]*'; grep -c 'hooks have changed' log; \
+         hybridwg reload --hooks ./wg0.conf 2> log; hybridwg reload --hooks ./wg0.conf; hybridwg down ./wg0.conf 2> /dev/null",
+    );
+    assert_eq!(outcome.out, "old up\nmtu 1300\n1\nold down\nnew up\nnew down\n", "{}", outcome.err);
+}
+
+#[test]
 fn u_11_reload_refuses_an_empty_file_a_faulty_one_and_an_interface_that_is_not_up() {
     if skips(PROGRAMS) {
         return;
