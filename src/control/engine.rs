@@ -48,7 +48,7 @@ use crate::sys::clock;
 use crate::sys::entropy::OsEntropy;
 use crate::sys::inotify::DeletionWatch;
 use crate::sys::tun::{Tun, TunOffloads};
-use crate::sys::udp::UdpSockets;
+use crate::sys::udp::{self, UdpSockets};
 use crate::time::{Now, TokenBucket};
 
 /// Handshake messages dealt with before deadlines and requests are looked at again.
@@ -225,7 +225,15 @@ fn judge(stop: Stop) -> Result<(), EngineError> {
 }
 
 impl Engine {
-    fn start(tun: Tun, settings: Settings) -> Result<(Self, Vec<ShardThread>), EngineError> {
+    fn start(tun: Tun, mut settings: Settings) -> Result<(Self, Vec<ShardThread>), EngineError> {
+        let wanted = settings.offloads;
+        settings.offloads.udp = udp::self_test(wanted.udp);
+        if settings.offloads != wanted {
+            warn!(
+                offloads = %settings.offloads,
+                "a self-test found that the kernel cuts or joins datagrams wrongly: only these offloads are used"
+            );
+        }
         let (interface, offloads) = (tun.name().to_owned(), tun.offloads());
         let queues = open_queues(tun, settings.shards.get());
         let engine = Self::new(interface, offloads, queues.len(), settings)?;

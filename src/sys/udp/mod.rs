@@ -12,6 +12,7 @@
 
 mod address;
 mod receive;
+mod self_test;
 mod send;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -21,6 +22,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
 pub use self::receive::{Receiver, RecvMeta};
+pub use self::self_test::self_test;
 use self::send::Segmentation;
 pub use self::send::{Failed, SendItem, SendReport, Sender};
 use super::{SysError, check};
