@@ -4,7 +4,7 @@ use super::script::{Host, PROGRAMS};
 use super::skips;
 
 #[test]
-fn a_pair_that_was_made_comes_up_and_pings_over_both_families() {
+fn a_pair_that_was_made_comes_up_and_pings_and_the_next_client_costs_no_session() {
     if skips(PROGRAMS) || skips(&["nsenter", "ping"]) {
         return;
     }
@@ -21,8 +21,11 @@ fn a_pair_that_was_made_comes_up_and_pings_over_both_families() {
          hub() { sed -n \"s/^Address = \\($1[^/]*\\).*/\\1/p\" hub.conf; }; \
          for address in $(hub 10) $(hub fd); do ping -n -q -c 1 -W 2 $address > /dev/null; echo $?; done; \
          cat /proc/sys/net/ipv6/conf/two/mtu; hybridwg show two persistent-keepalive | cut -f 2; \
+         at ./hybridwg show hub latest-handshakes | cut -f 2 | grep -vc '^0$'; \
+         hybridwg new client ./hub.conf three && at ./hybridwg reload ./hub.conf || exit 4; \
+         at ./hybridwg show hub peers | wc -l; ping -n -q -c 1 -W 2 $(hub 10) > /dev/null; echo $?; \
          at ./hybridwg show hub latest-handshakes | cut -f 2 | grep -vc '^0$'",
     );
     outcome.assert_ok();
-    assert_eq!(outcome.out, "0\n0\n1360\n25\n1\n", "{}", outcome.err);
+    assert_eq!(outcome.out, "0\n0\n1360\n25\n1\n3\n0\n1\n", "{}", outcome.err);
 }
