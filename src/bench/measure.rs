@@ -165,15 +165,17 @@ impl Bench<'_> {
             let task = tcp::Receive {
                 address: self.tunnel.sides[1 - from].address.into(),
                 streams,
-                warm_up: self.settings.warm_up,
-                duration: self.settings.tcp,
-                bucket: BUCKET,
+                counting: tcp::Counting {
+                    warm_up: self.settings.warm_up,
+                    duration: self.settings.tcp,
+                    bucket: BUCKET,
+                },
             };
             let far = &mut self.tunnel.sides[1 - from];
             let receiver = far.worker.ask("TCP receiver", Task::TcpReceive(task))?;
             let to = (far.address, receiver.port(self.interrupt)?).into();
             let limit = self.settings.streams_take() + PATIENCE;
-            let task = tcp::Send { to, streams, limit, rate: None };
+            let task = tcp::Send { to, streams, filling: tcp::Filling { limit, rate: None } };
             senders.push(self.tunnel.sides[from].worker.ask("TCP sender", Task::TcpSend(task))?);
             receivers.push(receiver);
         }

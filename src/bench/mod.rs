@@ -9,6 +9,7 @@ pub mod error;
 pub mod html;
 pub mod implementation;
 pub mod latencies;
+pub mod link;
 pub mod load;
 pub mod machine;
 pub mod measure;

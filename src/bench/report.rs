@@ -224,6 +224,22 @@ pub mod testing {
         report
     }
 
+    /// The names of all fields in a document.
+    pub fn collect_names(value: &serde_json::Value, names: &mut Vec<String>) {
+        match value {
+            serde_json::Value::Object(fields) => {
+                for (name, value) in fields {
+                    names.push(name.clone());
+                    collect_names(value, names);
+                }
+            }
+            serde_json::Value::Array(items) => {
+                items.iter().for_each(|item| collect_names(item, names))
+            }
+            _ => {}
+        }
+    }
+
     fn sample(name: &str, round: u32, speed: f64) -> Sample {
         let mut metrics = BTreeMap::from([
             ("tcp_1".to_owned(), speed),
@@ -253,6 +269,7 @@ pub mod testing {
 
 #[cfg(test)]
 mod tests {
+    use super::testing::collect_names;
     use super::*;
 
     #[test]
@@ -303,21 +320,6 @@ mod tests {
             let ways = [format!("`{name}`"), format!("[].{name}`")];
             let is_described = ways.iter().any(|way| document.contains(way));
             assert!(is_described, "docs/bench.md says nothing of `{name}`");
-        }
-    }
-
-    fn collect_names(value: &serde_json::Value, names: &mut Vec<String>) {
-        match value {
-            serde_json::Value::Object(fields) => {
-                for (name, value) in fields {
-                    names.push(name.clone());
-                    collect_names(value, names);
-                }
-            }
-            serde_json::Value::Array(items) => {
-                items.iter().for_each(|item| collect_names(item, names))
-            }
-            _ => {}
         }
     }
 }

@@ -184,7 +184,7 @@ impl Tunnel {
     /// Asks until an answer comes: some drop the packet that starts the handshake.
     fn wait_for_packet(&self, interrupt: &Interrupt) -> Result<(), BenchError> {
         let [near, far] = &self.sides;
-        let echo = near.namespace.run(|| EchoSocket::open(far.address))??;
+        let echo = near.namespace.run(|| EchoSocket::open(far.address.into()))??;
         let deadline = clock::now().mono + FIRST_PACKET_LIMIT;
         let mut sequence = 0;
         while clock::now().mono < deadline {

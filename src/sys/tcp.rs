@@ -1,9 +1,48 @@
-//! What the kernel knows of a TCP connection. [LNX tcp.h:tcp_info]
+//! What the kernel knows of a TCP connection [LNX tcp.h:tcp_info], and listening on one interface
+//! alone.
 
 use std::mem::zeroed;
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with, sockopt};
+
 use super::{SysError, check};
+
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 128;
+
+/// Listens on `address` for what comes in by `interface`. The address alone would not do: a host
+/// takes a packet to any of its addresses from any network.
+///
+/// # Errors
+/// [`is_missing`](SysError::is_missing) without such an interface,
+/// [`is_address_in_use`](SysError::is_address_in_use) if somebody else listens there.
+pub fn listen_on(interface: &str, address: SocketAddr) -> Result<TcpListener, SysError> {
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(family, SocketType::STREAM, flags, None)
+        .map_err(|e| SysError::new("socket TCP", e))?;
+    // Another one's connections that have just ended do not count.
+    sockopt::set_socket_reuseaddr(&socket, true)
+        .map_err(|e| SysError::new("setsockopt SO_REUSEADDR", e))?;
+    let length = libc::socklen_t::try_from(interface.len()).unwrap_or(libc::socklen_t::MAX);
+    // SAFETY: the kernel reads `length` bytes at most of `interface`, which has as many and outlives
+    // the call.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_BINDTODEVICE,
+            interface.as_ptr().cast(),
+            length,
+        )
+    };
+    check("setsockopt SO_BINDTODEVICE", result)?;
+    bind(&socket, &address).map_err(|e| SysError::new("bind TCP", e))?;
+    listen(&socket, BACKLOG).map_err(|e| SysError::new("listen", e))?;
+    Ok(socket.into())
+}
 
 /// How many segments the connection has sent again.
 ///
@@ -35,6 +74,16 @@ mod tests {
     use std::os::fd::AsFd;
 
     use super::*;
+
+    #[test]
+    fn one_listens_on_an_interface_that_is_there() {
+        let listener = listen_on("lo", "127.0.0.1:0".parse().unwrap()).unwrap();
+        assert!(TcpStream::connect(listener.local_addr().unwrap()).is_ok());
+        let error = listen_on("none4711", "127.0.0.1:0".parse().unwrap()).unwrap_err();
+        assert!(error.is_missing(), "{error:?}");
+        let again = listen_on("lo", listener.local_addr().unwrap()).unwrap_err();
+        assert!(again.is_address_in_use(), "{again:?}");
+    }
 
     #[test]
     fn a_fresh_connection_has_sent_nothing_again_and_a_udp_socket_is_refused() {

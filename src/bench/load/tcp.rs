@@ -3,6 +3,7 @@
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
@@ -13,16 +14,34 @@ use super::{SILENCE, at_once, is_time_out, now, silent};
 use crate::sys::tcp;
 use crate::time::Instant;
 
-/// Accepts streams and counts what arrives after a warm-up.
+const CHUNK_BYTES: usize = 128 << 10;
+const PACED_CHUNK_BYTES: usize = 8 << 10;
+
+/// Accepts streams and counts what arrives.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Receive {
     pub address: IpAddr,
     pub streams: usize,
-    /// From the moment at which all streams are there.
+    pub counting: Counting,
+}
+
+/// What of streams is counted, from the moment at which all are there.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Counting {
+    /// Before anything counts.
     pub warm_up: Duration,
     pub duration: Duration,
     /// How long each of the numbers of [`Received::buckets`] stands for.
     pub bucket: Duration,
+}
+
+/// How streams are filled.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Filling {
+    /// After which the sender gives up a receiver that does not end.
+    pub limit: Duration,
+    /// Bits a second of all streams together; `None` for as fast as it goes.
+    pub rate: Option<u64>,
 }
 
 /// What arrived.
@@ -46,10 +65,7 @@ impl Received {
 pub struct Send {
     pub to: SocketAddr,
     pub streams: usize,
-    /// After which the sender gives up a receiver that does not end.
-    pub limit: Duration,
-    /// Bits a second of all streams together; `None` for as fast as it goes.
-    pub rate: Option<u64>,
+    pub filling: Filling,
 }
 
 /// What was sent.
@@ -67,12 +83,22 @@ pub fn receive(task: &Receive, ready: &mut dyn FnMut(u16)) -> io::Result<Receive
     let listener = TcpListener::bind((task.address, 0))?;
     ready(listener.local_addr()?.port());
     let streams = accept(listener, task.streams)?;
-    let started = now() + task.warm_up;
-    let buckets = at_once(streams.len(), |number| count(&streams[number], started, task))?;
+    count(&streams, task.counting, &AtomicU64::new(0))
+}
+
+/// Counts what arrives on these streams, and closes them when it has enough. `moved` is told all
+/// bytes as they come, of the warm-up too.
+///
+/// # Errors
+/// A stream that breaks off, or falls silent for [`SILENCE`].
+pub fn count(streams: &[TcpStream], counting: Counting, moved: &AtomicU64) -> io::Result<Received> {
+    let started = now() + counting.warm_up;
+    let work = |number: usize| count_one(&streams[number], started, counting, moved);
+    let buckets = at_once(streams.len(), work)?;
     let length = buckets.iter().map(Vec::len).max().unwrap_or(0);
     let sum = |at: usize| buckets.iter().filter_map(|bucket| bucket.get(at)).sum();
     let buckets: Vec<u64> = (0..length).map(sum).collect();
-    Ok(Received { bytes: buckets.iter().sum(), duration: task.duration, buckets })
+    Ok(Received { bytes: buckets.iter().sum(), duration: counting.duration, buckets })
 }
 
 /// Accepts `count` connections, on a thread of its own since accepting knows no time-out.
@@ -94,9 +120,14 @@ fn accept(listener: TcpListener, count: usize) -> io::Result<Vec<TcpStream>> {
 }
 
 /// Reads one stream until the end of the measurement and closes it.
-fn count(mut stream: &TcpStream, started: Instant, task: &Receive) -> io::Result<Vec<u64>> {
-    let end = started + task.duration;
-    let slots = task.duration.as_nanos().div_ceil(task.bucket.as_nanos().max(1));
+fn count_one(
+    mut stream: &TcpStream,
+    started: Instant,
+    counting: Counting,
+    moved: &AtomicU64,
+) -> io::Result<Vec<u64>> {
+    let end = started + counting.duration;
+    let slots = counting.duration.as_nanos().div_ceil(counting.bucket.as_nanos().max(1));
     let mut buckets = vec![0_u64; usize::try_from(slots).unwrap_or(0)];
     let mut chunk = vec![0; CHUNK_BYTES];
     stream.set_read_timeout(Some(SILENCE))?;
@@ -108,12 +139,13 @@ fn count(mut stream: &TcpStream, started: Instant, task: &Receive) -> io::Result
             Err(error) if is_time_out(&error) => return Err(silent("nothing arrived")),
             Err(error) => return Err(error),
         };
+        moved.fetch_add(length as u64, Ordering::Relaxed);
         let at = now();
         if at >= end {
             break;
         }
         if at >= started {
-            let slot = at.since(started).as_nanos() / task.bucket.as_nanos().max(1);
+            let slot = at.since(started).as_nanos() / counting.bucket.as_nanos().max(1);
             let slot = usize::try_from(slot).ok().and_then(|slot| buckets.get_mut(slot));
             *slot.expect("before the end") += length as u64;
         }
@@ -130,23 +162,40 @@ fn count(mut stream: &TcpStream, started: Instant, task: &Receive) -> io::Result
 pub fn send(task: &Send) -> io::Result<Sent> {
     let streams = (0..task.streams).map(|_| TcpStream::connect_timeout(&task.to, SILENCE));
     let streams = streams.collect::<io::Result<Vec<_>>>()?;
-    let deadline = now() + task.limit;
-    let share = task.rate.map(|rate| rate / task.streams.max(1) as u64);
-    let sent = at_once(streams.len(), |number| feed(&streams[number], deadline, share))?;
+    fill(&streams, task.filling, &AtomicU64::new(0))
+}
+
+/// Sends on these streams until the other end closes them. `moved` is told the bytes as they go.
+///
+/// # Errors
+/// A stream that fails in another way than by the other end closing it.
+pub fn fill(streams: &[TcpStream], filling: Filling, moved: &AtomicU64) -> io::Result<Sent> {
+    let deadline = now() + filling.limit;
+    let share = filling.rate.map(|rate| rate / streams.len().max(1) as u64);
+    let work = |number: usize| fill_one(&streams[number], deadline, share, moved);
+    let sent = at_once(streams.len(), work)?;
     Ok(sent.into_iter().fold(Sent::default(), |all, one| Sent {
         bytes: all.bytes + one.bytes,
         retransmissions: all.retransmissions + one.retransmissions,
     }))
 }
 
-fn feed(mut stream: &TcpStream, deadline: Instant, rate: Option<u64>) -> io::Result<Sent> {
+fn fill_one(
+    mut stream: &TcpStream,
+    deadline: Instant,
+    rate: Option<u64>,
+    moved: &AtomicU64,
+) -> io::Result<Sent> {
     stream.set_write_timeout(Some(SILENCE))?;
     let chunk = vec![0; if rate.is_some() { PACED_CHUNK_BYTES } else { CHUNK_BYTES }];
     let started = now();
     let mut bytes = 0;
     while now() < deadline {
         match stream.write(&chunk) {
-            Ok(length) => bytes += length as u64,
+            Ok(length) => {
+                bytes += length as u64;
+                moved.fetch_add(length as u64, Ordering::Relaxed);
+            }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => {
                 ignore_closed(error)?;
@@ -180,6 +229,3 @@ pub fn ignore_closed(error: io::Error) -> io::Result<()> {
         _ => Err(error),
     }
 }
-
-const CHUNK_BYTES: usize = 128 << 10;
-const PACED_CHUNK_BYTES: usize = 8 << 10;

@@ -24,12 +24,18 @@ fn tcp_counts_what_arrives_after_the_warm_up_and_by_time() {
         Task::TcpReceive(tcp::Receive {
             address: LOCALHOST,
             streams: 3,
-            warm_up: Duration::from_millis(100),
-            duration,
-            bucket: Duration::from_millis(100),
+            counting: tcp::Counting {
+                warm_up: Duration::from_millis(100),
+                duration,
+                bucket: Duration::from_millis(100),
+            },
         }),
         |to| {
-            Task::TcpSend(tcp::Send { to, streams: 3, limit: Duration::from_secs(20), rate: None })
+            Task::TcpSend(tcp::Send {
+                to,
+                streams: 3,
+                filling: tcp::Filling { limit: Duration::from_secs(20), rate: None },
+            })
         },
     );
     let (Outcome::TcpReceived(received), Outcome::TcpSent(sent)) = (received, sent) else {
@@ -48,13 +54,19 @@ fn tcp_with_a_rate_keeps_to_it() {
         Task::TcpReceive(tcp::Receive {
             address: LOCALHOST,
             streams: 2,
-            warm_up: Duration::from_millis(100),
-            duration: Duration::from_millis(500),
-            bucket: Duration::from_millis(100),
+            counting: tcp::Counting {
+                warm_up: Duration::from_millis(100),
+                duration: Duration::from_millis(500),
+                bucket: Duration::from_millis(100),
+            },
         }),
         |to| {
             let limit = Duration::from_secs(20);
-            Task::TcpSend(tcp::Send { to, streams: 2, limit, rate: Some(rate) })
+            Task::TcpSend(tcp::Send {
+                to,
+                streams: 2,
+                filling: tcp::Filling { limit, rate: Some(rate) },
+            })
         },
     );
     let Outcome::TcpReceived(received) = received else { panic!("{received:?}") };

@@ -16,8 +16,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use self::fate::{Direction, Reassembler};
-use self::profile::Fragments;
-pub use self::profile::{NAMES, Profile};
+pub use self::profile::{Fragments, NAMES, Profile};
 use super::error::BenchError;
 use crate::sys::SysError;
 use crate::sys::clock;

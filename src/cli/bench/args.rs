@@ -1,11 +1,13 @@
 //! The command line of `hybridwg bench`.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 
 use crate::bench::implementation::Implementation;
+use crate::bench::link::protocol::{MOST_SECONDS, MOST_STREAMS, PORT};
 use crate::bench::metric::Group;
 use crate::bench::topology::Wire;
 
@@ -15,6 +17,8 @@ pub enum Bench {
     Tunnel(Tunnel),
     /// The same over an emulated path: what clouds and wide networks do to packets
     Path(PathArguments),
+    /// Measure a live tunnel from here to one of its peers
+    Link(Link),
     /// What this machine can do at most, and what share of it a tunnel reaches
     Crypto(Crypto),
     /// Generate load; started by the other commands
@@ -53,6 +57,85 @@ pub struct PathArguments {
 
     #[command(flatten)]
     pub output: Output,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct Link {
+    /// The interface of the tunnel
+    #[arg(value_name = "NAME")]
+    pub interface: String,
+
+    /// Whom to measure: an address inside, a public key, or how one begins [default: the only peer]
+    #[arg(value_name = "PEER")]
+    pub peer: Option<String>,
+
+    /// Seconds of echo requests
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=600))]
+    pub seconds: u16,
+
+    /// Milliseconds between two requests
+    #[arg(long, value_name = "MS", default_value_t = 50, value_parser = clap::value_parser!(u16).range(10..=10_000))]
+    pub interval: u16,
+
+    /// Measure TCP both ways as well; `hybridwg bench link NAME --serve` must run at the other end
+    #[arg(long)]
+    pub throughput: bool,
+
+    /// Mbit/s of the streams at most, or `full` for as fast as they go
+    #[arg(long, value_name = "MBIT", default_value = "100", requires = "throughput")]
+    pub rate: Rate,
+
+    /// Streams each way
+    #[arg(long, value_name = "N", default_value_t = 4, requires = "throughput", value_parser = clap::value_parser!(u16).range(1..=i64::from(MOST_STREAMS)))]
+    pub streams: u16,
+
+    /// Seconds that streams are counted
+    #[arg(long, value_name = "SECONDS", default_value_t = 5, requires = "throughput", value_parser = clap::value_parser!(u16).range(1..=i64::from(MOST_SECONDS)))]
+    pub stream_seconds: u16,
+
+    /// Write what was found to this file, as docs/bench.md describes it
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+
+    /// Be the other end of --throughput, for the peers of the tunnel alone
+    #[arg(long, conflicts_with_all = ["peer", "throughput", "json"])]
+    pub serve: bool,
+
+    /// How long --serve does so
+    #[arg(long, value_name = "MINUTES", default_value_t = 60, requires = "serve", value_parser = clap::value_parser!(u16).range(1..))]
+    pub minutes: u16,
+
+    /// The port of --serve
+    #[arg(long, value_name = "PORT", default_value_t = PORT, value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: u16,
+}
+
+/// A bound of streams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rate {
+    Mbit(u32),
+    Full,
+}
+
+impl Rate {
+    pub const fn mbit(self) -> Option<u32> {
+        match self {
+            Self::Mbit(mbit) => Some(mbit),
+            Self::Full => None,
+        }
+    }
+}
+
+impl FromStr for Rate {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "full" {
+            return Ok(Self::Full);
+        }
+        let mbit = text.parse().ok().filter(|mbit| *mbit > 0);
+        mbit.map(Self::Mbit).ok_or("it can be a whole number of Mbit/s, 1 at least, or `full`")
+    }
 }
 
 #[derive(Clone, Debug, Args)]

@@ -2,6 +2,7 @@
 
 pub mod args;
 mod crypto;
+mod link;
 mod output;
 mod progress;
 mod tunnel;
@@ -22,6 +23,7 @@ pub fn run(command: &Bench) -> Result<(), Failure> {
     match command {
         Bench::Tunnel(arguments) => tunnel::over_wire(arguments),
         Bench::Path(arguments) => tunnel::over_path(arguments),
+        Bench::Link(arguments) => link::run(arguments),
         Bench::Crypto(arguments) => crypto::run(arguments),
         Bench::Worker => {
             hide_memory()?;

@@ -74,13 +74,25 @@ pub fn write_json(path: &Path, value: &impl Serialize) -> Result<(), Failure> {
     write(path, &text)
 }
 
-/// A result shall not be lost after an hour of measuring.
-pub fn check_folder(path: &Path) -> Result<(), Failure> {
+/// A result shall not be lost after all has been measured: whether its folder is there, as it is
+/// really called.
+///
+/// # Errors
+/// [`Failure::Usage`]
+pub fn check_parent(path: &Path) -> Result<PathBuf, Failure> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     let folder = folder.map_or_else(|| PathBuf::from("."), Path::to_path_buf);
-    let shown = path.display();
     let real = fs::canonicalize(&folder);
-    let real = real.with_context(|| format!("cannot write {shown}")).map_err(Failure::usage)?;
+    real.with_context(|| format!("cannot write {}", path.display())).map_err(Failure::usage)
+}
+
+/// As [`check_parent`], for what is written from inside an enclosure.
+///
+/// # Errors
+/// [`Failure::Usage`]
+pub fn check_folder(path: &Path) -> Result<(), Failure> {
+    let real = check_parent(path)?;
+    let shown = path.display();
     if real.starts_with(enclosure::covered_folder("the benchmark")?) {
         let error = anyhow!("cannot write {shown}: /var/run is covered while it is measured");
         return Err(Failure::usage(error).with_hint("choose another folder"));

@@ -52,7 +52,7 @@ pub fn play(texts: &Texts, interrupt: &Interrupt) -> Result<(), Failure> {
     message::result(&format!("handshake     {} after `up client` began\n", millis(took)))?;
 
     let hub_inside = hub.address_inside()?;
-    let echo = client.namespace.run(|| EchoSocket::open(hub_inside))??;
+    let echo = client.namespace.run(|| EchoSocket::open(hub_inside.into()))??;
     measure::ping(&echo, interrupt)?;
     for (direction, upwards) in [("client → hub", true), ("hub → client", false)] {
         let (at_client, at_hub) = open_connection(&client, &hub, hub_inside)?;

@@ -220,12 +220,18 @@ fn our_generators_agree_with_iperf3_within_five_percent() {
     let receive = tcp::Receive {
         address: FAR.parse().unwrap(),
         streams: 1,
-        warm_up: Duration::from_secs(1),
-        duration: Duration::from_secs(2),
-        bucket: Duration::from_millis(100),
+        counting: tcp::Counting {
+            warm_up: Duration::from_secs(1),
+            duration: Duration::from_secs(2),
+            bucket: Duration::from_millis(100),
+        },
     };
     let outcome = ours(&hosts, &Task::TcpReceive(receive), |to| {
-        Task::TcpSend(tcp::Send { to, streams: 1, limit: Duration::from_secs(30), rate: None })
+        Task::TcpSend(tcp::Send {
+            to,
+            streams: 1,
+            filling: tcp::Filling { limit: Duration::from_secs(30), rate: None },
+        })
     });
     let Outcome::TcpReceived(received) = outcome else { panic!("{outcome:?}") };
     let theirs = iperf3(&hosts, "", "sum_received", "bits_per_second");

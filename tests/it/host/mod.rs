@@ -5,6 +5,7 @@
 //! from the process id, ports from the kernel, and each test removes what it made.
 
 mod bench;
+mod bench_link;
 mod check;
 mod dns;
 mod full_tunnel;
