@@ -37,25 +37,25 @@ const PATHS: [Path; 4] = [
         name: "outbound-train",
         direction: Direction::Outbound,
         load: Load::Train,
-        recorded: 10198.5,
+        recorded: 10202.1,
     },
     Path {
         name: "outbound-lone",
         direction: Direction::Outbound,
         load: Load::Lone,
-        recorded: 2948.0,
+        recorded: 3058.0,
     },
     Path {
         name: "inbound-train",
         direction: Direction::Inbound,
         load: Load::Train,
-        recorded: 9870.0,
+        recorded: 9917.0,
     },
     Path {
         name: "inbound-lone",
         direction: Direction::Inbound,
         load: Load::Lone,
-        recorded: 2757.3,
+        recorded: 2848.3,
     },
 ];
 

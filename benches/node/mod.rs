@@ -31,6 +31,7 @@ use hybridwg::proto::keypair::{Keypair, Sealer};
 use hybridwg::proto::peer_id::PeerId;
 use hybridwg::proto::timers::Facts;
 use hybridwg::sys::SysError;
+use hybridwg::sys::udp::Narrowed;
 use hybridwg::time::{Instant, Now, Wall};
 use hybridwg::wire::checksum::checksum;
 use hybridwg::wire::ip::Ecn;
@@ -352,6 +353,10 @@ impl DatagramPort for DatagramSource {
         panic!("nothing is sent")
     }
 
+    fn take_narrowed(&mut self) -> Vec<Narrowed> {
+        Vec::new()
+    }
+
     fn fds(&self) -> [Option<BorrowedFd<'_>>; 2] {
         [None, None]
     }
@@ -374,6 +379,10 @@ impl DatagramPort for DatagramSink {
             self.datagrams.fetch_add(train.count(), Ordering::Relaxed);
         }
         Ok(())
+    }
+
+    fn take_narrowed(&mut self) -> Vec<Narrowed> {
+        Vec::new()
     }
 
     fn fds(&self) -> [Option<BorrowedFd<'_>>; 2] {

@@ -104,6 +104,12 @@ pub enum Command {
     Strip(Tunnel),
     /// Show the state of interfaces, as `wg show` does
     Show(Show),
+    /// Measure what fits the path to each peer, and print the MTU for the file
+    Mtu {
+        /// The interface
+        #[arg(value_name = "NAME")]
+        interface: String,
+    },
     /// Print a new private key
     Genkey,
     /// Print a new preshared key

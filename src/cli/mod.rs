@@ -14,6 +14,7 @@ pub mod enclosure;
 pub mod file;
 pub mod key;
 pub mod message;
+mod mtu;
 pub mod new;
 pub mod reload;
 pub mod save;
@@ -84,6 +85,7 @@ fn hide_memory() -> Result<(), Failure> {
 fn dispatch(arguments: &Arguments) -> Result<(), Failure> {
     match &arguments.command {
         Some(Command::Show(show)) => show::run(show),
+        Some(Command::Mtu { interface }) => mtu::run(interface),
         Some(Command::Genkey) => key::genkey(&mut OsEntropy),
         Some(Command::Genpsk) => key::genpsk(&mut OsEntropy),
         Some(Command::Pubkey) => key::pubkey(),

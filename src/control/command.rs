@@ -29,11 +29,40 @@ pub struct SetRequest {
     pub fwmark: Option<u32>,
     /// A setting of our own: how far announced TCP segment sizes are lowered.
     pub clamp_mss: Option<ClampMss>,
+    /// Another: who decides about the MTU of the interface.
+    pub mtu_policy: Option<MtuPolicy>,
+    /// Has what fits measured, of all peers that can be asked.
+    pub measure_paths: bool,
     /// Removes every peer before `peers` is applied. A peer that is named again in `peers` without
     /// `remove` may keep its session.
     pub replace_peers: bool,
     /// In the order of the request. The same peer may occur more than once.
     pub peers: Vec<PeerUpdate>,
+}
+
+/// Who decides about the MTU of the interface. What fits the path to a peer is found out, and
+/// enforced for that peer, in any case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MtuPolicy {
+    /// Whoever has set it.
+    #[default]
+    Fixed,
+    /// The device may lower it.
+    Auto,
+    /// The device may raise it, too.
+    Probe,
+}
+
+impl MtuPolicy {
+    pub const ALL: [Self; 3] = [Self::Fixed, Self::Auto, Self::Probe];
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Fixed => "fixed",
+            Self::Auto => "auto",
+            Self::Probe => "probe",
+        }
+    }
 }
 
 /// The state of one device.

@@ -7,11 +7,13 @@
 //!
 //! - `events`: what is waited for.
 //! - `lookups`: names of endpoints.
+//! - `path_mtu`: how large packets to each peer may be.
 //! - `surroundings`: what follows from a change of the host.
 //! - `watchdog`: signs of life.
 
 mod events;
 mod lookups;
+mod path_mtu;
 mod surroundings;
 mod watchdog;
 
@@ -27,6 +29,7 @@ use tracing::{debug, info, warn};
 
 use self::events::{Events, Happening};
 use self::lookups::Lookups;
+use self::path_mtu::PathMtus;
 use self::surroundings::Surroundings;
 use self::watchdog::Watchdog;
 use super::command::{DeviceSnapshot, PeerSnapshot, SetRequest};
@@ -42,7 +45,7 @@ use crate::dataplane::shard::{Shard, ShardThread};
 use crate::dataplane::tables::{Notice, Tables};
 use crate::dataplane::tun_port::TunPort;
 use crate::dataplane::udp_port::UdpPort;
-use crate::proto::device::{Change, Device, Event, Load, Outputs};
+use crate::proto::device::{Change, Device, Event, Load, Output, Outputs};
 use crate::sys::SysError;
 use crate::sys::clock;
 use crate::sys::entropy::OsEntropy;
@@ -96,6 +99,7 @@ struct Engine {
     tun_offloads: TunOffloads,
     surroundings: Surroundings,
     lookups: Lookups,
+    path_mtus: PathMtus,
     watchdog: Option<Watchdog>,
     /// For lines that anybody can provoke.
     log: TokenBucket,
@@ -277,6 +281,7 @@ impl Engine {
             fwmark: 0,
             surroundings: Surroundings::new(&interface),
             lookups: Lookups::new(),
+            path_mtus: PathMtus::default(),
             watchdog: Watchdog::from_environment(),
             interface,
             settings,
@@ -310,6 +315,10 @@ impl Engine {
                 }
                 Signal::Nudge(peer) => self.device.handle_nudge(now, peer, &mut self.outputs),
                 Signal::Stopped(stop) => return Next::Stopped(stop),
+                signal @ (Signal::SendsLarge(_)
+                | Signal::Answered { .. }
+                | Signal::Inside { .. }
+                | Signal::Narrowed(_)) => self.hear_of_sizes(signal),
             }
             self.carry_out();
         }
@@ -327,6 +336,7 @@ impl Engine {
             self.device.handle_timeout(now, &mut self.outputs);
             self.carry_out();
         }
+        self.follow_sizes(now.mono);
         self.look_around(now);
         if let Some(watchdog) = &mut self.watchdog {
             watchdog.turn(now.mono, &self.inboxes);
@@ -352,7 +362,13 @@ impl Engine {
 
     /// Hands the outputs of the protocol core to the data plane, in order.
     fn carry_out(&mut self) {
+        let (mut added, mut removed) = (Vec::new(), Vec::new());
         for output in self.outputs.drain() {
+            match &output {
+                Output::PeerAdded { peer, .. } => added.push(*peer),
+                Output::PeerRemoved(peer) => removed.push(*peer),
+                _ => {}
+            }
             match self.tables.apply(output, &self.inboxes) {
                 None => {}
                 Some(Notice::RoutesChanged) => {
@@ -366,6 +382,8 @@ impl Engine {
                 Some(Notice::Event(event)) => log(&self.device, event),
             }
         }
+        removed.into_iter().for_each(|peer| self.drop_sizes(peer));
+        added.into_iter().for_each(|peer| self.ask_for_sizes(peer));
     }
 
     fn obey(&mut self, command: Command) {
@@ -388,6 +406,7 @@ impl Engine {
         Status {
             offloads: Offloads { tun: self.tun_offloads, udp: self.sockets[0].offloads() },
             port_is_random: self.port_is_random,
+            paths: self.path_statuses(),
         }
     }
 
@@ -410,6 +429,10 @@ impl Engine {
         if let Some(setting) = request.clamp_mss {
             self.tables.set_clamp_mss(setting);
         }
+        if let Some(policy) = request.mtu_policy.filter(|policy| *policy != self.path_mtus.policy) {
+            self.path_mtus.policy = policy;
+            self.restart_sizes(self.tables.mtu());
+        }
         self.port_is_random = request.listen_port.map_or(self.port_is_random, |port| port == 0);
         let mut changes = Vec::with_capacity(request.peers.len() + 2);
         changes.extend(request.private_key.map(Change::PrivateKey));
@@ -426,6 +449,9 @@ impl Engine {
                 warn!(%error, "configuration refused");
                 Errno::INVALID
             })?;
+        }
+        if request.measure_paths {
+            self.look_for_sizes();
         }
         // New endpoints, or a new mark: how they are reached is to be known before that changes.
         self.surroundings.paths.stir(now.mono);
@@ -489,6 +515,7 @@ impl Engine {
         {
             debug!(mtu = link.mtu, "MTU");
             self.tables.set_mtu(link.mtu);
+            self.restart_sizes(link.mtu);
         }
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::control::command::SetRequest;
+use crate::control::command::{MtuPolicy, SetRequest};
 use crate::control::config::Config;
 use crate::control::daemon::{DaemonError, Leash, spawn_daemon};
 use crate::control::interrupt::Interrupt;
@@ -181,7 +181,9 @@ impl Step for Configure {
     }
 
     fn apply(&mut self, _: &mut Netlink) -> Result<(), LifecycleError> {
-        let request = self.config.to_request(&mut self.resolve)?;
+        let mut request = self.config.to_request(&mut self.resolve)?;
+        // What `up` has picked it may change.
+        request.mtu_policy.get_or_insert(MtuPolicy::Auto);
         let outcome = UapiClient::connect(&self.interface)?.set(&request);
         outcome.map_err(|error| match (error, request.listen_port) {
             (error, Some(port)) if error.refusal() == Some(Errno::ADDRESS_IN_USE) => {

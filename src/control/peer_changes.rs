@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use crate::control::command::{AllowedIpChange, DeviceSnapshot, PeerUpdate, SetRequest};
+use crate::control::command::{AllowedIpChange, DeviceSnapshot, MtuPolicy, PeerUpdate, SetRequest};
 use crate::control::config::{Config, Endpoint, Interface, MergedPeer};
 use crate::control::lifecycle::{LifecycleError, Step};
 use crate::control::netlink::Netlink;
@@ -15,8 +15,9 @@ use crate::control::uapi::client::UapiClient;
 use crate::crypto::dh;
 use crate::crypto::key::{PresharedKey, PublicKey};
 
-/// The change of the port, the mark and the segment sizes, if there is one. A file that names no port leaves it as it
-/// is, and so does one without a mark, unless the former one had a mark.
+/// The change of the port, the mark, the segment sizes and who decides about the MTU, if there is
+/// one. A file that names no port leaves it as it is, and so does one without a mark, unless the
+/// former one had a mark.
 pub fn of_device(
     before: &Interface,
     after: &Interface,
@@ -27,7 +28,10 @@ pub fn of_device(
     let fwmark = mark.filter(|&mark| mark != device.fwmark);
     let clamp_mss =
         (before.clamp_mss != after.clamp_mss).then(|| after.clamp_mss.unwrap_or_default());
-    let request = SetRequest { listen_port, fwmark, clamp_mss, ..SetRequest::default() };
+    let policy = |interface: &Interface| interface.mtu_policy().unwrap_or(MtuPolicy::Auto);
+    let mtu_policy = (policy(before) != policy(after)).then(|| policy(after));
+    let request =
+        SetRequest { listen_port, fwmark, clamp_mss, mtu_policy, ..SetRequest::default() };
     (request != SetRequest::default()).then_some(request)
 }
 

@@ -210,7 +210,8 @@ fn change_host(
         diversion.close(steps, &mut Vec::new())?;
     }
     let addresses = change_addresses(steps, link, &was.addresses, &wanted.addresses)?;
-    if wanted.mtu != link.mtu {
+    // Where no file has said one, the device follows its paths.
+    if wanted.mtu != link.mtu && (was.mtu.is_some() || is.mtu.is_some()) {
         steps.apply(SetMtuUp { link: link.clone(), mtu: wanted.mtu })?;
     }
     change_dns(steps, &link.name, was, is)?;

@@ -6,6 +6,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::shards::Shards;
+use crate::crypto::key::PublicKey;
 use crate::sys::tun::TunOffloads;
 use crate::sys::udp::UdpOffloads;
 
@@ -121,12 +122,48 @@ impl Default for Settings {
 }
 
 /// What a running device says about itself beyond its configuration.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Status {
     /// Those in use.
     pub offloads: Offloads,
     /// The kernel has picked the port that it listens on; nobody has asked for this one.
     pub port_is_random: bool,
+    /// One of each peer.
+    pub paths: Vec<PathStatus>,
+}
+
+/// How large packets to a peer may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PathStatus {
+    pub public_key: PublicKey,
+    /// Bytes of an inner packet.
+    pub mtu: u32,
+    pub source: PathSource,
+}
+
+/// How that is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PathSource {
+    Assumed,
+    Searching,
+    Unanswered,
+    Told,
+    Measured,
+}
+
+impl PathSource {
+    pub const ALL: [Self; 5] =
+        [Self::Assumed, Self::Searching, Self::Unanswered, Self::Told, Self::Measured];
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Assumed => "assumed",
+            Self::Searching => "searching",
+            Self::Unanswered => "unanswered",
+            Self::Told => "told",
+            Self::Measured => "measured",
+        }
+    }
 }
 
 #[cfg(test)]

@@ -4,6 +4,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use crate::dataplane::path_mtu::PathMtu;
+use crate::dataplane::tables::Tables;
 use crate::wire::mss::{self, Checksum, Limits};
 use crate::wire::vnet::VnetHeader;
 
@@ -96,11 +98,12 @@ pub(super) fn may_announce(packet: &[u8], vnet: &VnetHeader) -> bool {
     vnet.gso.is_none() && mss::may_be_syn(packet)
 }
 
-/// Lowers what `packet` announces, if it is a SYN, to what fits a tunnel of `mtu` bytes.
+/// Lowers what `packet` announces, if it is a SYN, to what fits the tunnel and the `path` to its peer.
 #[cold]
-pub(super) fn lower(packet: &mut [u8], vnet: &VnetHeader, setting: ClampMss, mtu: u32) {
+pub(super) fn lower(packet: &mut [u8], vnet: &VnetHeader, tables: &Tables, path: &PathMtu) {
+    let mtu = tables.mtu().min(path.limit(false));
     let checksum = if vnet.checksum.is_some() { Checksum::Partial } else { Checksum::Whole };
-    if let Some(limits) = setting.limits(mtu) {
+    if let Some(limits) = tables.clamp_mss().limits(mtu) {
         mss::clamp(packet, limits, checksum);
     }
 }

@@ -24,6 +24,8 @@ enum Cargo {
     /// Handshake messages and cookie replies: the engine keeps their facts.
     Handshake,
     Keepalive,
+    /// Asks what fits; nothing follows from it.
+    Probe,
     Data,
 }
 
@@ -107,7 +109,7 @@ impl Departures {
         packets: &mut Splitter<'_>,
         ecn: Ecn,
     ) -> Result<(), Unsealed> {
-        let mtu = context.tables.mtu() as usize;
+        let mtu = context.tables.mtu().min(path.mtu.limit(false)) as usize;
         let message_bytes =
             |packet: usize| packet + padding(packet, mtu) + TRANSPORT_OVERHEAD_BYTES;
         if message_bytes(packets.largest()) > TRAIN_BYTES {
@@ -129,6 +131,34 @@ impl Departures {
         Ok(())
     }
 
+    /// Appends `packet` sealed for the peer at `to` and padded to `bytes`, which nobody may cut on the
+    /// way.
+    ///
+    /// # Errors
+    /// [`Unsealed`]; nothing was appended then, unless the port is gone.
+    pub fn seal_probe(
+        &mut self,
+        context: &Context<'_>,
+        udp: &mut dyn DatagramPort,
+        path: &Arc<PeerPath>,
+        to: Endpoint,
+        sealer: &Sealer,
+        packet: &mut [u8],
+        bytes: usize,
+    ) -> Result<(), Unsealed> {
+        let len = bytes.max(packet.len().next_multiple_of(16)) + TRANSPORT_OVERHEAD_BYTES;
+        if len > TRAIN_BYTES {
+            return Err(Unsealed::TooBig);
+        }
+        let counter = sealer.reserve(1).and_then(|mut counters| counters.next());
+        let counter = counter.ok_or(Unsealed::Exhausted)?;
+        let consignment =
+            Consignment { cargo: Cargo::Probe, path: Some(path), to, traffic_class: 0 };
+        let slot = self.append(context, udp, consignment, len).map_err(Unsealed::Gone)?;
+        sealer.seal(counter, packet, len - TRANSPORT_OVERHEAD_BYTES - packet.len(), slot);
+        Ok(())
+    }
+
     /// Sends everything and notes what became of it.
     ///
     /// # Errors
@@ -144,7 +174,10 @@ impl Departures {
         let trains = &mut self.trains[..self.waybills.len()];
         port.send(trains)?;
         for (train, waybill) in trains.iter().zip(self.waybills.drain(..)) {
-            context.tables.drops.count_many(DropReason::UdpSendFailed, train.refused() as u64);
+            // That a probe is refused may be what it was sent to find out.
+            if waybill.cargo != Cargo::Probe {
+                context.tables.drops.count_many(DropReason::UdpSendFailed, train.refused() as u64);
+            }
             if let Some(path) = waybill.path {
                 note(context, train, waybill.cargo, &path);
             }
@@ -167,6 +200,9 @@ impl Departures {
             }
             let Consignment { cargo, path, to, traffic_class } = consignment;
             self.trains[self.waybills.len()].start(to, traffic_class);
+            if cargo == Cargo::Probe {
+                self.trains[self.waybills.len()].make_probe();
+            }
             self.waybills.push(Waybill { cargo, path: path.map(Arc::clone) });
         }
         let train = &mut self.trains[self.waybills.len() - 1];
@@ -185,6 +221,7 @@ impl Departures {
         };
         same_path
             && waybill.cargo == cargo
+            && cargo != Cargo::Probe
             && train.to() == to
             && train.traffic_class() == traffic_class
             && train.admits(len)
@@ -200,7 +237,7 @@ fn note(context: &Context<'_>, train: &Train, cargo: Cargo, path: &PeerPath) {
     }
     match cargo {
         Cargo::Handshake => return,
-        Cargo::Keepalive => path.facts.any_authenticated_sent(now),
+        Cargo::Keepalive | Cargo::Probe => path.facts.any_authenticated_sent(now),
         Cargo::Data => {
             path.facts.any_authenticated_sent(now);
             // What never left cannot be answered. [LNX send.c:wg_packet_create_data_done]

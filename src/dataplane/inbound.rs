@@ -162,8 +162,10 @@ fn receive(
             let len = admit(routes, session.path.peer, message.ecn, packet)?;
             let vnet = VnetHeader::default();
             if clamp_mss::may_announce(packet, &vnet) {
-                let tables = context.tables;
-                clamp_mss::lower(packet, &vnet, tables.clamp_mss(), tables.mtu());
+                clamp_mss::lower(packet, &vnet, context.tables, &session.path.mtu);
+            }
+            if session.path.mtu.is_probing() && session.path.take_answer(packet, context.lane) {
+                return Ok(None);
             }
             return Ok(Some(plain.start..plain.start + len));
         }

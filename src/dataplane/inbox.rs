@@ -26,6 +26,8 @@ pub enum ShardCommand {
     SendStaged(PeerId),
     /// Sends an empty packet.
     Keepalive(PeerId),
+    /// Sends an echo request, padded to `bytes` of an inner packet, that nobody may cut on the way.
+    Probe { peer: PeerId, echo: Box<[u8]>, bytes: u16 },
     /// Drops the staged packets of the peer: its handshake was given up.
     Purge(PeerId),
     /// The peer was removed: nothing of it may be kept.
@@ -42,7 +44,7 @@ impl ShardCommand {
     /// Whether losing the command is no worse than a lost datagram.
     const fn may_be_lost(&self) -> bool {
         match self {
-            Self::Transmit { .. } | Self::Keepalive(_) => true,
+            Self::Transmit { .. } | Self::Keepalive(_) | Self::Probe { .. } => true,
             Self::Flush(_) | Self::SendStaged(_) | Self::Purge(_) | Self::Forget(_) => false,
             Self::Rebind(_) | Self::Pulse(_) | Self::Shutdown => false,
         }
@@ -56,6 +58,9 @@ impl std::fmt::Debug for ShardCommand {
             Self::Flush(peer) => f.debug_tuple("Flush").field(peer).finish(),
             Self::SendStaged(peer) => f.debug_tuple("SendStaged").field(peer).finish(),
             Self::Keepalive(peer) => f.debug_tuple("Keepalive").field(peer).finish(),
+            Self::Probe { peer, bytes, .. } => {
+                f.debug_struct("Probe").field("peer", peer).field("bytes", bytes).finish()
+            }
             Self::Purge(peer) => f.debug_tuple("Purge").field(peer).finish(),
             Self::Forget(peer) => f.debug_tuple("Forget").field(peer).finish(),
             Self::Rebind(_) => f.write_str("Rebind"),

@@ -6,6 +6,7 @@
 //! [LNX messages.h:MAX_QUEUED_INCOMING_HANDSHAKES] [LNX receive.c:wg_packet_receive]
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 
@@ -18,6 +19,7 @@ use crate::proto::drop_reason::DropReason;
 use crate::proto::endpoint::Endpoint;
 use crate::proto::index::Index;
 use crate::proto::peer::PeerId;
+use crate::sys::udp::Narrowed;
 use crate::time::Instant;
 
 /// Above this depth a shard does not wait for the lock either.
@@ -39,6 +41,14 @@ pub enum Signal {
     Confirmed(Index),
     /// The facts of the peer have armed a deadline earlier than the engine will wake up.
     Nudge(PeerId),
+    /// A large packet went to the peer, and the engine has asked to hear of it.
+    SendsLarge(PeerId),
+    /// The echo request of that sequence was answered.
+    Answered { peer: PeerId, sequence: u16, from: IpAddr },
+    /// This address is behind the peer.
+    Inside { peer: PeerId, address: IpAddr },
+    /// Somebody says that a datagram of ours does not fit.
+    Narrowed(Narrowed),
     /// A shard has stopped, and why.
     Stopped(Stop),
 }

@@ -14,6 +14,7 @@ use crate::packet::slab::HEADROOM;
 use crate::packet::train::Train;
 use crate::proto::endpoint::Endpoint;
 use crate::sys::SysError;
+use crate::sys::udp::Narrowed;
 use crate::wire::ip::Ecn;
 use crate::wire::vnet::VnetHeader;
 
@@ -109,12 +110,15 @@ pub struct SentDatagram {
 struct DatagramState {
     waiting: VecDeque<(Received, Vec<u8>)>,
     sent: Vec<SentDatagram>,
+    narrowed: Vec<Narrowed>,
     /// How many datagrams each train had.
     trains: Vec<usize>,
     /// Datagrams that may still be sent before the port refuses them; `None`: any number.
     room: Option<usize>,
     lost_source: Option<std::net::IpAddr>,
     refused: Option<std::net::SocketAddr>,
+    /// Bytes of the largest probe that comes through, and what is told of larger ones.
+    path: Option<(usize, Vec<Narrowed>)>,
     gone: bool,
 }
 
@@ -161,6 +165,11 @@ impl MemoryDatagramPort {
         lock(&self.0).refused = Some(remote);
     }
 
+    /// From now on probes of more than `bytes` do not come through, and `told` is said of each.
+    pub fn narrow(&self, bytes: usize, told: Vec<Narrowed>) {
+        lock(&self.0).path = Some((bytes, told));
+    }
+
     /// From now on the port fails.
     pub fn vanish(&self) {
         lock(&self.0).gone = true;
@@ -196,6 +205,14 @@ impl DatagramPort for MemoryDatagramPort {
                 train.lose_source();
                 to.local = None;
             }
+            if let Some((most, told)) = &state.path
+                && train.is_probe()
+                && train.bytes().len() > *most
+            {
+                let told = told.clone();
+                state.narrowed.extend(told);
+                continue;
+            }
             for position in 0..train.count() {
                 if Some(to.remote) == state.refused || state.room == Some(0) {
                     train.refuse(position);
@@ -208,6 +225,10 @@ impl DatagramPort for MemoryDatagramPort {
             }
         }
         Ok(())
+    }
+
+    fn take_narrowed(&mut self) -> Vec<Narrowed> {
+        std::mem::take(&mut lock(&self.0).narrowed)
     }
 
     fn fds(&self) -> [Option<BorrowedFd<'_>>; 2] {

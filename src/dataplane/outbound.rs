@@ -4,6 +4,7 @@
 //! read ▶ header ▶ route ▶ endpoint ▶ session? ─ yes ▶ seal into a train ▶ send
 //!                   │         │          └ no ▶ stage, ask the engine for a session
 //!                   └─────────┴ none ▶ ICMP unreachable to the sender
+//!                             too large for the path ▶ fragments, or ICMP too big
 //! ```
 //!
 //! Packets of one peer leave in the order they came in: while any of them waits, later ones wait
@@ -12,18 +13,17 @@
 use std::collections::VecDeque;
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::dataplane::clamp_mss;
 use crate::dataplane::departures::{Departures, Unsealed};
 use crate::dataplane::port::{DatagramPort, IpPort};
+use crate::dataplane::replies::Replies;
 use crate::dataplane::staged::Staged;
 use crate::dataplane::standing::StandingQueue;
 use crate::dataplane::tables::PeerPath;
 use crate::dataplane::turn::Context;
 use crate::dataplane::{IP_BATCH, IP_BATCH_BYTES, Stop};
-use crate::packet::batch::{IpBatch, PLAIN_HEADROOM, PlainBatch, PlainRange};
-use crate::packet::slab::{SLAB_BYTES, Slab};
+use crate::packet::batch::IpBatch;
 use crate::packet::split::Splitter;
 use crate::proto::allowed_ips::Routes;
 use crate::proto::device::{Destination, SmallDatagram};
@@ -31,17 +31,11 @@ use crate::proto::drop_reason::DropReason;
 use crate::proto::endpoint::Endpoint;
 use crate::proto::keypair::Sealer;
 use crate::proto::peer::PeerId;
-use crate::time::{Instant, TokenBucket};
-use crate::wire::icmp;
+use crate::time::Instant;
+use crate::wire::fragment;
 use crate::wire::ip::{Ecn, IpHeader, set_ecn, udp_datagram};
 use crate::wire::message::{Message, classify};
 use crate::wire::vnet::VnetHeader;
-
-/// Replies of a device in a burst, after a time without any. [RFC 4443 §2.4] [LNX icmp.rst:icmp_msgs_burst]
-const REPLY_BURST: u32 = 50;
-
-/// One reply more may be sent each time this has passed: 100 a second. [RFC 1812 §4.3.2.8]
-const REPLY_INTERVAL: Duration = Duration::from_millis(10);
 
 /// A super-packet of so many packets is bulk: its sender has more on the way than it waits for, and
 /// finds out within a round trip when one is missing.
@@ -194,6 +188,30 @@ impl Outbound {
         Ok(())
     }
 
+    /// Appends `echo` for `peer`, padded to `bytes`, to what [`Self::send`] sends, if there is a session
+    /// and a place to send it to.
+    ///
+    /// # Errors
+    /// The datagram port is gone.
+    pub fn probe(
+        &mut self,
+        context: &Context<'_>,
+        udp: &mut dyn DatagramPort,
+        peer: PeerId,
+        echo: &mut [u8],
+        bytes: u16,
+    ) -> Result<(), Stop> {
+        let Some(path) = context.tables.peer(peer) else { return Ok(()) };
+        let sealer = usable(context.now.mono, &path);
+        let (Some(to), Some(sealer)) = (path.endpoint(), sealer) else { return Ok(()) };
+        let bytes = usize::from(bytes);
+        match self.departures.seal_probe(context, udp, &path, to, &sealer, echo, bytes) {
+            Err(Unsealed::Gone(error)) => Err(Stop::DatagramPortGone(error)),
+            // It is asked again, with another session.
+            Ok(()) | Err(Unsealed::Exhausted | Unsealed::TooBig) => Ok(()),
+        }
+    }
+
     /// Sends what the methods above have left in trains.
     ///
     /// # Errors
@@ -239,8 +257,7 @@ impl Outbound {
         }
         let vnet = vnet.map_err(|_| DropReason::OutboundBadOffload)?;
         if clamp_mss::may_announce(packet, &vnet) {
-            let tables = context.tables;
-            clamp_mss::lower(packet, &vnet, tables.clamp_mss(), tables.mtu());
+            clamp_mss::lower(packet, &vnet, context.tables, &path.mtu);
         }
         let slow_down = is_bulk(packet, &vnet) && self.queue.tells(context.now.mono);
         let can_mark = header.ecn() != Ecn::NotEct;
@@ -253,6 +270,11 @@ impl Outbound {
         if slow_down && !can_mark {
             packets.next();
             context.tables.drops.count(DropReason::QueueStanding);
+        }
+        if !path.mtu.passes(packets.largest()) {
+            let limit = path.look_at_large(&header, sealer.is_some(), context.lane);
+            let (staged, replies) = (&mut self.staged, &mut self.replies);
+            cut_or_refuse(context, path, limit, &mut packets, staged, replies)?;
         }
         let others_wait = self.staged.has(path.peer);
         if let Some(sealer) = &sealer
@@ -310,6 +332,30 @@ impl Outbound {
         }
         Ok(())
     }
+}
+
+/// Leaves `packets` alone if none has more than `limit` bytes. Otherwise stages them as fragments that
+/// have no more, or tells their sender what would fit.
+fn cut_or_refuse(
+    context: &Context<'_>,
+    path: &PeerPath,
+    limit: u32,
+    packets: &mut Splitter<'_>,
+    staged: &mut Staged,
+    replies: &mut Replies,
+) -> Result<(), DropReason> {
+    if packets.largest() <= limit as usize {
+        return Ok(());
+    }
+    while let Some(packet) = packets.next() {
+        if !fragment::may_be_cut(packet) {
+            replies.too_big(context.now.mono, packet, u16::try_from(limit).unwrap_or(u16::MAX));
+            return Err(DropReason::OutboundBeyondPath);
+        }
+        let dropped = staged.push_cut(path.peer, packet, limit as usize) as u64;
+        context.tables.drops.count_many(DropReason::StagedOverflow, dropped);
+    }
+    Ok(())
 }
 
 fn is_bulk(packet: &[u8], vnet: &VnetHeader) -> bool {
@@ -404,48 +450,5 @@ fn usable(now: Instant, path: &PeerPath) -> Option<Arc<Sealer>> {
 fn keep_fresh_on_send(context: &Context<'_>, path: &PeerPath, sealer: &Sealer) {
     if sealer.wants_rekey_on_send(context.now.mono) {
         path.want_session(context.now.mono, context.lane);
-    }
-}
-
-/// ICMP replies that wait for the end of the batch, and how many there may be.
-#[derive(Debug)]
-struct Replies {
-    slab: [Slab; 1],
-    ranges: Vec<PlainRange>,
-    tokens: TokenBucket,
-}
-
-impl Replies {
-    /// Room between the starts of two replies.
-    const STRIDE: usize = icmp::REPLY_BYTES + PLAIN_HEADROOM;
-
-    fn new(shards: NonZeroU32) -> Self {
-        let burst = REPLY_BURST.div_ceil(shards.get());
-        Self {
-            slab: [Slab::new()],
-            ranges: Vec::with_capacity(SLAB_BYTES / Self::STRIDE),
-            tokens: TokenBucket::new(burst, REPLY_INTERVAL * shards.get()),
-        }
-    }
-
-    /// Answers `packet` with "unreachable", if it may be answered. [LNX device.c:wg_xmit]
-    fn unreachable(&mut self, now: Instant, packet: &[u8]) {
-        let start = PLAIN_HEADROOM + self.ranges.len() * Self::STRIDE;
-        let Some(room) = self.slab[0].get_mut(start..) else { return };
-        let Some(out) = room.first_chunk_mut() else { return };
-        if let Some(len) = icmp::unreachable(packet, out)
-            && self.tokens.take(now)
-        {
-            self.ranges.push(PlainRange { slab: 0, start, len });
-        }
-    }
-
-    fn deliver(&mut self, ip: &mut dyn IpPort) -> Result<(), crate::sys::SysError> {
-        if !self.ranges.is_empty() {
-            // A reply that is not taken is no loss worth a counter.
-            ip.send(&mut PlainBatch::new(&mut self.slab, &self.ranges))?;
-            self.ranges.clear();
-        }
-        Ok(())
     }
 }

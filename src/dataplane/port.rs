@@ -9,6 +9,7 @@ use std::os::fd::BorrowedFd;
 use crate::packet::batch::{DatagramBatch, IpBatch, PlainBatch};
 use crate::packet::train::Train;
 use crate::sys::SysError;
+use crate::sys::udp::Narrowed;
 
 /// The plaintext side: a TUN device, or whatever stands where one stands on a host.
 pub trait IpPort: Send {
@@ -64,6 +65,9 @@ pub trait DatagramPort: Send {
     /// # Errors
     /// The port is gone: nothing can ever be sent again.
     fn send(&mut self, trains: &mut [Train]) -> Result<(), SysError>;
+
+    /// Takes what the network has said since the last call about datagrams that do not fit.
+    fn take_narrowed(&mut self) -> Vec<Narrowed>;
 
     /// Each becomes readable when [`Self::recv`] has something.
     fn fds(&self) -> [Option<BorrowedFd<'_>>; 2];

@@ -123,6 +123,11 @@ impl Shard {
             self.outbound.rest(now.mono);
             false
         };
+        if commanded || inbound {
+            for narrowed in udp.take_narrowed() {
+                tables.tell_narrowed(now.mono, narrowed, &lane);
+            }
+        }
         Ok(commanded || inbound || outbound)
     }
 
@@ -139,6 +144,9 @@ impl Shard {
                 ShardCommand::Flush(peer) => self.outbound.flush(context, udp, peer, true)?,
                 ShardCommand::SendStaged(peer) => self.outbound.flush(context, udp, peer, false)?,
                 ShardCommand::Keepalive(peer) => self.outbound.keepalive(context, udp, peer)?,
+                ShardCommand::Probe { peer, mut echo, bytes } => {
+                    self.outbound.probe(context, udp, peer, &mut echo, bytes)?;
+                }
                 ShardCommand::Purge(peer) => {
                     self.outbound.purge(context, peer, DropReason::StagedPurged);
                 }

@@ -8,6 +8,7 @@ use std::num::NonZeroU32;
 
 use crate::proto::constants::MAX_STAGED_PACKETS;
 use crate::proto::peer::PeerId;
+use crate::wire::fragment::fragment;
 
 /// Most memory for staged packets of a device, in bytes, whatever the number of peers and shards.
 const MAX_STAGED_BYTES: usize = 32 << 20;
@@ -44,6 +45,18 @@ impl Staged {
         }
         self.bytes += cost(packet);
         self.queues.entry(peer).or_default().push_back(packet.into());
+        dropped
+    }
+
+    /// Appends fragments of `packet`, an IPv4 packet that may be cut, none longer than `limit` bytes;
+    /// returns how many packets were dropped for them, as [`Self::push`] does.
+    pub fn push_cut(&mut self, peer: PeerId, packet: &[u8], limit: usize) -> usize {
+        let mut buffer = vec![0; limit.min(packet.len())];
+        let (mut done, mut dropped) = (0, 0);
+        while let Some((len, next)) = fragment(packet, limit, done, &mut buffer) {
+            dropped += self.push(peer, &buffer[..len]);
+            done = next;
+        }
         dropped
     }
 

@@ -11,6 +11,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption, Guard};
 
@@ -18,6 +19,7 @@ use crate::crypto::key::PublicKey;
 use crate::dataplane::clamp_mss::{ClampMss, ClampMssCell};
 use crate::dataplane::inbox::{Inboxes, ShardCommand};
 use crate::dataplane::lane::{Lane, Signal};
+use crate::dataplane::path_mtu::PathMtu;
 use crate::proto::allowed_ips::Routes;
 use crate::proto::constants::{DEFAULT_MTU, REKEY_TIMEOUT};
 use crate::proto::device::{Destination, Event, Output};
@@ -28,10 +30,18 @@ use crate::proto::keypair::{Opener, Sealer};
 use crate::proto::peer::PeerId;
 use crate::proto::replay::ReplayWindow;
 use crate::proto::timers::Facts;
-use crate::time::Instant;
+use crate::sys::udp::Narrowed;
+use crate::time::{Instant, TokenBucket};
+use crate::wire::icmp::{self, Echo};
+use crate::wire::ip::IpHeader;
 
 /// Locks that share the sessions, so that installing one seldom meets a lookup.
 const SESSION_STRIPES: usize = 16;
+
+/// What the network says of narrow paths is passed on so many times at once, and then one each
+/// interval.
+const NARROWED_BURST: u32 = 32;
+const NARROWED_INTERVAL: Duration = Duration::from_millis(20);
 
 /// One session, for the datagrams that name its index.
 #[derive(Debug)]
@@ -83,6 +93,7 @@ pub struct PeerPath {
     pub peer: PeerId,
     pub public_key: PublicKey,
     pub facts: Arc<Facts>,
+    pub mtu: PathMtu,
     /// What to send with now.
     current: ArcSwapOption<Sealer>,
     /// What to send with once a packet under it was authenticated: the responder's `next`. Whoever
@@ -103,6 +114,7 @@ impl PeerPath {
             peer,
             public_key,
             facts,
+            mtu: PathMtu::default(),
             current: ArcSwapOption::empty(),
             next: Mutex::new(None),
             endpoint: Mutex::new(None),
@@ -200,6 +212,33 @@ impl PeerPath {
         self.ask_again_after.store(0, Ordering::Relaxed);
     }
 
+    /// Tells the engine of an answer to an echo of ours, which is for nobody else; and, while one is
+    /// waited for, of somebody behind the peer who might answer. True if `packet` was an answer.
+    #[cold]
+    pub fn take_answer(&self, packet: &[u8], lane: &Lane) -> bool {
+        let echo = icmp::echo_reply(packet).filter(|echo| self.mtu.is_ours(echo));
+        if let Some(Echo { from, sequence, .. }) = echo {
+            if self.mtu.take_answer(sequence) {
+                lane.signal(Signal::Answered { peer: self.peer, sequence, from });
+            }
+        } else if self.mtu.take_inside()
+            && let Some(header) = IpHeader::parse(packet)
+        {
+            lane.signal(Signal::Inside { peer: self.peer, address: header.source });
+        }
+        echo.is_some()
+    }
+
+    /// Tells the engine of a large packet, if it wants to hear of them, and yields
+    /// what fits.
+    pub fn look_at_large(&self, header: &IpHeader, has_session: bool, lane: &Lane) -> u32 {
+        // Without one nothing could be found out.
+        if has_session && self.mtu.take_question() {
+            lane.signal(Signal::SendsLarge(self.peer));
+        }
+        self.mtu.limit(header.destination.is_ipv6())
+    }
+
     /// Tells the engine if the facts have made something due before it will look.
     pub fn nudge(&self, lane: &Lane) {
         if self.facts.needs_nudge() {
@@ -238,6 +277,8 @@ pub struct Tables {
     /// The UDP port of our datagrams; 0 before there is one. Ordering: relaxed, as for the MTU: it
     /// is right from some batch on.
     listen_port: AtomicU16,
+    /// So many times a shard may tell of narrow paths: anybody may say that one is.
+    narrowed: Mutex<TokenBucket>,
     /// Packets that ended here, by reason.
     pub drops: Drops,
 }
@@ -257,6 +298,7 @@ impl Tables {
             mtu: AtomicU32::new(u32::from(DEFAULT_MTU)),
             clamp_mss: ClampMssCell::new(ClampMss::default()),
             listen_port: AtomicU16::new(0),
+            narrowed: Mutex::new(TokenBucket::new(NARROWED_BURST, NARROWED_INTERVAL)),
             drops: Drops::new(),
         }
     }
@@ -361,6 +403,15 @@ impl Tables {
     /// Lets shards route by `routes` from their next batch on.
     pub fn set_routes(&self, routes: Routes<PeerId>) {
         self.routes.store(Arc::new(routes));
+    }
+
+    /// Tells the engine that a datagram of ours does not fit, unless that is said too often.
+    pub fn tell_narrowed(&self, now: Instant, narrowed: Narrowed, lane: &Lane) {
+        let mut tokens = self.narrowed.lock().unwrap_or_else(PoisonError::into_inner);
+        if tokens.take(now) {
+            drop(tokens);
+            lane.signal(Signal::Narrowed(narrowed));
+        }
     }
 
     /// Sets the largest inner packet in bytes, up to which packets are padded. [WG §5.4.6]

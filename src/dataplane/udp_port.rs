@@ -9,7 +9,7 @@ use crate::packet::batch::{DatagramBatch, Received};
 use crate::packet::train::{TRAIN_DATAGRAMS, Train};
 use crate::proto::endpoint::{Endpoint, LocalSource};
 use crate::sys::SysError;
-use crate::sys::udp::{Failed, Local, Receiver, RecvMeta, SendItem, Sender, UdpSockets};
+use crate::sys::udp::{Failed, Local, Narrowed, Receiver, RecvMeta, SendItem, Sender, UdpSockets};
 use crate::wire::ip::Ecn;
 
 /// Messages of at least this length on average are joined ones. Not more than so many of them are
@@ -30,6 +30,7 @@ pub struct UdpPort {
     /// Messages to ask for in the next call.
     budget: usize,
     sender: Sender,
+    narrowed: Vec<Narrowed>,
 }
 
 impl UdpPort {
@@ -40,6 +41,7 @@ impl UdpPort {
             metas: vec![RecvMeta::default(); DATAGRAM_BATCH].into(),
             budget: DATAGRAM_BATCH,
             sender: Sender::new(SEND_MESSAGES),
+            narrowed: Vec::new(),
         }
     }
 }
@@ -71,7 +73,14 @@ impl DatagramPort for UdpPort {
         for Failed { item, datagrams, .. } in report.failed {
             datagrams.for_each(|within| trains[item].refuse(within));
         }
+        self.narrowed.extend(report.narrowed);
         Ok(())
+    }
+
+    fn take_narrowed(&mut self) -> Vec<Narrowed> {
+        let mut narrowed = self.receiver.take_narrowed();
+        narrowed.append(&mut self.narrowed);
+        narrowed
     }
 
     fn fds(&self) -> [Option<BorrowedFd<'_>>; 2] {
@@ -86,6 +95,7 @@ fn item(train: &Train) -> SendItem<'_> {
         tos: train.traffic_class(),
         payload: train.bytes(),
         stride: train.stride(),
+        is_probe: train.is_probe(),
     }
 }
 

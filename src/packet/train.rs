@@ -25,6 +25,7 @@ pub struct Train {
     refused: usize,
     refused_bytes: usize,
     source_lost: bool,
+    is_probe: bool,
 }
 
 impl Train {
@@ -41,6 +42,7 @@ impl Train {
             refused: 0,
             refused_bytes: 0,
             source_lost: false,
+            is_probe: false,
         }
     }
 
@@ -50,7 +52,16 @@ impl Train {
         self.traffic_class = traffic_class;
         (self.stride, self.len, self.count) = (0, 0, 0);
         (self.refused, self.refused_bytes) = (0, 0);
-        self.source_lost = false;
+        (self.source_lost, self.is_probe) = (false, false);
+    }
+
+    /// Lets nobody cut its one datagram on the way.
+    pub const fn make_probe(&mut self) {
+        self.is_probe = true;
+    }
+
+    pub const fn is_probe(&self) -> bool {
+        self.is_probe
     }
 
     /// Whether a datagram of `len` bytes may be appended.

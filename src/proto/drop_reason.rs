@@ -130,6 +130,8 @@ drop_reasons! {
     QueueStanding "queue_standing",
     /// The packet does not fit into a datagram.
     OutboundTooBig "outbound_too_big",
+    /// The packet does not fit the path to its peer, and its sender does not let it be cut: he was told what fits. [RFC 1191] [RFC 8201]
+    OutboundBeyondPath "outbound_beyond_path",
     /// The UDP socket refused the datagram.
     UdpSendFailed "udp_send_failed",
     /// The peer was removed while its packet was on the way.

@@ -14,6 +14,7 @@ pub mod index;
 pub mod keypair;
 pub mod noise;
 pub mod padding;
+pub mod path_mtu;
 pub mod peer;
 pub mod peer_id;
 pub mod places;

@@ -9,8 +9,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 const HEADER: usize = size_of::<usize>() + 2 * size_of::<libc::c_int>();
 
-/// Enough for packet info, TOS and a segment size, on 64-bit machines.
-const CAPACITY: usize = 128;
+/// Enough for packet info, TOS and either a segment size or an error, on 64-bit machines.
+const CAPACITY: usize = 160;
 
 const fn aligned(len: usize) -> usize {
     len.next_multiple_of(size_of::<usize>())
@@ -158,6 +158,19 @@ impl Received {
             _ => {}
         }
     }
+}
+
+/// What the error in the control messages of an error queue says fits, if that is what it is about:
+/// bytes of an outer packet. [LNX include/uapi/linux/errqueue.h:sock_extended_err]
+pub fn narrower_path(control: &[u8]) -> Option<u32> {
+    let errors = [(libc::IPPROTO_IP, libc::IP_RECVERR), (libc::IPPROTO_IPV6, libc::IPV6_RECVERR)];
+    Messages(control).filter(|message| errors.contains(&(message.level, message.kind))).find_map(
+        |message| {
+            let errno = u32::from_ne_bytes(word(message.payload, 0)?);
+            let info = u32::from_ne_bytes(word(message.payload, 8)?);
+            (errno == libc::EMSGSIZE.unsigned_abs() && info != 0).then_some(info)
+        },
+    )
 }
 
 fn word(payload: &[u8], offset: usize) -> Option<[u8; 4]> {

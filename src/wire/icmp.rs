@@ -1,5 +1,6 @@
-//! "Destination unreachable" towards the sender of a packet that no peer takes.
-//! [RFC 792] [RFC 1122 §3.2.2] [RFC 1812 §4.3.2] [RFC 4443 §2.4, §3.1]
+//! "Destination unreachable" towards the sender of a packet that no peer takes, "too big" towards
+//! that of one that does not fit the way to its peer, and the echo that finds out what fits.
+//! [RFC 792] [RFC 1122 §3.2.2] [RFC 1812 §4.3.2] [RFC 1191] [RFC 4443 §2.4, §3.1, §3.2]
 //!
 //! The reply comes from the address that could not be reached: it is routed to the tunnel, so the
 //! kernel's reverse-path filter lets it pass, where an address of the host itself would be refused
@@ -21,38 +22,154 @@ const REPLY_BYTES_V4: usize = 576;
 
 const ICMP_HEADER_BYTES: usize = 8;
 
-/// Destination unreachable, host unreachable.
-const TYPE_CODE_V4: [u8; 2] = [3, 1];
+/// What a reply says, as the first eight bytes of its message, but for the checksum.
+#[derive(Clone, Copy)]
+struct Head {
+    v4: [u8; ICMP_HEADER_BYTES],
+    v6: [u8; ICMP_HEADER_BYTES],
+}
 
-/// Destination unreachable, address unreachable.
-const TYPE_CODE_V6: [u8; 2] = [1, 3];
+/// Destination unreachable: host unreachable, and address unreachable.
+const UNREACHABLE: Head = Head { v4: [3, 1, 0, 0, 0, 0, 0, 0], v6: [1, 3, 0, 0, 0, 0, 0, 0] };
+
+/// Destination unreachable: fragmentation needed; and packet too big. Both name the MTU that fits.
+const fn too_big_for(mtu: u16) -> Head {
+    let [high, low] = mtu.to_be_bytes();
+    Head { v4: [3, 4, 0, 0, 0, 0, high, low], v6: [2, 0, 0, 0, 0, 0, high, low] }
+}
 
 /// Precedence "internetwork control". [RFC 1812 §4.3.2.5]
 const TOS_V4: u8 = 0xc0;
 
 const HOP_LIMIT: u8 = 64;
 
-/// Writes the reply to `packet` and returns its length; `None` if there must be no reply.
+/// Writes "unreachable" as the reply to `packet` and returns its length; `None` if there must be no
+/// reply.
 ///
 /// No reply goes to ICMP errors and redirects, to later fragments, to what was sent to or from a
 /// group or no single host, or to what is not IP. [RFC 1122 §3.2.2] [RFC 4443 §2.4 (e)]
 pub fn unreachable(packet: &[u8], out: &mut [u8; REPLY_BYTES]) -> Option<usize> {
+    reply(packet, UNREACHABLE, out)
+}
+
+/// Writes "too big" as the reply to `packet`, of which `mtu` bytes would fit; otherwise the same.
+pub fn too_big(packet: &[u8], mtu: u16, out: &mut [u8; REPLY_BYTES]) -> Option<usize> {
+    reply(packet, too_big_for(mtu), out)
+}
+
+fn reply(packet: &[u8], head: Head, out: &mut [u8; REPLY_BYTES]) -> Option<usize> {
     let header = IpHeader::parse(packet)?;
     let packet = &packet[..packet.len().min(header.total_length)];
     match (header.source, header.destination) {
         (IpAddr::V4(source), IpAddr::V4(destination)) => {
             let answerable =
                 is_one_host_v4(source) && is_one_host_v4(destination) && is_answerable_v4(packet);
-            answerable.then(|| write_v4(packet, source, destination, out))
+            answerable.then(|| write_v4(packet, source, destination, head.v4, out))
         }
         (IpAddr::V6(source), IpAddr::V6(destination)) => {
             let answerable =
                 is_one_host_v6(source) && is_one_host_v6(destination) && is_answerable_v6(packet);
-            answerable.then(|| write_v6(packet, source, destination, out))
+            answerable.then(|| write_v6(packet, source, destination, head.v6, out))
         }
         (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => None,
     }
 }
+
+/// Bytes of an echo request with its token, over IPv4 and over IPv6.
+const ECHO_BYTES: usize = ICMP_HEADER_BYTES + size_of::<u64>();
+pub const LONGEST_ECHO_BYTES: usize = IPV6_HEADER_BYTES + ECHO_BYTES;
+
+/// An answer to an [`echo_request`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Echo {
+    pub from: IpAddr,
+    pub sequence: u16,
+    /// What the request carried.
+    pub token: u64,
+}
+
+/// Writes an echo request and returns its length; `None` if the addresses are not of one family.
+pub fn echo_request(
+    source: IpAddr,
+    destination: IpAddr,
+    sequence: u16,
+    token: u64,
+    out: &mut [u8; LONGEST_ECHO_BYTES],
+) -> Option<usize> {
+    let [high, low] = sequence.to_be_bytes();
+    out.fill(0);
+    let start = match (source, destination) {
+        (IpAddr::V4(source), IpAddr::V4(destination)) => {
+            out[..10].copy_from_slice(&[
+                0x45,
+                0,
+                0,
+                (IPV4_HEADER_BYTES + ECHO_BYTES) as u8,
+                0,
+                0,
+                0x40,
+                0,
+                HOP_LIMIT,
+                PROTOCOL_ICMP,
+            ]);
+            out[12..16].copy_from_slice(&source.octets());
+            out[16..20].copy_from_slice(&destination.octets());
+            let sum = checksum(&out[..IPV4_HEADER_BYTES]);
+            out[10..12].copy_from_slice(&sum.to_be_bytes());
+            IPV4_HEADER_BYTES
+        }
+        (IpAddr::V6(source), IpAddr::V6(destination)) => {
+            out[..8].copy_from_slice(&[
+                0x60,
+                0,
+                0,
+                0,
+                0,
+                ECHO_BYTES as u8,
+                PROTOCOL_ICMPV6,
+                HOP_LIMIT,
+            ]);
+            out[8..24].copy_from_slice(&source.octets());
+            out[24..40].copy_from_slice(&destination.octets());
+            IPV6_HEADER_BYTES
+        }
+        (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => return None,
+    };
+    let message = &mut out[start..start + ECHO_BYTES];
+    message[0] = if start == IPV4_HEADER_BYTES { ECHO_V4.0 } else { ECHO_V6.0 };
+    message[6..8].copy_from_slice(&[high, low]);
+    message[8..].copy_from_slice(&token.to_be_bytes());
+    let sum = match (source, destination) {
+        (IpAddr::V6(source), IpAddr::V6(destination)) => {
+            pseudo_header_v6(source, destination, ECHO_BYTES as u32, PROTOCOL_ICMPV6)
+                .add(message)
+                .finish()
+        }
+        _ => checksum(message),
+    };
+    message[2..4].copy_from_slice(&sum.to_be_bytes());
+    Some(start + ECHO_BYTES)
+}
+
+/// Reads the answer to an [`echo_request`]; `None` for everything else. Who wants to be sure looks at
+/// the token.
+pub fn echo_reply(packet: &[u8]) -> Option<Echo> {
+    let from = IpHeader::parse(packet)?.source;
+    let (start, protocol, kind) = match from {
+        IpAddr::V4(_) => (usize::from(packet[0] & 0xf) * 4, packet[9], ECHO_V4.1),
+        IpAddr::V6(_) => (IPV6_HEADER_BYTES, packet[6], ECHO_V6.1),
+    };
+    let wanted = if from.is_ipv4() { PROTOCOL_ICMP } else { PROTOCOL_ICMPV6 };
+    let message: &[u8; ECHO_BYTES] = packet.get(start..)?.first_chunk()?;
+    let (head, token) = message.split_first_chunk::<ICMP_HEADER_BYTES>()?;
+    let token = u64::from_be_bytes(*token.first_chunk()?);
+    let is_reply = protocol == wanted && head[0] == kind;
+    is_reply.then_some(Echo { from, sequence: u16::from_be_bytes([head[6], head[7]]), token })
+}
+
+/// Types of echo request and reply.
+const ECHO_V4: (u8, u8) = (8, 0);
+const ECHO_V6: (u8, u8) = (128, 129);
 
 /// Unspecified, loopback, group and reserved (with the limited broadcast) addresses are not.
 const fn is_one_host_v4(address: Ipv4Addr) -> bool {
@@ -112,6 +229,7 @@ fn write_v4(
     packet: &[u8],
     source: Ipv4Addr,
     unreached: Ipv4Addr,
+    head: [u8; ICMP_HEADER_BYTES],
     out: &mut [u8; REPLY_BYTES],
 ) -> usize {
     let headers = IPV4_HEADER_BYTES + ICMP_HEADER_BYTES;
@@ -128,7 +246,7 @@ fn write_v4(
     out[16..20].copy_from_slice(&source.octets());
     let sum = checksum(&out[..IPV4_HEADER_BYTES]);
     out[10..12].copy_from_slice(&sum.to_be_bytes());
-    out[20..22].copy_from_slice(&TYPE_CODE_V4);
+    out[20..28].copy_from_slice(&head);
     out[headers..length].copy_from_slice(&packet[..quoted]);
     let sum = checksum(&out[IPV4_HEADER_BYTES..length]);
     out[22..24].copy_from_slice(&sum.to_be_bytes());
@@ -139,6 +257,7 @@ fn write_v6(
     packet: &[u8],
     source: Ipv6Addr,
     unreached: Ipv6Addr,
+    head: [u8; ICMP_HEADER_BYTES],
     out: &mut [u8; REPLY_BYTES],
 ) -> usize {
     let headers = IPV6_HEADER_BYTES + ICMP_HEADER_BYTES;
@@ -153,7 +272,7 @@ fn write_v6(
     out[7] = HOP_LIMIT;
     out[8..24].copy_from_slice(&unreached.octets());
     out[24..40].copy_from_slice(&source.octets());
-    out[40..42].copy_from_slice(&TYPE_CODE_V6);
+    out[40..48].copy_from_slice(&head);
     out[headers..length].copy_from_slice(&packet[..quoted]);
     let sum = pseudo_header_v6(unreached, source, u32::from(payload), PROTOCOL_ICMPV6)
         .add(&out[IPV6_HEADER_BYTES..length])
@@ -219,6 +338,50 @@ mod tests {
         let (source, destination) = ("fd00::99".parse().unwrap(), "fd00::1".parse().unwrap());
         let sum = pseudo_header_v6(source, destination, 60, 58).add(&reply[40..]).finish();
         assert_eq!(sum, 0);
+    }
+
+    #[test]
+    fn what_is_too_big_learns_what_would_fit() {
+        let mut out = [0xee; REPLY_BYTES];
+        let len = too_big(&v4(17, &[7; 1400]), 1340, &mut out).unwrap();
+        assert_eq!((len, &out[20..22], &out[24..28]), (576, &[3, 4][..], &[0, 0, 5, 0x3c][..]));
+        assert_eq!(checksum(&out[20..len]), 0);
+        let len = too_big(&v6(17, &[7; 1400]), 1340, &mut out).unwrap();
+        assert_eq!((len, &out[40..42], &out[44..48]), (1280, &[2, 0][..], &[0, 0, 5, 0x3c][..]));
+        let (source, destination) = ("fd00::99".parse().unwrap(), "fd00::1".parse().unwrap());
+        let sum = pseudo_header_v6(source, destination, 1240, 58).add(&out[40..len]).finish();
+        assert_eq!(sum, 0);
+        assert_eq!(too_big(&v4(1, &[3, 4, 0, 0]), 1340, &mut out), None, "an error");
+    }
+
+    #[test]
+    fn an_echo_that_is_turned_round_is_read_again() {
+        for [ours, theirs] in [["10.0.0.1", "10.0.0.2"], ["fd00::1", "fd00::2"]] {
+            let [ours, theirs] = [ours, theirs].map(|text| text.parse::<IpAddr>().unwrap());
+            let mut out = [0xee; LONGEST_ECHO_BYTES];
+            let len = echo_request(ours, theirs, 5, 0x0123_4567_89ab_cdef, &mut out).unwrap();
+            let packet = &mut out[..len];
+            let header = IpHeader::parse(packet).unwrap();
+            assert_eq!((header.source, header.destination), (ours, theirs));
+            assert_eq!(header.total_length, len);
+            let start = len - 16;
+            match (ours, theirs) {
+                (IpAddr::V6(ours), IpAddr::V6(theirs)) => {
+                    let sum = pseudo_header_v6(ours, theirs, 16, 58).add(&packet[start..]);
+                    assert_eq!(sum.finish(), 0);
+                }
+                _ => assert_eq!((checksum(&packet[..20]), checksum(&packet[20..])), (0, 0)),
+            }
+            assert_eq!(echo_reply(packet), None, "a request is no reply");
+            packet[start] = if ours.is_ipv4() { 0 } else { 129 };
+            let expected = Echo { from: ours, sequence: 5, token: 0x0123_4567_89ab_cdef };
+            assert_eq!(echo_reply(packet), Some(expected));
+            for end in 0..len {
+                assert_eq!(echo_reply(&packet[..end]), None, "cut");
+            }
+        }
+        let (v4, v6) = ("10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap());
+        assert_eq!(echo_request(v4, v6, 0, 0, &mut [0; LONGEST_ECHO_BYTES]), None);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Must not allocate, keep state, or panic on any input.
 
 pub mod checksum;
+pub mod fragment;
 pub mod icmp;
 pub mod ip;
 pub mod message;

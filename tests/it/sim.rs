@@ -216,7 +216,7 @@ impl Node {
                 Signal::WantSession(peer) => device.want_session(now, peer, out),
                 Signal::Confirmed(index) => device.handle_confirmed(now, index, out),
                 Signal::Nudge(peer) => device.handle_nudge(now, peer, out),
-                Signal::Stopped(stop) => panic!("{stop:?}"),
+                signal => panic!("{signal:?}"),
             }
         } else if let Some(message) = lane.next_handshake() {
             let result =

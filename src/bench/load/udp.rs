@@ -159,6 +159,7 @@ fn transmit(
         tos: 0,
         payload,
         stride: payload.len(),
+        is_probe: false,
     });
     let report = sockets.send_batch(sender, items);
     // What did not get out is lost, as on the way. But a socket that refuses everything has

@@ -12,7 +12,8 @@
 //!       "public_key": "base64", "preshared_key": "base64, or (hidden)",
 //!       "endpoint": "192.0.2.1:51820", "allowed_ips": ["10.10.0.0/24"],
 //!       "latest_handshake": 1700000000,
-//!       "rx_bytes": 0, "tx_bytes": 0, "persistent_keepalive": 25
+//!       "rx_bytes": 0, "tx_bytes": 0, "persistent_keepalive": 25,
+//!       "path_mtu": 1340, "path_mtu_source": "measured"
 //! } ] } ] }
 //! ```
 //!
@@ -53,6 +54,8 @@ struct Peer {
     rx_bytes: u64,
     tx_bytes: u64,
     persistent_keepalive: Option<u16>,
+    path_mtu: Option<u32>,
+    path_mtu_source: Option<&'static str>,
 }
 
 struct Secret(Text);
@@ -80,12 +83,13 @@ fn interface(shown: &Shown, style: Style) -> Interface<'_> {
         private_key: private_key.map(|key| secret(key, style)),
         listen_port: Some(device.listen_port).filter(|&port| port != 0),
         fwmark: Some(device.fwmark).filter(|&mark| mark != 0),
-        offloads: shown.status.map(|status| status.offloads.names().collect()),
-        peers: device.peers.iter().map(|snapshot| peer(snapshot, style)).collect(),
+        offloads: shown.status.as_ref().map(|status| status.offloads.names().collect()),
+        peers: device.peers.iter().map(|snapshot| peer(shown, snapshot, style)).collect(),
     }
 }
 
-fn peer(peer: &PeerSnapshot, style: Style) -> Peer {
+fn peer(shown: &Shown, peer: &PeerSnapshot, style: Style) -> Peer {
+    let path = shown.path_of(peer);
     let preshared_key = (!peer.preshared_key.is_zero()).then(|| peer.preshared_key.to_base64());
     Peer {
         public_key: peer.public_key.to_base64(),
@@ -96,6 +100,8 @@ fn peer(peer: &PeerSnapshot, style: Style) -> Peer {
         rx_bytes: peer.rx_bytes,
         tx_bytes: peer.tx_bytes,
         persistent_keepalive: Some(peer.persistent_keepalive).filter(|&seconds| seconds != 0),
+        path_mtu: path.map(|path| path.mtu),
+        path_mtu_source: path.map(|path| path.source.name()),
     }
 }
 

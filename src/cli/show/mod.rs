@@ -14,8 +14,8 @@ use zeroize::Zeroizing;
 
 use crate::cli::args;
 use crate::cli::message::{self, Failure};
-use crate::control::command::DeviceSnapshot;
-use crate::control::settings::Status;
+use crate::control::command::{DeviceSnapshot, PeerSnapshot};
+use crate::control::settings::{PathSource, PathStatus, Status};
 use crate::control::uapi::SOCKET_DIRECTORY;
 use crate::control::uapi::client::{self, ClientError, UapiClient};
 use crate::crypto::dh;
@@ -40,6 +40,12 @@ struct Shown {
 }
 
 impl Shown {
+    /// What was found out about the path to a peer, if anything was.
+    fn path_of(&self, peer: &PeerSnapshot) -> Option<&PathStatus> {
+        let mut paths = self.status.iter().flat_map(|status| &status.paths);
+        paths.find(|path| path.public_key == peer.public_key && path.source != PathSource::Assumed)
+    }
+
     fn public_key(&self) -> Option<PublicKey> {
         self.device.private_key.as_ref().map(dh::public_key)
     }

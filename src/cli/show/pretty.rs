@@ -1,5 +1,5 @@
-//! The text for people. Its form is that of wg(8), byte for byte, but for a line about offloads where
-//! the device is one of ours.
+//! The text for people. Its form is that of wg(8), byte for byte, but for lines about offloads and path
+//! MTUs where the device is one of ours.
 
 use std::fmt::{self, Write};
 
@@ -51,7 +51,7 @@ impl Page {
         if device.fwmark != 0 {
             self.field("fwmark", &format!("{:#x}", device.fwmark));
         }
-        if let Some(Status { offloads, .. }) = shown.status {
+        if let Some(Status { offloads, .. }) = &shown.status {
             let names: Vec<_> = offloads.names().collect();
             let text = if names.is_empty() { "(none)".to_owned() } else { names.join(", ") };
             self.field("offloads", &text);
@@ -60,12 +60,12 @@ impl Page {
         peers.sort_by_key(|peer| std::cmp::Reverse(peer.last_handshake));
         for peer in peers {
             self.text.push('\n');
-            self.peer(peer, now)?;
+            self.peer(shown, peer, now)?;
         }
         Ok(())
     }
 
-    fn peer(&mut self, peer: &PeerSnapshot, now: Wall) -> fmt::Result {
+    fn peer(&mut self, shown: &Shown, peer: &PeerSnapshot, now: Wall) -> fmt::Result {
         self.heading(YELLOW, "peer", &peer.public_key.to_base64());
         if !peer.preshared_key.is_zero() {
             self.secret("preshared key", peer.preshared_key.to_base64());
@@ -78,6 +78,9 @@ impl Page {
         if let Some(handshake) = peer.last_handshake {
             self.label("latest handshake");
             self.ago(handshake, now)?;
+        }
+        if let Some(path) = shown.path_of(peer) {
+            self.field("path mtu", &format!("{} ({})", path.mtu, path.source.name()));
         }
         if peer.rx_bytes != 0 || peer.tx_bytes != 0 {
             self.label("transfer");

@@ -79,7 +79,7 @@ fn a_device_of_our_own_tells_its_offloads() {
         (Offloads::ALL, "tso, uso, gso, gro", r#"["tso","uso","gso","gro"]"#),
         (Offloads::NONE, "(none)", "[]"),
     ] {
-        shown.status = Some(Status { offloads, port_is_random: false });
+        shown.status = Some(Status { offloads, port_is_random: false, paths: vec![] });
         let told = plain(std::slice::from_ref(&shown));
         assert!(told.starts_with(&format!("interface: wg1\n  offloads: {text}\n")), "{told}");
         let json = json::render(std::slice::from_ref(&shown), Style::default()).unwrap();
@@ -206,12 +206,14 @@ fn wg_15_json_has_every_value_and_hides_keys_unless_asked() {
     let peers = serde_json::json!([
         {
             "public_key": OLD, "preshared_key": null, "endpoint": null, "allowed_ips": [],
-            "latest_handshake": null, "rx_bytes": 0, "tx_bytes": 0, "persistent_keepalive": null
+            "latest_handshake": null, "rx_bytes": 0, "tx_bytes": 0, "persistent_keepalive": null,
+            "path_mtu": null, "path_mtu_source": null
         },
         {
             "public_key": NEW, "preshared_key": "(hidden)", "endpoint": "[fe80::1%lo]:5",
             "allowed_ips": ["10.0.0.0/8", "fd00::/64"], "latest_handshake": NOW.secs - 65,
-            "rx_bytes": 1023, "tx_bytes": 1536, "persistent_keepalive": 25
+            "rx_bytes": 1023, "tx_bytes": 1536, "persistent_keepalive": 25,
+            "path_mtu": null, "path_mtu_source": null
         }
     ]);
     let expected = serde_json::json!({ "interfaces": [

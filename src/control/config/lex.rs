@@ -159,7 +159,7 @@ keys! {
     FwMark "FwMark" Interface Wg "off, or a number from 0 to 4294967295, decimal or hexadecimal (0x…)",
     Address "Address" Interface WgQuick "IP addresses, each with or without /LENGTH, separated by commas",
     Dns "DNS" Interface WgQuick "IP addresses of name servers and search domains, separated by commas",
-    Mtu "MTU" Interface WgQuick "a number from 68 to 65535",
+    Mtu "MTU" Interface WgQuick "a number from 68 to 65535, or probe",
     Table "Table" Interface WgQuick "auto, off, or the number or name of a routing table",
     SaveConfig "SaveConfig" Interface WgQuick "true or false",
     PreUp "PreUp" Interface WgQuick "a command",

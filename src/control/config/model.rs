@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use ipnet::IpNet;
 
 use super::secret::KeySource;
-use crate::control::command::{AllowedIpChange, ClampMss, PeerUpdate, SetRequest};
+use crate::control::command::{AllowedIpChange, ClampMss, MtuPolicy, PeerUpdate, SetRequest};
 use crate::crypto::key::{PresharedKey, PrivateKey, PublicKey};
 /// Where a peer is reached.
 pub use crate::proto::places::Place as Endpoint;
@@ -48,6 +48,8 @@ pub struct Interface {
     pub require_dns: Option<At<bool>>,
     /// Bytes, 68 to 65535.
     pub mtu: Option<u16>,
+    /// In place of `mtu`: it is found out.
+    pub mtu_probe: bool,
     /// How far announced TCP segment sizes are lowered.
     pub clamp_mss: Option<ClampMss>,
     pub table: Option<At<Table>>,
@@ -57,6 +59,13 @@ pub struct Interface {
     pub post_up: Vec<String>,
     pub pre_down: Vec<String>,
     pub post_down: Vec<String>,
+}
+
+impl Interface {
+    /// Who decides about the MTU, if the file says anything.
+    pub fn mtu_policy(&self) -> Option<MtuPolicy> {
+        if self.mtu_probe { Some(MtuPolicy::Probe) } else { self.mtu.map(|_| MtuPolicy::Fixed) }
+    }
 }
 
 /// An entry of `DNS`.
@@ -123,6 +132,8 @@ impl Config {
             listen_port: self.interface.listen_port,
             fwmark: self.interface.fwmark,
             clamp_mss: self.interface.clamp_mss,
+            mtu_policy: self.interface.mtu_policy(),
+            measure_paths: false,
             replace_peers: false,
             peers: Vec::with_capacity(self.peers.len()),
         };

@@ -221,7 +221,9 @@ impl<'a> Parser<'a> {
         if here != key.section() {
             return self.fault(number, Some(key), Problem::WrongSection { here });
         }
-        if in_comment && key.reader() != Reader::Hybridwg {
+        // What wg-quick does not know of a key that it knows may stand in a comment.
+        let is_ours = key == Key::Mtu && is_probe(value);
+        if in_comment && key.reader() != Reader::Hybridwg && !is_ours {
             return self.fault(number, Some(key), Problem::NotOurs);
         }
         if !key.is_hook() && has_comment_of_ours(whole_value) {
@@ -265,7 +267,9 @@ impl<'a> Parser<'a> {
                 parse_endpoint(value).map(|endpoint| interface.public_endpoint = Some(endpoint))
             }
             Key::Mtu => {
-                number_of(value).filter(|mtu| *mtu >= 68).map(|mtu| interface.mtu = Some(mtu))
+                let mtu = number_of(value).filter(|mtu| *mtu >= 68);
+                interface.mtu_probe = is_probe(value);
+                (mtu.is_some() || interface.mtu_probe).then(|| interface.mtu = mtu)
             }
             Key::Table => parse_table(value)
                 .map(|table| interface.table = Some(At { line: number, value: table })),
@@ -476,6 +480,10 @@ fn parse_truth(text: &str) -> Option<bool> {
         "false" => Some(false),
         _ => None,
     }
+}
+
+fn is_probe(value: &str) -> bool {
+    value.eq_ignore_ascii_case("probe")
 }
 
 fn parse_switch(text: &str) -> Option<bool> {

@@ -61,6 +61,9 @@ fn write_interface(out: &mut impl Write, interface: &Interface) -> fmt::Result {
         let value = if switch.value { "on" } else { "off" };
         writeln!(out, "#hybridwg: RequireDNS = {value}")?;
     }
+    if interface.mtu_probe {
+        out.write_str("#hybridwg: MTU = probe\n")?;
+    }
     if let Some(mtu) = interface.mtu {
         writeln!(out, "MTU = {mtu}")?;
     }

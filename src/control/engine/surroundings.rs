@@ -44,6 +44,7 @@ impl Engine {
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         let sign_of_life = self.watchdog.as_ref().map(Watchdog::due);
         let others = self.surroundings.paths.due().into_iter().chain(sign_of_life);
+        let others = others.chain(self.path_mtus.next_deadline());
         self.device.next_deadline().into_iter().chain(others).min()
     }
 
@@ -98,6 +99,7 @@ impl Engine {
                 Finding::Changed => {
                     debug!(peer = ?key, "packets leave by another way: new handshake");
                     self.device.handle_path_change(now, peer, &mut self.outputs);
+                    self.forget_size(now.mono, peer);
                 }
             }
         }

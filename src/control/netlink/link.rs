@@ -70,6 +70,16 @@ impl Netlink {
         self.change(&request, || format!("ip link set mtu {mtu} up dev {}", link.name))
     }
 
+    /// Sets the MTU (bytes).
+    ///
+    /// # Errors
+    /// An MTU that the driver does not take, no such interface, no right.
+    pub fn set_mtu(&mut self, link: &Link, mtu: u32) -> Result<(), NetlinkError> {
+        let mut request = Request::new().op_setlink_do(&header(link.index));
+        request.encode().push_mtu(mtu);
+        self.change(&request, || format!("ip link set mtu {mtu} dev {}", link.name))
+    }
+
     /// Brings the interface up, its MTU unchanged.
     ///
     /// # Errors

@@ -112,7 +112,7 @@ async fn answer(request: Request, commands: &mpsc::Sender<Command>) -> Option<Ze
         Request::Status => {
             let (sender, receiver) = oneshot::channel();
             commands.send(Command::Status(sender)).await.ok()?;
-            Some(Zeroizing::new(status::render(receiver.await.ok()?)))
+            Some(Zeroizing::new(status::render(&receiver.await.ok()?)))
         }
         Request::Set(change) => {
             let (sender, receiver) = oneshot::channel();

@@ -8,7 +8,7 @@ use std::fmt::{self, Write};
 use zeroize::Zeroizing;
 
 use super::{Errno, parse_endpoint, parse_network, parse_number};
-use crate::control::command::{AllowedIpChange, PeerUpdate, SetRequest};
+use crate::control::command::{AllowedIpChange, MtuPolicy, PeerUpdate, SetRequest};
 use crate::control::config;
 use crate::crypto::key::{PresharedKey, PrivateKey, PublicKey};
 
@@ -18,6 +18,10 @@ const PLACE: &str = "hybridwg_place";
 
 /// Another one, of the device: `on`, `off` or bytes.
 const CLAMP_MSS: &str = "hybridwg_clamp_mss";
+
+/// Two more, of the device: the name of a policy, and `true`.
+const MTU: &str = "hybridwg_mtu";
+const MEASURE: &str = "hybridwg_measure_paths";
 
 /// Collects the lines after `set=1` into one request.
 #[derive(Debug, Default)]
@@ -72,6 +76,13 @@ fn device_line(request: &mut SetRequest, key: &str, value: &str) -> Result<(), R
                 .map_err(|()| (Errno::INVALID, "hybridwg_clamp_mss is not on, off or bytes"))?;
             request.clamp_mss = Some(setting);
         }
+        MTU => {
+            let policy = MtuPolicy::ALL.into_iter().find(|policy| policy.name() == value);
+            let policy =
+                policy.ok_or((Errno::INVALID, "hybridwg_mtu is not fixed, auto or probe"))?;
+            request.mtu_policy = Some(policy);
+        }
+        MEASURE => request.measure_paths = truth(value, "hybridwg_measure_paths is not true")?,
         "replace_peers" => request.replace_peers = truth(value, "replace_peers is not true")?,
         _ => return Err((Errno::INVALID, "unknown device key")),
     }
@@ -158,6 +169,12 @@ fn write_request(out: &mut impl Write, request: &SetRequest) -> fmt::Result {
     }
     if let Some(setting) = request.clamp_mss {
         writeln!(out, "{CLAMP_MSS}={setting}")?;
+    }
+    if let Some(policy) = request.mtu_policy {
+        writeln!(out, "{MTU}={}", policy.name())?;
+    }
+    if request.measure_paths {
+        writeln!(out, "{MEASURE}=true")?;
     }
     if request.replace_peers {
         out.write_str("replace_peers=true\n")?;

@@ -1,19 +1,25 @@
 //! The text of a [`Status`], both ways: `offloads=` and names separated by commas, `port=random` or
-//! `port=given`.
+//! `port=given`, and for each peer `path=`, its key, the MTU that fits and how that is known.
 //!
 //! Other implementations refuse the request, and clients that have not asked never see the answer.
 
 use super::get::{ReplyError, errno_of};
-use super::{Operation, reply};
-use crate::control::settings::{Offloads, Status};
+use super::{Operation, parse_number, reply};
+use crate::control::settings::{Offloads, PathSource, PathStatus, Status};
+use crate::crypto::key::PublicKey;
 
 /// The request.
 pub const REQUEST: &str = "status=1\n\n";
 
 /// The reply.
-pub fn render(status: Status) -> String {
+pub fn render(status: &Status) -> String {
     let port = if status.port_is_random { "random" } else { "given" };
-    format!("offloads={}\nport={port}\n{}", status.offloads, reply(Operation::Get, Ok(())))
+    let mut text = format!("offloads={}\nport={port}\n", status.offloads);
+    for path in &status.paths {
+        let PathStatus { public_key, mtu, source } = path;
+        text.push_str(&format!("path={} {mtu} {}\n", public_key.to_hex(), source.name()));
+    }
+    text + &reply(Operation::Get, Ok(()))
 }
 
 /// Reads a reply line by line. Keys of later versions are skipped.
@@ -21,6 +27,7 @@ pub fn render(status: Status) -> String {
 pub struct StatusParser {
     offloads: Option<Offloads>,
     port_is_random: bool,
+    paths: Vec<PathStatus>,
     errno: Option<i64>,
 }
 
@@ -38,12 +45,14 @@ impl StatusParser {
                 self.offloads = Some(known.fold(none, |all, one| all.with(one, true)));
             }
             (Some(("port", origin)), ..) => self.port_is_random = origin == "random",
+            (Some(("path", text)), ..) => self.paths.extend(path(text)),
             (Some(("errno", number)), ..) => {
                 self.errno = Some(number.parse().map_err(|_| malformed)?);
             }
             (Some(_), ..) => {}
             (None, Some(0), Some(offloads)) if line.is_empty() => {
-                return Ok(Some(Status { offloads, port_is_random: self.port_is_random }));
+                let paths = std::mem::take(&mut self.paths);
+                return Ok(Some(Status { offloads, port_is_random: self.port_is_random, paths }));
             }
             (None, Some(number), _) if line.is_empty() && number != 0 => {
                 return Err(ReplyError::Refused(errno_of(number)));
@@ -52,6 +61,16 @@ impl StatusParser {
         }
         Ok(None)
     }
+}
+
+/// `None` for what a later version says otherwise.
+fn path(text: &str) -> Option<PathStatus> {
+    let mut words = text.split(' ');
+    let public_key = PublicKey::from_hex(words.next()?).ok()?;
+    let mtu = parse_number(words.next()?)?;
+    let name = words.next()?;
+    let source = PathSource::ALL.into_iter().find(|source| source.name() == name)?;
+    Some(PathStatus { public_key, mtu, source })
 }
 
 #[cfg(test)]
@@ -72,16 +91,22 @@ mod tests {
     #[test]
     fn a_status_comes_back_as_rendered() {
         for offloads in [Offloads::ALL, Offloads::NONE, Offloads::NONE.with(Offload::Gso, true)] {
-            let status = Status { offloads, port_is_random: offloads == Offloads::ALL };
-            assert_eq!(parse(&render(status)), Ok(Some(status)));
+            let path = |source| PathStatus {
+                public_key: PublicKey::from_bytes([7; 32]),
+                mtu: 1340,
+                source,
+            };
+            let paths = PathSource::ALL.map(path).to_vec();
+            let status = Status { offloads, port_is_random: offloads == Offloads::ALL, paths };
+            assert_eq!(parse(&render(&status)), Ok(Some(status)));
         }
     }
 
     #[test]
     fn what_a_later_version_adds_is_skipped_and_what_is_no_reply_refused() {
         let offloads = Offloads::NONE.with(Offload::Tso, true);
-        let status = Status { offloads, port_is_random: false };
-        assert_eq!(parse("offloads=tso,later\nlater=1\nerrno=0\n\n"), Ok(Some(status)));
+        let status = Status { offloads, port_is_random: false, paths: vec![] };
+        assert_eq!(parse("offloads=tso,later\nlater=1\npath=x 1 y\nerrno=0\n\n"), Ok(Some(status)));
         assert!(matches!(parse("errno=22\n\n"), Err(ReplyError::Refused(_))));
         assert_eq!(parse("errno=0\n\n"), Err(ReplyError::Malformed { line: 2 }));
         assert_eq!(parse("nonsense\n"), Err(ReplyError::Malformed { line: 1 }));

@@ -14,7 +14,7 @@ use super::{
     socket_path,
 };
 use crate::control::command::{
-    AllowedIpChange, ClampMss, DeviceSnapshot, PeerSnapshot, PeerUpdate, SetRequest,
+    AllowedIpChange, ClampMss, DeviceSnapshot, MtuPolicy, PeerSnapshot, PeerUpdate, SetRequest,
 };
 use crate::crypto::key::{PresharedKey, PrivateKey, PublicKey};
 use crate::proto::places::Place;
@@ -531,6 +531,8 @@ prop_compose! {
         listen_port in any::<Option<u16>>(),
         fwmark in any::<Option<u32>>(),
         clamp_mss in proptest::option::of(clamp_mss()),
+        mtu_policy in proptest::option::of(proptest::sample::select(&MtuPolicy::ALL[..])),
+        measure_paths in any::<bool>(),
         replace_peers in any::<bool>(),
         peers in proptest::collection::vec(peer_update(), 0..4),
     ) -> SetRequest {
@@ -539,6 +541,8 @@ prop_compose! {
             listen_port,
             fwmark,
             clamp_mss,
+            mtu_policy,
+            measure_paths,
             replace_peers,
             peers,
         }

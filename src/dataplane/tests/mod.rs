@@ -5,6 +5,7 @@ mod devices;
 mod established;
 mod hostile;
 mod offload;
+mod path_mtu;
 mod sessions;
 mod shards;
 mod thread;

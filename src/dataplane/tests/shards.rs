@@ -120,7 +120,7 @@ impl Host {
                 Signal::WantSession(peer) => self.device.want_session(now, peer, out),
                 Signal::Confirmed(index) => self.device.handle_confirmed(now, index, out),
                 Signal::Nudge(peer) => self.device.handle_nudge(now, peer, out),
-                Signal::Stopped(stop) => panic!("{stop:?}"),
+                signal => panic!("{signal:?}"),
             }
         }
         while let Some(incoming) = self.lane.next_handshake() {

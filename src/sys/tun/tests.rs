@@ -196,7 +196,14 @@ fn with_offloads_a_message_to_be_cut_crosses_whole_with_its_header() {
         assert_eq!((tun.header_bytes(), tun.offloads()), (10, TunOffloads::ALL));
         let outbox = UdpSockets::bind(0, 0, UdpOffloads::ALL).unwrap();
         let remote = "10.9.0.2:9".parse().unwrap();
-        let one = SendItem { remote, source: None, tos: 0, payload: &[7; 2500], stride: 1000 };
+        let one = SendItem {
+            remote,
+            source: None,
+            tos: 0,
+            payload: &[7; 2500],
+            stride: 1000,
+            is_probe: false,
+        };
         assert_eq!(outbox.send_batch(&mut Sender::new(1), [one]).sent, 3);
         let mut buffer = [0; 4096];
         let len = tun.recv(&mut buffer).unwrap().unwrap();

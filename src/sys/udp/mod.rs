@@ -5,12 +5,14 @@
 //! datagrams move per system call; each carries its local address and ECN bits both ways [P-81];
 //! no error that the network can cause ends receiving [P-86], and none makes a batch lose its
 //! remaining datagrams [P-87]. Outer packets go without DF, as the kernel's do, so a small path MTU
-//! means fragments, not silence [P-75].
+//! means fragments, not silence [P-75]; but for those that are sent to find out what fits. What the
+//! network says of too large ones is told by both.
 //!
 //! Nothing here allocates per call: headers, addresses and control data live in a [`Receiver`] and
 //! a [`Sender`], one of each per thread.
 
 mod address;
+mod errors;
 mod receive;
 mod self_test;
 mod send;
@@ -21,6 +23,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
+pub use self::errors::Narrowed;
+use self::errors::{Fragments, set_fragments};
 pub use self::receive::{Receiver, RecvMeta};
 pub use self::self_test::self_test;
 use self::send::Segmentation;
@@ -211,13 +215,6 @@ fn open(family: Family, port: u16, mark: u32, share: Share) -> Result<OwnedFd, S
         Family::V4 => {
             set_option("setsockopt IP_PKTINFO", fd, libc::IPPROTO_IP, libc::IP_PKTINFO, 1)?;
             set_option("setsockopt IP_RECVTOS", fd, libc::IPPROTO_IP, libc::IP_RECVTOS, 1)?;
-            set_option(
-                "setsockopt IP_MTU_DISCOVER",
-                fd,
-                libc::IPPROTO_IP,
-                libc::IP_MTU_DISCOVER,
-                libc::IP_PMTUDISC_DONT,
-            )?;
         }
         Family::V6 => {
             set_option("setsockopt IPV6_V6ONLY", fd, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 1)?;
@@ -235,16 +232,10 @@ fn open(family: Family, port: u16, mark: u32, share: Share) -> Result<OwnedFd, S
                 libc::IPV6_RECVTCLASS,
                 1,
             )?;
-            let dont = libc::IPV6_PMTUDISC_DONT;
-            set_option(
-                "setsockopt IPV6_MTU_DISCOVER",
-                fd,
-                libc::IPPROTO_IPV6,
-                libc::IPV6_MTU_DISCOVER,
-                dont,
-            )?;
         }
     }
+    set_fragments(fd, family, Fragments::Allowed)?;
+    errors::keep(fd, family)?;
     enlarge_buffer(fd, libc::SO_RCVBUFFORCE, libc::SO_RCVBUF)?;
     enlarge_buffer(fd, libc::SO_SNDBUFFORCE, libc::SO_SNDBUF)?;
     if mark != 0 {

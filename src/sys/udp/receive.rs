@@ -6,6 +6,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr::null_mut;
 
 use super::address::{self, RawAddress};
+use super::errors::{self, Narrowed};
 use super::{Family, Local, UdpSockets};
 use crate::sys::cmsg::{ControlBuffer, Received};
 use crate::sys::{SysError, check};
@@ -58,6 +59,7 @@ pub struct Receiver {
     first: Family,
     batches_of_first: u32,
     survived_errors: u64,
+    narrowed: Vec<Narrowed>,
 }
 
 // SAFETY: the pointers in `headers` and `pieces` are only ever used by the kernel inside
@@ -79,12 +81,18 @@ impl Receiver {
             first: Family::V4,
             batches_of_first: 0,
             survived_errors: 0,
+            narrowed: Vec::new(),
         }
     }
 
     /// How many errors of the network's receiving has survived so far.
     pub fn survived_errors(&self) -> u64 {
         self.survived_errors
+    }
+
+    /// Takes what was heard of sizes that do not fit.
+    pub fn take_narrowed(&mut self) -> Vec<Narrowed> {
+        std::mem::take(&mut self.narrowed)
     }
 
     /// Points one header at each buffer; returns how many.
@@ -130,7 +138,10 @@ impl Receiver {
                 Err(error) if error.is_interrupted() => {}
                 Err(error) if error.is_fatal_for_receive() => return Err(error),
                 // ECONNREFUSED, EHOSTUNREACH, ENETDOWN, ENOBUFS…: past events, not a state.
-                Err(_) => self.survived_errors += 1,
+                Err(_) => {
+                    self.survived_errors += 1;
+                    errors::drain(socket, &mut self.narrowed);
+                }
             }
         }
         Ok(0)

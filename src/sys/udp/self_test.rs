@@ -64,7 +64,7 @@ fn arrivals(offloads: UdpOffloads) -> Result<Vec<Vec<u8>>, SysError> {
     };
     let remote = SocketAddr::new(loopback, inbox.local_port());
     let payload = &train()[..];
-    let item = SendItem { remote, source: None, tos: 0, payload, stride: STRIDE };
+    let item = SendItem { remote, source: None, tos: 0, payload, stride: STRIDE, is_probe: false };
     let report = outbox.send_batch(&mut Sender::new(DATAGRAMS), [item]);
     if let Some(failed) = report.failed.into_iter().next() {
         return Err(failed.error);

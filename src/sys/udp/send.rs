@@ -15,6 +15,7 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::address::RawAddress;
+use super::errors::{self, Fragments, Narrowed, set_fragments};
 use super::{Family, Local, UdpSockets};
 use crate::sys::cmsg::ControlBuffer;
 use crate::sys::{SysError, check, clock};
@@ -38,6 +39,8 @@ pub struct SendItem<'a> {
     pub payload: &'a [u8],
     /// Bytes of each datagram but the last, which may be shorter. Not 0 unless `payload` is empty.
     pub stride: usize,
+    /// Datagrams come through whole or not at all.
+    pub is_probe: bool,
 }
 
 /// What became of a batch. Items are told by their position as given.
@@ -49,6 +52,8 @@ pub struct SendReport {
     pub source_refused: Vec<usize>,
     /// Datagrams lost, with the reason.
     pub failed: Vec<Failed>,
+    /// What was heard meanwhile of sizes that do not fit.
+    pub narrowed: Vec<Narrowed>,
 }
 
 /// Datagrams of one item that were lost.
@@ -129,6 +134,15 @@ impl UdpSockets {
                 continue;
             };
             let lane = &mut sender.lanes[family.lane()];
+            if item.is_probe {
+                lane.flush(socket, &self.segmentation, &mut patience, &mut report);
+                // Refused, it goes as all others do, and its answer says less.
+                drop(set_fragments(socket, family, Fragments::Never));
+                lane.push(position, 0, &item, item.payload, false);
+                lane.flush(socket, &self.segmentation, &mut patience, &mut report);
+                drop(set_fragments(socket, family, Fragments::Allowed));
+                continue;
+            }
             if count > 1 && self.segmentation.cuts(family, item.stride) {
                 lane.push(position, 0, &item, item.payload, true);
                 if lane.is_full() {
@@ -299,6 +313,7 @@ impl Lane {
         report: &mut SendReport,
     ) {
         let mut at = 0;
+        let mut retried = None;
         while at < self.filled {
             let slot = &mut self.slots[at];
             let is_apart = slot.left > self.pieces[at].iov_len;
@@ -311,6 +326,12 @@ impl Lane {
                 }
                 Err(error) if error.is_interrupted() => {}
                 Err(error) if error.is_would_block() && patience.wait_writable(socket) => {}
+                // It may be one that has come from the network, about an earlier datagram.
+                Err(_)
+                    if retried != Some(at) && errors::drain(socket, &mut report.narrowed) > 0 =>
+                {
+                    retried = Some(at);
+                }
                 Err(error) if error.is_segmentation_refused() && slot.is_segmented => {
                     segmentation.refused(Family::of(slot.remote), slot.stride, &error);
                     self.take_apart(at);

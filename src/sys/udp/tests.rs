@@ -61,7 +61,7 @@ impl Inbox {
 }
 
 fn item(remote: SocketAddr, payload: &[u8]) -> SendItem<'_> {
-    SendItem { remote, source: None, tos: 0, payload, stride: payload.len() }
+    SendItem { remote, source: None, tos: 0, payload, stride: payload.len(), is_probe: false }
 }
 
 /// Gives the loopback interface `address`. The kernel gives the address its local route a moment
@@ -615,12 +615,60 @@ fn a_datagram_longer_than_the_path_goes_in_fragments() {
             assert_eq!(inbox.collect(1)[0].1, [1; 4000]);
         }
         let v4 = outbox.fds()[0].unwrap();
-        assert_eq!(option(v4, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER), libc::IP_PMTUDISC_DONT);
+        assert_eq!(option(v4, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER), libc::IP_PMTUDISC_OMIT);
         let v6 = outbox.fds()[1].unwrap();
         assert_eq!(
             option(v6, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER),
             libc::IPV6_PMTUDISC_DONT
         );
+    });
+}
+
+/// [N-03]
+#[test]
+fn a_probe_comes_through_whole_or_not_at_all_and_the_host_says_what_fits() {
+    in_own_namespace(|| {
+        ip("link set lo mtu 1280");
+        let mut inbox = Inbox::new(4, 4096);
+        let outbox = UdpSockets::bind(0, 0, UdpOffloads::ALL).unwrap();
+        for (host, headers) in [("127.0.0.1", 28), ("::1", 48)] {
+            let remote = inbox.at(host);
+            let probe = |len| vec![1; 1280 - headers + len];
+            let send = |len| {
+                let payload = probe(len);
+                let one = SendItem { is_probe: true, ..item(remote, &payload) };
+                outbox.send_batch(&mut Sender::new(2), [one])
+            };
+            assert_eq!(send(0).sent, 1, "{host}");
+            let report = send(1);
+            assert_eq!((report.sent, report.failed.len()), (0, 1), "{host}");
+            let told = report.narrowed.first().map(|told| (told.remote.ip(), told.mtu));
+            assert_eq!(told, Some((remote.ip(), 1280)), "{report:?}");
+            let after = outbox.send_batch(&mut Sender::new(2), [item(remote, &[2; 3000])]);
+            assert_eq!((after.sent, after.failed.len()), (1, 0), "{host}: it left no trace");
+            let received = inbox.collect(2);
+            assert_eq!((received[0].1.len(), received[1].1.len()), (1280 - headers, 3000));
+        }
+    });
+}
+
+/// [P-87]
+#[test]
+fn an_error_about_an_earlier_datagram_costs_no_later_one() {
+    in_own_namespace(|| {
+        let mut inbox = Inbox::new(4, 4096);
+        let outbox = UdpSockets::bind(0, 0, UdpOffloads::ALL).unwrap();
+        for nobody in ["127.0.0.1:9", "[::1]:9"] {
+            let nobody = nobody.parse().unwrap();
+            for round in 0..20 {
+                // Answered by "port unreachable", at once on loopback.
+                assert_eq!(outbox.send_batch(&mut Sender::new(2), [item(nobody, &[0])]).sent, 1);
+                let remote = inbox.at("127.0.0.1");
+                let report = outbox.send_batch(&mut Sender::new(2), [item(remote, &[round])]);
+                assert_eq!((report.sent, report.failed.len()), (1, 0), "{round}");
+                assert_eq!(inbox.collect(1)[0].1, [round]);
+            }
+        }
     });
 }
 

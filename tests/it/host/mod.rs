@@ -17,6 +17,7 @@ mod net;
 mod network;
 mod offload;
 mod parity;
+mod path_mtu;
 mod rekey;
 mod reload;
 mod routing;

@@ -211,7 +211,7 @@ fn all_faults_of_a_file_show_at_once_in_the_order_of_their_lines() {
     assert_eq!(
         faults(&text),
         [
-            "t.conf:2: MTU: read \"big\", accepted is a number from 68 to 65535",
+            "t.conf:2: MTU: read \"big\", accepted is a number from 68 to 65535, or probe",
             "t.conf:3: ListenPort: read \"70000\", accepted is a number from 0 to 65535",
             "t.conf:4: unknown key \"Mtuu\", did you mean MTU?",
             "t.conf:5: this [Peer] has no PublicKey",
