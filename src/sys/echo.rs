@@ -109,7 +109,10 @@ impl EchoSocket {
 
     fn send_message(&self, sequence: u16, bytes: usize) -> Result<(), SysError> {
         let request = request(self.family, self.identifier, sequence, bytes);
-        send(&self.socket, &request, SendFlags::empty())
+        let send = || send(&self.socket, &request, SendFlags::empty());
+        // The first refusal may be of an earlier request, by somebody on the way; it is told once.
+        send()
+            .or_else(|error| if error == Errno::MSGSIZE { send() } else { Err(error) })
             .map(drop)
             .map_err(|e| SysError::new("send", e))
     }
@@ -141,7 +144,8 @@ impl EchoSocket {
                         return Ok(Some(sequence));
                     }
                 }
-                Err(Errno::AGAIN | Errno::INTR) => {}
+                // Somebody on the way says that a request is too long: it is not answered.
+                Err(Errno::AGAIN | Errno::INTR | Errno::MSGSIZE) => {}
                 Err(error) => return Err(SysError::new("recv", error)),
             }
         }
