@@ -110,8 +110,11 @@ fn u_13_a_clock_in_the_past_after_a_restart_is_no_obstacle_as_long_as_the_state_
     let (left, met) = reborn(left, &right.keys, &endpoint);
     assert!(met, "timestamps of tomorrow are as good as any");
     eventually("what was sent is kept", SOON, || kept().is_some_and(|kept| kept > a_day_later));
+    let before = kept();
     let (left, met) = reborn(left, &right.keys, &endpoint);
     assert!(met, "what the peer has seen is exceeded");
+    // Else the daemon might write it after it was removed.
+    eventually("so is what was sent now", SOON, || kept() > before);
     fs::remove_file(&file).unwrap();
     let (left, met) = reborn(left, &right.keys, &endpoint);
     assert!(!met, "without the file the peer takes us for a replay");

@@ -626,6 +626,7 @@ fn a_demo_that_is_interrupted_or_killed_leaves_nothing() {
 
 #[test]
 fn an_unprivileged_user_can_run_the_demo_in_a_user_namespace() {
+    // The device is open to all, as udev makes it.
     if skips(&["unshare", "mount", "ip", "bash", "pgrep", "setpriv"]) {
         return;
     }
@@ -633,6 +634,7 @@ fn an_unprivileged_user_can_run_the_demo_in_a_user_namespace() {
     let host = Host::new("");
     let outcome = host.run(&format!(
         "{nobody} unshare --user --map-root-user true 2>/dev/null || exit 77; \
+         mount -t tmpfs none /dev/net; mknod -m 666 /dev/net/tun c 10 200; \
          {nobody} ./hybridwg demo"
     ));
     if outcome.code == Some(77) {
