@@ -34,10 +34,11 @@ use self::surroundings::Surroundings;
 use self::watchdog::Watchdog;
 use super::command::{DeviceSnapshot, PeerSnapshot, SetRequest};
 use super::netlink::Netlink;
+use super::record;
+use super::reloading::Reloading;
 use super::settings::{Offloads, Settings, Status};
 use super::uapi::Errno;
 use super::uapi::server::Command;
-use super::{record, reloading};
 use crate::dataplane::Stop;
 use crate::dataplane::inbox::{Inboxes, ShardCommand};
 use crate::dataplane::lane::{Incoming, Lane, Signal};
@@ -176,6 +177,7 @@ async fn serve_until_stopped(
     events.serve(listener, kept)?;
     engine.announce();
 
+    let mut reloading = Reloading::default();
     let outcome = loop {
         let next = match engine.turn() {
             Next::Stopped(stop) => break stop,
@@ -196,7 +198,7 @@ async fn serve_until_stopped(
                 }
             }
             // A terminal that hangs up on `hybridwg -f` ends it: there is no file to read again.
-            Happening::HungUp if reloading::start(&engine.interface) => info!("reloading"),
+            Happening::HungUp if reloading.want(&engine.interface) => info!("reloading"),
             Happening::HungUp => {
                 info!("hung up: ending");
                 break Stop::Shutdown;

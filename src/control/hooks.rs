@@ -6,7 +6,7 @@
 
 use std::env;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::control::lifecycle::{Console, LifecycleError, Step};
@@ -82,8 +82,14 @@ impl Step for RunHook {
 
 /// Whether there is such a program.
 pub fn is_on_path(program: &str) -> bool {
+    on_path(program).is_some()
+}
+
+/// Where such a program is, if there is one.
+pub fn on_path(program: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
-    env::split_paths(&path).any(|folder| is_executable(&folder.join(program)))
+    let mut files = env::split_paths(&path).map(|folder| folder.join(program));
+    files.find(|file| is_executable(file))
 }
 
 fn is_executable(file: &Path) -> bool {

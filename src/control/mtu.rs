@@ -4,9 +4,9 @@
 //! (an IPv6 and a UDP header, and 32 bytes of WireGuard), but at most [`SAFE_MTU`]: the path
 //! MTU that a host sees is that of its own interface, and clouds differ behind it.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
-use crate::control::netlink::{Netlink, NetlinkError};
+use crate::control::netlink::{Netlink, NetlinkError, Route};
 
 /// Passes Google Cloud (1460) and PPPoE (1492) under IPv6, and is a multiple of 16, so that
 /// padding never enlarges a full packet. Bytes.
@@ -34,9 +34,9 @@ pub fn automatic(netlink: &mut Netlink, endpoints: &[SocketAddr]) -> Result<u32,
         }
     }
     if paths.is_empty()
-        && let Some((mtu, interface)) = default_route(netlink)?
+        && let Some(route) = default_route(netlink)?
     {
-        paths.extend(interface_mtu(netlink, mtu, interface)?);
+        paths.extend(interface_mtu(netlink, route.mtu, route.interface)?);
     }
     Ok(from_paths(&paths))
 }
@@ -48,14 +48,13 @@ fn from_paths(paths: &[u32]) -> u32 {
 }
 
 /// The default route that would be used: IPv4 first, then the lowest metric.
-fn default_route(
-    netlink: &mut Netlink,
-) -> Result<Option<(Option<u32>, Option<u32>)>, NetlinkError> {
+///
+/// # Errors
+/// What the kernel refused.
+pub fn default_route(netlink: &mut Netlink) -> Result<Option<Route>, NetlinkError> {
     let routes = netlink.routes()?;
     let defaults = routes.into_iter().filter(|route| route.destination.prefix_len() == 0);
-    let best = defaults
-        .min_by_key(|route| (matches!(route.destination.addr(), IpAddr::V6(_)), route.metric));
-    Ok(best.map(|route| (route.mtu, route.interface)))
+    Ok(defaults.min_by_key(|route| (route.destination.addr().is_ipv6(), route.metric)))
 }
 
 /// The MTU of the route if it has one, else that of its interface.

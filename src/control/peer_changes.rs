@@ -28,11 +28,16 @@ pub fn of_device(
     let fwmark = mark.filter(|&mark| mark != device.fwmark);
     let clamp_mss =
         (before.clamp_mss != after.clamp_mss).then(|| after.clamp_mss.unwrap_or_default());
-    let policy = |interface: &Interface| interface.mtu_policy().unwrap_or(MtuPolicy::Auto);
-    let mtu_policy = (policy(before) != policy(after)).then(|| policy(after));
+    let policy = policy_of(after);
+    let mtu_policy = (policy != policy_of(before)).then_some(policy);
     let request =
         SetRequest { listen_port, fwmark, clamp_mss, mtu_policy, ..SetRequest::default() };
     (request != SetRequest::default()).then_some(request)
+}
+
+/// Who decides about the MTU where a file has been applied.
+pub fn policy_of(interface: &Interface) -> MtuPolicy {
+    interface.mtu_policy().unwrap_or(MtuPolicy::Auto)
 }
 
 /// The change of the key and the peers; the default if nothing differs. Names of endpoints are
@@ -97,7 +102,7 @@ pub fn between(
     Ok(SetRequest { private_key: private_key.map(Some), peers, ..SetRequest::default() })
 }
 
-/// Changes port, mark and segment sizes.
+/// Changes port, mark, segment sizes and who decides about the MTU.
 #[derive(Debug)]
 pub struct SetDevice {
     interface: String,
@@ -117,6 +122,7 @@ impl SetDevice {
             listen_port: request.listen_port.map(|_| device.listen_port),
             fwmark: request.fwmark.map(|_| device.fwmark),
             clamp_mss: request.clamp_mss.map(|_| before.clamp_mss.unwrap_or_default()),
+            mtu_policy: request.mtu_policy.map(|_| policy_of(before)),
             ..SetRequest::default()
         };
         Self { interface: interface.to_owned(), request, former }
@@ -222,6 +228,9 @@ fn commands(interface: &str, request: &SetRequest) -> String {
     }
     // Of our own, so that no command of others does it.
     lines.extend(request.clamp_mss.map(|setting| format!("# {interface}: ClampMSS = {setting}")));
+    lines.extend(
+        request.mtu_policy.map(|policy| format!("# {interface}: MTU policy = {}", policy.name())),
+    );
     for peer in &request.peers {
         let mut words = vec![format!("wg set {interface} peer {}", peer.public_key.to_base64())];
         words.extend(peer.remove.then(|| "remove".to_owned()));
@@ -330,6 +339,24 @@ mod tests {
         assert_eq!(plan(&key("1240"), &key("off")), "# wg0: ClampMSS = off");
         assert_eq!(plan(&key("off"), &config("", &[])), "# wg0: ClampMSS = on");
         assert_eq!(plan(&key("off"), &key("off")), "");
+    }
+
+    #[test]
+    fn u_11_whatever_a_reload_changes_of_the_device_it_can_take_back() {
+        let before = config("ListenPort = 51820\nFwMark = 5", &[]);
+        let key = "#hybridwg: MTU = probe\n#hybridwg: ClampMSS = off";
+        let after = config(&format!("ListenPort = 7\nFwMark = 6\n{key}"), &[]);
+        let device = DeviceSnapshot { listen_port: 51820, fwmark: 5, ..DeviceSnapshot::default() };
+        let request = of_device(&before.interface, &after.interface, &device).unwrap();
+        let step = SetDevice::new("wg0", request, &device, &before.interface);
+        assert_eq!(
+            step.describe(),
+            "wg set wg0 listen-port 7 fwmark 0x6\n# wg0: ClampMSS = off\n# wg0: MTU policy = probe"
+        );
+        assert_eq!(
+            step.describe_undo().unwrap(),
+            "wg set wg0 listen-port 51820 fwmark 0x5\n# wg0: ClampMSS = on\n# wg0: MTU policy = auto"
+        );
     }
 
     #[test]

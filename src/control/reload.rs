@@ -25,7 +25,7 @@ use crate::control::lifecycle::{Console, Kind, LifecycleError, Step, TakenBack, 
 use crate::control::link::{AddAddress, SetMark, SetMtuUp};
 use crate::control::netlink::nft::Owner;
 use crate::control::netlink::{Link, Mark, Netlink};
-use crate::control::peer_changes::{self, SetDevice, SetPeers};
+use crate::control::peer_changes::{self, SetDevice, SetPeers, policy_of};
 use crate::control::record::{self, Record};
 use crate::control::resolve::Resolve;
 use crate::control::routes::{self, AddRoute, Destination};
@@ -210,8 +210,9 @@ fn change_host(
         diversion.close(steps, &mut Vec::new())?;
     }
     let addresses = change_addresses(steps, link, &was.addresses, &wanted.addresses)?;
-    // Where no file has said one, the device follows its paths.
-    if wanted.mtu != link.mtu && (was.mtu.is_some() || is.mtu.is_some()) {
+    // Where the file goes on saying none, the device follows its paths.
+    let is_decided = is.mtu.is_some() || policy_of(was) != policy_of(is);
+    if wanted.mtu != link.mtu && is_decided {
         steps.apply(SetMtuUp { link: link.clone(), mtu: wanted.mtu })?;
     }
     change_dns(steps, &link.name, was, is)?;

@@ -202,12 +202,17 @@ fn about_mtu(subject: &Subject<'_>, findings: &mut Vec<Finding>) {
         findings.push(Finding::about(severity, Key::Mtu, mtu, text));
     };
     for (endpoint, path) in &subject.host.paths {
-        let overhead = if endpoint.is_ipv4() { OVERHEAD - 20 } else { OVERHEAD };
+        let (overhead, way) = match endpoint {
+            Endpoint::Address(address) if address.is_ipv6() => (OVERHEAD, "path"),
+            Endpoint::Address(_) => (OVERHEAD - 20, "path"),
+            // By whichever family: what is too much for IPv4 is too much.
+            Endpoint::Name { .. } => (OVERHEAD - 20, "default route"),
+        };
         if mtu + overhead > *path {
             let fits = path.saturating_sub(overhead);
             tell(
                 Severity::Warning,
-                format!("MTU: {mtu} is more than the {fits} that fit the path to {endpoint}"),
+                format!("MTU: {mtu} is more than the {fits} that fit the {way} to {endpoint}"),
             );
         }
     }
@@ -397,10 +402,8 @@ mod tests {
 
     #[test]
     fn u_05_an_mtu_is_held_against_the_path_the_clouds_and_the_padding() {
-        let path = Surroundings {
-            paths: vec![("192.0.2.1:1".parse().unwrap(), 1400)],
-            ..Surroundings::default()
-        };
+        let address = Endpoint::Address("192.0.2.1:1".parse().unwrap());
+        let path = Surroundings { paths: vec![(address, 1400)], ..Surroundings::default() };
         assert_eq!(
             told("MTU = 1390", "", "", &path),
             [
@@ -411,6 +414,12 @@ mod tests {
             ]
         );
         assert!(told("MTU = 1312", "", "", &path).is_empty());
+        let name = Endpoint::Name { host: "hub.example".to_owned(), port: 5 };
+        let path = Surroundings { paths: vec![(name, 1360)], ..Surroundings::default() };
+        assert_eq!(
+            told("MTU = 1312", "", "", &path),
+            ["MTU: 1312 is more than the 1300 that fit the default route to hub.example:5"]
+        );
         assert!(alone("MTU = 1264\nAddress = 10.0.0.1", "").is_empty());
         assert_eq!(
             alone("MTU = 1264\nAddress = fd00::1", ""),

@@ -3,7 +3,8 @@
 use std::net::{IpAddr, SocketAddr};
 
 use crate::control::config::{Config, Endpoint};
-use crate::control::netlink::{Netlink, NetlinkError};
+use crate::control::mtu;
+use crate::control::netlink::{Link, Netlink, NetlinkError};
 
 /// What was gathered; the default knows nothing.
 #[derive(Clone, Debug, Default)]
@@ -14,8 +15,9 @@ pub struct Surroundings {
     pub uplink: Option<String>,
     /// The host has addresses, and all of its IPv4 ones are private.
     pub is_behind_nat: bool,
-    /// For endpoints that are addresses: bytes that fit the path there.
-    pub paths: Vec<(SocketAddr, u32)>,
+    /// Bytes that fit the path to each endpoint. Of one that is a name they are those of the default
+    /// route: names are not looked up.
+    pub paths: Vec<(Endpoint, u32)>,
     /// Endpoints that no route leads to.
     pub unreachable: Vec<SocketAddr>,
 }
@@ -26,39 +28,42 @@ pub struct Surroundings {
 /// What the kernel refused.
 pub fn gather(config: &Config, interface: &str) -> Result<Surroundings, NetlinkError> {
     let mut netlink = Netlink::new();
-    let interfaces = std::fs::read_dir("/sys/class/net").into_iter().flatten().flatten();
     let addresses = netlink.local_addresses()?;
     let mut v4 = addresses.iter().filter(|it| it.is_ipv4() && !it.is_loopback()).peekable();
+    let uplink = uplink(&mut netlink)?;
     let mut surroundings = Surroundings {
-        interfaces: interfaces.filter_map(|it| it.file_name().into_string().ok()).collect(),
-        uplink: uplink(&mut netlink)?,
+        interfaces: netlink.links()?.into_iter().map(|link| link.name).collect(),
+        uplink: uplink.as_ref().map(|link| link.name.clone()),
         is_behind_nat: v4.peek().is_some() && v4.all(|address| is_private(*address)),
         ..Surroundings::default()
     };
     for peer in &config.peers {
         for endpoint in peer.places() {
-            let Endpoint::Address(address) = endpoint else { continue };
-            let Some(path) = netlink.path_to(address.ip())? else {
-                surroundings.unreachable.push(*address);
-                continue;
+            let link = match endpoint {
+                Endpoint::Name { .. } => uplink.clone(),
+                Endpoint::Address(address) => {
+                    let Some(path) = netlink.path_to(address.ip())? else {
+                        surroundings.unreachable.push(*address);
+                        continue;
+                    };
+                    let link = netlink.link_by_index(path.interface)?;
+                    link.map(|link| Link { mtu: path.mtu.unwrap_or(link.mtu), ..link })
+                }
             };
             // While the tunnel is up, what has no mark goes into it: that is not the path.
-            let link = netlink.link_by_index(path.interface)?.filter(|it| it.name != interface);
-            let mtu = link.map(|link| path.mtu.unwrap_or(link.mtu));
-            surroundings.paths.extend(mtu.map(|mtu| (*address, mtu)));
+            let link = link.filter(|link| link.name != interface);
+            surroundings.paths.extend(link.map(|link| (endpoint.clone(), link.mtu)));
         }
     }
     Ok(surroundings)
 }
 
-fn uplink(netlink: &mut Netlink) -> Result<Option<String>, NetlinkError> {
-    let routes = netlink.routes()?;
-    let default = routes
-        .iter()
-        .filter(|route| route.destination.prefix_len() == 0)
-        .min_by_key(|route| (route.destination.addr().is_ipv6(), route.metric));
-    let Some(index) = default.and_then(|route| route.interface) else { return Ok(None) };
-    Ok(netlink.link_by_index(index)?.map(|link| link.name))
+/// The interface of the default route, with the MTU of the route if it has one.
+fn uplink(netlink: &mut Netlink) -> Result<Option<Link>, NetlinkError> {
+    let Some(route) = mtu::default_route(netlink)? else { return Ok(None) };
+    let Some(index) = route.interface else { return Ok(None) };
+    let link = netlink.link_by_index(index)?;
+    Ok(link.map(|link| Link { mtu: route.mtu.unwrap_or(link.mtu), ..link }))
 }
 
 /// Also the addresses that providers share out behind a NAT of their own. [RFC 6598]

@@ -17,7 +17,7 @@ use std::process::{Command, Stdio};
 use serde::{Deserialize, Serialize};
 
 use crate::control::config::{At, Dns};
-use crate::control::hooks::is_on_path;
+use crate::control::hooks::{is_on_path, on_path};
 
 /// What a tunnel wants.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,8 +71,11 @@ impl DnsChange {
         if target.starts_with("/run/systemd/resolve") && is_on_path("resolvectl") {
             ways.push(Self::Resolved(wanted.clone()));
         }
-        if is_on_path("resolvconf") {
-            let order = fs::read_to_string("/etc/resolvconf/interface-order").ok();
+        if let Some(program) = on_path("resolvconf") {
+            // A link leads to systemd-resolved's, which takes the prefix for the interface.
+            let order = (!program.is_symlink())
+                .then(|| fs::read_to_string("/etc/resolvconf/interface-order").ok())
+                .flatten();
             let record = format!("{}{}", record_prefix(order.as_deref()), wanted.interface);
             ways.push(Self::Resolvconf { wanted: wanted.clone(), record });
         }
@@ -181,16 +184,17 @@ fn run<S: AsRef<str>>(program: &str, words: &[S], input: &str) -> io::Result<()>
 /// Changes the file in place: in a container it is often mounted by itself, and cannot be replaced.
 /// `change` gets `None` if there is no file, and returns `None` if there shall be none.
 fn edit(path: &Path, change: impl FnOnce(Option<&str>) -> Option<String>) -> io::Result<()> {
-    let before = match fs::read_to_string(path) {
-        Ok(text) => Some(text),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        Err(error) => return Err(error),
-    };
-    match change(before.as_deref()) {
+    let edited = match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+    .and_then(|before| match change(before.as_deref()) {
         after if after == before => Ok(()),
         Some(after) => fs::write(path, after),
         None => fs::remove_file(path),
-    }
+    });
+    edited.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
 }
 
 #[cfg(test)]

@@ -37,6 +37,21 @@ impl Netlink {
         self.one_link(&request, format!("ip link show (index {index})"))
     }
 
+    /// All interfaces of the network namespace, which need not be the ones below `/sys/class/net`:
+    /// those are of the namespace that `/sys` was mounted in.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn links(&mut self) -> Result<Vec<Link>, NetlinkError> {
+        let mut found = Vec::new();
+        let request = Request::new().op_getlink_dump(&Ifinfomsg::new());
+        let action = || "ip link show".to_owned();
+        self.query(&request, action, |(header, attributes)| {
+            found.extend(read(&header, &attributes));
+        })?;
+        Ok(found)
+    }
+
     fn one_link(
         &mut self,
         request: &netlink_bindings::rt_link::OpGetlinkDo<'_>,

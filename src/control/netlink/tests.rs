@@ -81,6 +81,9 @@ fn a_link_is_found_by_name_and_by_index_and_goes_up_with_its_mtu() {
         assert!(!is_up(netlink, "here"));
         assert_eq!(netlink.link_by_index(before.index).unwrap().unwrap(), before);
         assert!(netlink.link_by_index(4711).unwrap().is_none());
+        // Whatever `/sys` shows, which is that of the namespace that mounted it.
+        let names: Vec<String> = netlink.links().unwrap().into_iter().map(|it| it.name).collect();
+        assert_eq!(names, ["lo", "here"]);
         netlink.set_mtu_up(&before, 1360).unwrap();
         let after = link(netlink, "here");
         assert!(is_up(netlink, "here"));

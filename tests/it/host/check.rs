@@ -114,6 +114,11 @@ fn whatever_is_odd_about_a_file_is_told_with_its_line_to_whoever_can_read_it() {
             1,
         ),
         (
+            file("MTU = 1344", "").replace("192.0.2.9", "hub.example"),
+            ":4: warning: MTU: 1344 is more than the 1340 that fit the default route to hub.example:9\n",
+            1,
+        ),
+        (
             file("MTU = 1336", ""),
             ":4: note: MTU: Azure carries 1400 bytes, 1320 inside a tunnel over IPv6\n",
             0,
@@ -139,6 +144,7 @@ fn whatever_is_odd_about_a_file_is_told_with_its_line_to_whoever_can_read_it() {
             ":4: warning: PostUp: eth0 is not the way out (the default route uses ens5)\n  4 | PostUp = iptables -A FORWARD -o eth0 -j ACCEPT\n    |                                 ^^^^\n",
             1,
         ),
+        (file("PostUp = iptables -t nat -A POSTROUTING -o ens5 -j MASQUERADE", ""), "", 0),
         (
             file("#hybridwg: PrivateKeyFile = none", "").replace("PrivateKey = ", "#"),
             ":4: fault: PrivateKeyFile: ",

@@ -53,12 +53,15 @@ fn resolvconf_is_used_where_it_is_with_the_prefix_of_its_own_order() {
         "{ETC} cp resolvconf bin; chmod +x bin/resolvconf; hybridwg up ./wg0.conf && \
          cat /run/record-wg0 && hybridwg down ./wg0.conf || exit 1; mkdir /etc/resolvconf; \
          printf 'lo*\\ntun*\\n' > /etc/resolvconf/interface-order; sed -i /lo/d /etc/resolvconf/interface-order; \
-         hybridwg up ./wg0.conf && hybridwg down ./wg0.conf || exit 1; ls /run/record-*; cat log; restored"
+         hybridwg up ./wg0.conf && hybridwg down ./wg0.conf || exit 1; \
+         mv bin/resolvconf bin/real; ln -s real bin/resolvconf; hybridwg up ./wg0.conf && hybridwg down ./wg0.conf || exit 1; \
+         ls /run/record-*; cat log; restored"
     ));
     assert_eq!(
         outcome.out,
         "nameserver 10.0.0.53\nsearch a.test b.test\nresolvconf -a wg0 -m 0 -x\nresolvconf -d wg0 -f\n\
-         resolvconf -a tun.wg0 -m 0 -x\nresolvconf -d tun.wg0 -f\nrestored\n",
+         resolvconf -a tun.wg0 -m 0 -x\nresolvconf -d tun.wg0 -f\n\
+         resolvconf -a wg0 -m 0 -x\nresolvconf -d wg0 -f\nrestored\n",
         "{}",
         outcome.err
     );
@@ -105,7 +108,7 @@ fn dns_that_cannot_be_set_is_a_failure_only_if_the_file_says_so() {
          hybridwg down ./wg$i.conf; done; restored; ls /run/hybridwg"
     ));
     assert_eq!(outcome.out, "code 0\ncode 1\nrestored\n", "{}", outcome.err);
-    let told = "Warning: cannot set DNS: Read-only file system (os error 30): names are resolved as \
-                before, outside of the tunnel\n";
+    let told = "Warning: cannot set DNS: /etc/resolv.conf: Read-only file system (os error 30): names \
+                are resolved as before, outside of the tunnel\n";
     assert_eq!(outcome.err.matches(told).count(), 1, "{}", outcome.err);
 }

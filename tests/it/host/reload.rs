@@ -53,6 +53,32 @@ fn u_11_reload_tells_and_makes_every_difference_and_the_next_one_finds_none() {
 }
 
 #[test]
+fn u_11_an_mtu_that_the_file_says_no_more_is_what_up_would_pick_and_a_policy_is_taken_back() {
+    if skips(PROGRAMS) {
+        return;
+    }
+    let host = Host::new(&config("#hybridwg: MTU = probe\nPostUp = true"));
+    // As if it had been found out.
+    let outcome = host.run(
+        "mtu() { ip -o link show wg0 | grep -o 'mtu [0-9]*'; }; \
+         hybridwg up ./wg0.conf 2> /dev/null || exit 1; ip link set wg0 mtu 1420; \
+         sed -i 's/#hybridwg: MTU.*//; s/PostUp = true/PostUp = exit 7/' wg0.conf; \
+         hybridwg reload --hooks ./wg0.conf 2> log; echo code $?; tail -n 3 log; mtu; \
+         hybridwg reload ./wg0.conf 2> log; echo code $?; mtu; grep policy log",
+    );
+    assert_eq!(
+        outcome.out,
+        format!(
+            "code 1\n[#] ip link set mtu 1420 up dev wg0\n[#] # wg0: MTU policy = probe\n{told}\n\
+             mtu 1420\ncode 0\nmtu 1360\n[#] # wg0: MTU policy = auto\n",
+            told = "hybridwg: PostUp failed (exit status: 7): exit 7"
+        ),
+        "{}",
+        outcome.err
+    );
+}
+
+#[test]
 fn u_11_a_reload_that_fails_leaves_everything_as_it_was() {
     if skips(PROGRAMS) {
         return;
@@ -131,6 +157,21 @@ fn u_11_a_hangup_reloads_what_up_has_made_and_ends_what_has_no_file() {
     ));
     outcome.assert_ok();
     assert_eq!(outcome.out, "mtu 1300\n", "{}", outcome.err);
+}
+
+#[test]
+fn u_11_of_hangups_in_quick_succession_the_last_finds_its_file_taken_over() {
+    if skips(PROGRAMS) {
+        return;
+    }
+    let host = Host::new(&config("MTU = 1400"));
+    let outcome = host.run(&format!(
+        "{UNTIL} hybridwg up ./wg0.conf 2> /dev/null || exit 1; \
+         for round in 1 2 3; do for mtu in $(seq 1301 1310); do \
+         sed \"s/MTU = .*/MTU = $mtu/\" wg0.conf > new; mv new wg0.conf; kill -HUP $(pgrep -xo hybridwg); done; \
+         until_it 'ip -o link show wg0 | grep -q \"mtu 1310 \"'; done; hybridwg down ./wg0.conf 2> /dev/null"
+    ));
+    outcome.assert_ok();
 }
 
 /// A hub, and a client in a network namespace of its own.
