@@ -10,6 +10,7 @@ use crate::control::interrupt::Interrupt;
 use crate::control::lifecycle::LifecycleError;
 use crate::control::reload::{self, Extent, Reload};
 use crate::control::resolve::resolve;
+use crate::control::starting;
 
 /// Changes a running interface to what its file says now, or tells what that would change.
 ///
@@ -21,7 +22,7 @@ pub fn run(arguments: &args::Reload) -> Result<(), Failure> {
     of(&located, extent, Interrupt::on_signals)
 }
 
-/// Reloads this file. Signals are caught by `catch` when it has been read.
+/// Reloads this file. Signals are caught by `catch`.
 ///
 /// # Errors
 /// [`Failure::Usage`] if the file is not usable; otherwise what stood in the way, after everything
@@ -31,12 +32,13 @@ pub fn of(
     extent: Extent,
     catch: impl FnOnce() -> io::Result<Interrupt>,
 ) -> Result<(), Failure> {
+    let interface = &located.interface;
+    let interrupt = catch()?;
+    let _turn = starting::turn(interface, &interrupt)?;
     let Written { mut config, warnings } = file::read(located)?;
     warnings.iter().for_each(|warning| message::warning(&warning.to_string()));
     file::fetch_keys(located, &mut config)?;
-    let interrupt = catch()?;
     let interrupt_resolving = interrupt.clone();
-    let interface = &located.interface;
     let plan = Reload {
         interface,
         file: located.path.clone(),

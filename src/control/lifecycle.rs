@@ -35,7 +35,7 @@ pub enum LifecycleError {
     Exists { interface: String },
     #[error("`{interface}' already exists: `hybridwg down {argument}` takes it down")]
     Running { interface: String, argument: String },
-    #[error("another `hybridwg up` or `down` of {interface} is at work")]
+    #[error("another `hybridwg up`, `down` or `reload` of {interface} is at work")]
     Busy { interface: String },
     #[error("cannot remove {} of a daemon that has ended", .socket.display())]
     LeftBehind { socket: PathBuf, source: io::Error },

@@ -29,7 +29,6 @@ use crate::control::peer_changes::{self, SetDevice, SetPeers, policy_of};
 use crate::control::record::{self, Record};
 use crate::control::resolve::Resolve;
 use crate::control::routes::{self, AddRoute, Destination};
-use crate::control::starting::{Note, NoteError};
 use crate::control::uapi::client::UapiClient;
 use crate::control::up::{mtu, plan_routes, set_dns, without_ipv6_if_off};
 
@@ -52,7 +51,7 @@ pub struct Extent {
     pub is_rehearsal: bool,
 }
 
-/// Changes what differs; tells whether anything did.
+/// Changes what differs; tells whether anything did. The caller has his [`turn`](super::starting::turn).
 ///
 /// # Errors
 /// What stood in the way. The interface is then as it was, but for what hooks have done.
@@ -69,8 +68,6 @@ pub fn reload(
     let mut netlink = Netlink::new();
     let not_wireguard = || LifecycleError::NotWireGuard { interface: interface.to_owned() };
     let link = netlink.link(interface)?.ok_or_else(not_wireguard)?;
-    // Before anything is looked at that another reload would change.
-    let _note = take_note(interface)?;
     let device = UapiClient::connect(interface)?.get()?;
     let no_record = || LifecycleError::NoRecord { interface: interface.to_owned() };
     let Record { config: before, .. } = record::read(interface).ok_or_else(no_record)?;
@@ -125,15 +122,6 @@ fn with_hooks_of(before: &Config, config: &Config) -> Config {
 fn owner_of(interface: &str) -> Option<Rc<Owner>> {
     let kept = UapiClient::connect(interface).and_then(|mut client| client.kept());
     kept.ok().flatten().map(|kept| Rc::new(Owner::from(kept)))
-}
-
-/// Keeps other reloads and `up` away.
-fn take_note(interface: &str) -> Result<Option<Note>, LifecycleError> {
-    match Note::take(interface) {
-        Ok(note) => Ok(Some(note)),
-        Err(NoteError::Held) => Err(LifecycleError::Busy { interface: interface.to_owned() }),
-        Err(NoteError::Failed { .. }) => Ok(None),
-    }
 }
 
 /// The keys that differ and cannot be changed on a running interface: while everything goes into the

@@ -1,18 +1,28 @@
-//! The note of an `up` that is at work: `/run/hybridwg/NAME.starting`.
+//! The note of an `up`, `down` or `reload` that is at work: `/run/hybridwg/NAME.starting`.
 //!
 //! It is there from before the first hook until everything is kept or has been taken back. An `up`
 //! that is killed meanwhile leaves it behind, and with it word that its hooks may have run. Whoever
 //! is at work holds a lock on the file, which ends with him whatever ends him: that is how a note
-//! that was left behind differs from one in use.
+//! that was left behind differs from one in use. Two at work at once would take back what the other
+//! has just made.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 
+use crate::control::interrupt::Interrupt;
+use crate::control::lifecycle::LifecycleError;
+use crate::control::netlink::Netlink;
 use crate::control::run_folder;
 
 const DIRECTORY: &str = "/run/hybridwg";
+
+/// More than a reload takes, unless a name server is silent.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A note that is held. Dropping it removes the file.
 #[must_use = "the note ends with it"]
@@ -39,10 +49,35 @@ impl Note {
     /// # Errors
     /// Another process is at work, or the file cannot be made.
     pub fn take(interface: &str) -> Result<Self, NoteError> {
-        Self::take_in(Path::new(DIRECTORY), interface)
+        Self::take_in(Path::new(DIRECTORY), interface, File::try_lock)
     }
 
-    fn take_in(directory: &Path, interface: &str) -> Result<Self, NoteError> {
+    /// As [`Self::take`], but waits for another process, though not for ever: it may be one that has
+    /// run us as its hook.
+    ///
+    /// # Errors
+    /// As there.
+    fn wait(interface: &str) -> Result<Self, NoteError> {
+        Self::wait_in(Path::new(DIRECTORY), interface, PATIENCE)
+    }
+
+    fn wait_in(folder: &Path, interface: &str, patience: Duration) -> Result<Self, NoteError> {
+        let (sender, receiver) = mpsc::channel();
+        let (path, name) = (folder.to_owned(), interface.to_owned());
+        let lock = |file: &File| file.lock().map_err(TryLockError::Error);
+        // He may have given up; then the note is let go.
+        let wait = move || drop(sender.send(Self::take_in(&path, &name, lock)));
+        let spawned = thread::Builder::new().name("turn".to_owned()).spawn(wait);
+        let path = path_in(folder, interface);
+        spawned.map_err(|source| NoteError::Failed { path, source })?;
+        receiver.recv_timeout(patience).unwrap_or(Err(NoteError::Held))
+    }
+
+    fn take_in(
+        directory: &Path,
+        interface: &str,
+        lock: fn(&File) -> Result<(), TryLockError>,
+    ) -> Result<Self, NoteError> {
         let path = path_in(directory, interface);
         let failed = |source| NoteError::Failed { path: path.clone(), source };
         run_folder::create(directory).map_err(failed)?;
@@ -54,7 +89,7 @@ impl Note {
                 .mode(0o600)
                 .open(&path)
                 .map_err(failed)?;
-            match file.try_lock() {
+            match lock(&file) {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => return Err(NoteError::Held),
                 Err(TryLockError::Error(error)) => return Err(failed(error)),
@@ -86,6 +121,28 @@ impl Drop for Note {
     }
 }
 
+/// Waits until nobody else is at work on an interface that is up, and keeps others away for as long as
+/// the note is held. A reload does so before it reads its file, so that the last one has read the last
+/// file. Without a right to the folder there is no note, and nothing to wait for.
+///
+/// # Errors
+/// It is not up: a note that was left behind is kept for whoever cleans up. Or
+/// [`LifecycleError::Busy`], [`LifecycleError::Interrupted`].
+pub fn turn(interface: &str, interrupt: &Interrupt) -> Result<Option<Note>, LifecycleError> {
+    if Netlink::new().link(interface)?.is_none() {
+        return Err(LifecycleError::NotWireGuard { interface: interface.to_owned() });
+    }
+    let name = interface.to_owned();
+    match interrupt.cut_short(move || Note::wait(&name)) {
+        Ok(Some(Ok(note))) => Ok(Some(note)),
+        Ok(Some(Err(NoteError::Held))) => {
+            Err(LifecycleError::Busy { interface: interface.to_owned() })
+        }
+        Ok(None) => Err(LifecycleError::Interrupted),
+        Ok(Some(Err(NoteError::Failed { .. }))) | Err(_) => Ok(None),
+    }
+}
+
 /// Whether there is a note of `interface`, held or left behind.
 pub fn is_noted(interface: &str) -> bool {
     path_in(Path::new(DIRECTORY), interface).exists()
@@ -102,21 +159,37 @@ mod tests {
     #[test]
     fn a_note_is_held_by_one_and_gone_when_he_is_done() {
         let folder = tempfile::tempdir().unwrap();
-        let take = || Note::take_in(folder.path(), "wg0");
+        let take = || Note::take_in(folder.path(), "wg0", File::try_lock);
         let note = take().unwrap();
         assert!(!note.was_left());
         assert!(matches!(take(), Err(NoteError::Held)));
-        assert!(!Note::take_in(folder.path(), "wg1").unwrap().was_left(), "of another interface");
+        assert!(
+            !Note::take_in(folder.path(), "wg1", File::try_lock).unwrap().was_left(),
+            "of another interface"
+        );
         drop(note);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
         assert!(!take().unwrap().was_left());
     }
 
     #[test]
+    fn who_waits_gets_the_note_when_it_is_let_go_and_none_if_it_never_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let wait = |patience| Note::wait_in(folder.path(), "wg0", patience);
+        let note = Note::take_in(folder.path(), "wg0", File::try_lock).unwrap();
+        assert!(matches!(wait(Duration::ZERO), Err(NoteError::Held)));
+        thread::scope(|scope| {
+            let waiting = scope.spawn(|| wait(Duration::from_secs(60)));
+            drop(note);
+            assert!(!waiting.join().unwrap().unwrap().was_left());
+        });
+    }
+
+    #[test]
     fn a_note_that_nobody_holds_any_more_was_left_behind() {
         let folder = tempfile::tempdir().unwrap();
         let path = path_in(folder.path(), "wg0");
-        let take = || Note::take_in(folder.path(), "wg0").unwrap();
+        let take = || Note::take_in(folder.path(), "wg0", File::try_lock).unwrap();
         fs::write(&path, "hooks may have run\n").unwrap();
         assert!(take().was_left());
         assert!(!take().was_left(), "it is gone since");

@@ -144,12 +144,13 @@ pub fn down(
     let settings = &config.interface;
     let mut netlink = Netlink::new();
     let is_there = netlink.link(interface)?.is_some();
-    let note = if is_there {
+    let _note = if is_there {
         // Also finds out, before a hook runs, whether this user may speak to it.
         if !has_daemon(interface)? {
             return Err(LifecycleError::NotWireGuard { interface: interface.to_owned() });
         }
-        None
+        // A reload that is at work would make again what goes here.
+        starting::turn(interface, &Interrupt::never())?
     } else {
         take_what_is_left(interface, settings, console, &mut netlink)?
     };
@@ -175,12 +176,7 @@ pub fn down(
     }
     record::remove(interface);
     outcome?;
-    run("PostDown", &settings.post_down, console, &mut netlink)?;
-    if note.is_none() && starting::is_noted(interface) {
-        // Of an `up` that was killed when all was done but this: nothing is left of it now.
-        drop(Note::take(interface));
-    }
-    Ok(())
+    run("PostDown", &settings.post_down, console, &mut netlink)
 }
 
 /// Finds out whether a daemon that has crashed, or an `up` that was killed, has left work for

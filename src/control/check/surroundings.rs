@@ -40,6 +40,8 @@ pub fn gather(config: &Config, interface: &str) -> Result<Surroundings, NetlinkE
     for peer in &config.peers {
         for endpoint in peer.places() {
             let link = match endpoint {
+                // An address that is good on one link alone.
+                Endpoint::Name { host, .. } if host.contains('%') => None,
                 Endpoint::Name { .. } => uplink.clone(),
                 Endpoint::Address(address) => {
                     let Some(path) = netlink.path_to(address.ip())? else {

@@ -60,7 +60,7 @@ fn whatever_is_odd_about_a_file_is_told_with_its_line_to_whoever_can_read_it() {
         ),
         (
             file("MTU = big # x", ""),
-            ":4: fault: MTU: read \"big\", accepted is a number from 68 to 65535\n  4 | MTU = big # x\n    |       ^^^\n",
+            ":4: fault: MTU: read \"big\", accepted is a number from 68 to 65535, or probe\n  4 | MTU = big # x\n    |       ^^^\n",
             2,
         ),
         (
