@@ -396,7 +396,7 @@ impl Edited<'_> {
         let (place, text) = (self.place(), self.text());
         let mut new = Zeroizing::new(String::with_capacity(text.len() + value.len() + 1));
         new.push_str(&text[..place.start]);
-        if text[..place.start].ends_with('=') && !value.is_empty() {
+        if place.is_empty() && text[..place.start].ends_with('=') && !value.is_empty() {
             new.push(' ');
         }
         new.push_str(value);

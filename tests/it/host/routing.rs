@@ -28,7 +28,7 @@ pub const UPLINK: &str = "ip link add eth0 type veth peer name eth1; \
              nft list ruleset; cat /proc/sys/net/ipv4/conf/all/src_valid_mark; }; \
     gone() { while pgrep -x hybridwg > /dev/null; do sleep 0.02; done; }\n";
 
-/// WQ-18, WQ-20.
+/// WQ-18, WQ-20, U-19.
 #[test]
 fn everything_goes_into_the_tunnel_but_networks_of_the_main_table_and_marked_packets() {
     if skips(PROGRAMS) || skips(&["nft"]) {

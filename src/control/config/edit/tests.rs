@@ -113,7 +113,7 @@ fn wq_30_values_of_the_interface_are_changed_where_they_stand() {
         }),
         [
             format!("-\tprivatekey={KEY}   # made by hand"),
-            format!("+\tprivatekey= {OTHER_KEY}   # made by hand"),
+            format!("+\tprivatekey={OTHER_KEY}   # made by hand"),
         ]
     );
     assert_eq!(
