@@ -1,6 +1,8 @@
 //! What sealing and opening a packet costs through our session keys, next to the bare libraries
 //! and to boringtun.
 //!
+//! And a train of packets through the kernel of this processor, if it has one, next to one by one.
+//!
 //! Lengths are inner packets: a TCP acknowledgement, a voice packet, a full one. Under `cargo test`
 //! everything runs once.
 
@@ -12,7 +14,9 @@ use boringtun::x25519;
 use chacha20poly1305::aead::AeadInOut;
 use chacha20poly1305::{ChaCha20Poly1305, KeyInit};
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use hybridwg::crypto::key::{PresharedKey, PrivateKey, PublicKey};
+use hybridwg::crypto::aead::{AeadKey, TAG_BYTES};
+use hybridwg::crypto::batch::{Kernel, LANES, Message as BatchMessage};
+use hybridwg::crypto::key::{PresharedKey, PrivateKey, PublicKey, SymmetricKey};
 use hybridwg::crypto::tai64n::Timestamp;
 use hybridwg::proto::cookie::CookieJar;
 use hybridwg::proto::handshake::{InitiationSent, RemoteStatic, StaticIdentity};
@@ -219,5 +223,53 @@ fn open(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(crypto, seal, open);
+/// Seals or opens the datagrams of a train of packets of `length` bytes.
+fn train(key: &AeadKey, kernel: Option<Kernel>, train: &mut [u8], length: usize, opens: bool) {
+    let mut counters = 0..;
+    for group in train.chunks_mut(LANES * (length + TAG_BYTES)) {
+        let mut messages: [BatchMessage<'_>; LANES] = Default::default();
+        let mut count = 0;
+        let datagrams = group.chunks_mut(length + TAG_BYTES);
+        for ((message, datagram), counter) in messages.iter_mut().zip(datagrams).zip(&mut counters)
+        {
+            *message = BatchMessage::with_counter(counter, datagram);
+            count += 1;
+        }
+        let messages = &mut messages[..count];
+        if opens {
+            key.open_batch(kernel, messages);
+        } else {
+            key.seal_batch(kernel, messages);
+        }
+        assert!(messages.iter().all(BatchMessage::is_authentic));
+    }
+}
+
+/// 45 packets of one key, in place: as many of 1420 bytes as one call can send.
+fn trains(criterion: &mut Criterion) {
+    const PACKETS: usize = 45;
+    let mut group = criterion.benchmark_group("train");
+    let key = AeadKey::new(&SymmetricKey::from_bytes(KEY));
+    let kernel = Kernel::find().expect("the kernel works if there is one");
+    for length in [64, 1420] {
+        group.throughput(Throughput::Bytes((PACKETS * length) as u64));
+        let mut bytes = vec![0x33; PACKETS * (length + TAG_BYTES)];
+        for (name, kernel) in [("one-by-one", None), ("batch", kernel)] {
+            group.bench_function(BenchmarkId::new(format!("seal/{name}"), length), |bencher| {
+                bencher.iter(|| train(&key, kernel, black_box(&mut bytes), length, false));
+            });
+            train(&key, None, &mut bytes, length, false);
+            group.bench_function(BenchmarkId::new(format!("open/{name}"), length), |bencher| {
+                bencher.iter_batched_ref(
+                    || bytes.clone(),
+                    |bytes| train(&key, kernel, bytes, length, true),
+                    BatchSize::PerIteration,
+                );
+            });
+        }
+    }
+    group.finish();
+}
+
+criterion_group!(crypto, seal, open, trains);
 criterion_main!(crypto);

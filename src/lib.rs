@@ -6,7 +6,7 @@
 //! - [`time`], [`crypto`], [`wire`]: the leaves. Instants, primitives, bytes.
 //! - [`proto`]: WireGuard as a pure state machine: no clock, no socket, no OS randomness.
 //! - [`packet`]: memory on the move.
-//! - [`sys`]: the operating system; the only home of `unsafe`.
+//! - [`sys`]: the operating system; with [`crypto::batch`] the only home of `unsafe`.
 //! - [`dataplane`]: moves packets between a TUN port and a datagram port.
 //! - [`control`]: configuration, UAPI, host changes, the engine that owns the protocol state.
 //! - [`bench`]: measuring tunnels, ours and others', from outside.

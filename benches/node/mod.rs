@@ -9,6 +9,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use hybridwg::crypto::batch::Kernel;
 use hybridwg::crypto::key::{PresharedKey, PrivateKey, PublicKey};
 use hybridwg::crypto::tai64n::Timestamp;
 use hybridwg::dataplane::DATAGRAM_BATCH;
@@ -232,7 +233,8 @@ fn shard(ip: Box<dyn IpPort>, udp: Box<dyn DatagramPort>, keypair: Keypair, peer
     apply(Output::Install { peer, index, opener, sealer, confirmed: true });
     apply(Output::Current { peer, sealer: current });
     let inbox = inboxes.iter().next().map(Arc::clone).expect("one shard's");
-    Shard::new(ip, udp, tables, lane, inbox)
+    let kernel = Kernel::find().expect("the kernel works if there is one");
+    Shard::new(ip, udp, tables, lane, inbox).with_kernel(kernel)
 }
 
 fn turn(shard: &mut Shard) {

@@ -31,9 +31,11 @@ use hybridwg::time::{Instant, Now, Wall};
 use hybridwg::wire::message::{Message, TRANSPORT_OVERHEAD_BYTES, classify};
 use ipnet::IpNet;
 
+mod aead;
 mod mss;
 mod offload;
 
+pub use aead::aead;
 pub use mss::mss;
 pub use offload::{coalesce, split};
 

@@ -30,8 +30,11 @@ pub fn split(data: &[u8]) {
     };
     let (count, largest) = (splitter.remaining() as usize, splitter.largest());
     let mut packets: Vec<Vec<u8>> = Vec::new();
+    let mut announced = splitter.next_len();
     while let Some(packet) = splitter.next() {
+        assert_eq!(packet.len(), announced);
         packets.push(packet.to_vec());
+        announced = splitter.next_len();
     }
     assert_eq!(packets.len(), count);
     assert_eq!(packets.iter().map(Vec::len).max(), Some(largest));

@@ -65,7 +65,8 @@ pub struct Daemon {
 /// How a device runs.
 #[derive(Clone, Debug, Args)]
 pub struct Device {
-    /// Do without offloads: tso and uso of the TUN device, gso and gro of the UDP sockets
+    /// Do without offloads: tso and uso of the TUN device, gso and gro of the UDP sockets, aead-batch
+    /// of the processor
     #[arg(long, value_name = "OFFLOAD,…", value_delimiter = ',', value_parser = offload)]
     pub disable: Vec<Offload>,
 
@@ -250,11 +251,11 @@ mod tests {
     #[test]
     fn offloads_are_disabled_by_name_for_a_daemon_and_for_up() {
         let daemon = read(&["--disable", "gro,tso", "wg0"]).unwrap().daemon.device.settings();
-        assert_eq!(daemon.offloads.to_string(), "uso,gso");
+        assert_eq!(daemon.offloads.to_string(), "uso,gso,aead-batch");
         let Some(Command::Up(up)) = read(&["up", "wg0", "--disable=uso"]).unwrap().command else {
             panic!("no up");
         };
-        assert_eq!(up.device.settings().offloads.to_string(), "tso,gso,gro");
+        assert_eq!(up.device.settings().offloads.to_string(), "tso,gso,gro,aead-batch");
         assert_eq!(read(&["--disable", "lro", "wg0"]).unwrap_err(), ErrorKind::ValueValidation);
     }
 

@@ -39,6 +39,7 @@ use super::reloading::Reloading;
 use super::settings::{Offloads, Settings, Status};
 use super::uapi::Errno;
 use super::uapi::server::Command;
+use crate::crypto::batch::Kernel;
 use crate::dataplane::Stop;
 use crate::dataplane::inbox::{Inboxes, ShardCommand};
 use crate::dataplane::lane::{Incoming, Lane, Signal};
@@ -230,6 +231,14 @@ fn judge(stop: Stop) -> Result<(), EngineError> {
     }
 }
 
+/// What seals and opens several packets at once on this processor, if anything does.
+fn find_kernel() -> Option<Kernel> {
+    Kernel::find().unwrap_or_else(|error| {
+        warn!("a self-test found that {error}: they are sealed and opened one by one");
+        None
+    })
+}
+
 impl Engine {
     fn start(tun: Tun, mut settings: Settings) -> Result<(Self, Vec<ShardThread>), EngineError> {
         let wanted = settings.offloads;
@@ -240,6 +249,8 @@ impl Engine {
                 "a self-test found that the kernel cuts or joins datagrams wrongly: only these offloads are used"
             );
         }
+        let kernel = if wanted.aead_batch { find_kernel() } else { None };
+        settings.offloads.aead_batch = kernel.is_some();
         let (interface, offloads) = (tun.name().to_owned(), tun.offloads());
         let queues = open_queues(tun, settings.shards.get());
         let engine = Self::new(interface, offloads, queues.len(), settings)?;
@@ -254,7 +265,7 @@ impl Engine {
                 Arc::clone(&engine.lane),
                 Arc::clone(inbox),
             );
-            ShardThread::spawn(shard).map_err(EngineError::Start)
+            ShardThread::spawn(shard.with_kernel(kernel)).map_err(EngineError::Start)
         });
         let threads = threads.collect::<Result<_, _>>()?;
         Ok((engine, threads))
@@ -406,7 +417,11 @@ impl Engine {
 
     fn status(&self) -> Status {
         Status {
-            offloads: Offloads { tun: self.tun_offloads, udp: self.sockets[0].offloads() },
+            offloads: Offloads {
+                tun: self.tun_offloads,
+                udp: self.sockets[0].offloads(),
+                aead_batch: self.settings.offloads.aead_batch,
+            },
             port_is_random: self.port_is_random,
             paths: self.path_statuses(),
         }

@@ -10,7 +10,7 @@ use crate::crypto::key::PublicKey;
 use crate::sys::tun::TunOffloads;
 use crate::sys::udp::UdpOffloads;
 
-/// A way to move many packets as one, by the names of ethtool(8).
+/// A way to deal with many packets at once; the kernel's by their names of ethtool(8).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Offload {
     /// TCP super-packets cross the TUN device.
@@ -21,10 +21,12 @@ pub enum Offload {
     Gso,
     /// Datagrams are taken from the kernel together.
     Gro,
+    /// Packets are sealed and opened several at once.
+    AeadBatch,
 }
 
 impl Offload {
-    pub const ALL: [Self; 4] = [Self::Tso, Self::Uso, Self::Gso, Self::Gro];
+    pub const ALL: [Self; 5] = [Self::Tso, Self::Uso, Self::Gso, Self::Gro, Self::AeadBatch];
 
     pub const fn name(self) -> &'static str {
         match self {
@@ -32,6 +34,7 @@ impl Offload {
             Self::Uso => "uso",
             Self::Gso => "gso",
             Self::Gro => "gro",
+            Self::AeadBatch => "aead-batch",
         }
     }
 }
@@ -49,12 +52,16 @@ impl FromStr for Offload {
 pub struct Offloads {
     pub tun: TunOffloads,
     pub udp: UdpOffloads,
+    pub aead_batch: bool,
 }
 
 impl Offloads {
-    pub const ALL: Self = Self { tun: TunOffloads::ALL, udp: UdpOffloads::ALL };
-    pub const NONE: Self =
-        Self { tun: TunOffloads::NONE, udp: UdpOffloads { segmentation: false, gro: false } };
+    pub const ALL: Self = Self { tun: TunOffloads::ALL, udp: UdpOffloads::ALL, aead_batch: true };
+    pub const NONE: Self = Self {
+        tun: TunOffloads::NONE,
+        udp: UdpOffloads { segmentation: false, gro: false },
+        aead_batch: false,
+    };
 
     pub const fn has(self, offload: Offload) -> bool {
         match offload {
@@ -62,6 +69,7 @@ impl Offloads {
             Offload::Uso => self.tun.udp,
             Offload::Gso => self.udp.segmentation,
             Offload::Gro => self.udp.gro,
+            Offload::AeadBatch => self.aead_batch,
         }
     }
 
@@ -73,6 +81,7 @@ impl Offloads {
             Offload::Uso => self.tun.udp = chosen,
             Offload::Gso => self.udp.segmentation = chosen,
             Offload::Gro => self.udp.gro = chosen,
+            Offload::AeadBatch => self.aead_batch = chosen,
         }
         self
     }
@@ -185,6 +194,6 @@ mod tests {
         let offloads = Offloads::ALL.with(Offload::Uso, false).with(Offload::Gro, false);
         let fewer = Settings { offloads, ..two };
         assert_eq!(fewer.arguments(), ["--shards=2", "--disable=uso,gro"]);
-        assert_eq!(offloads.to_string(), "tso,gso");
+        assert_eq!(offloads.to_string(), "tso,gso,aead-batch");
     }
 }

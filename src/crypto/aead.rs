@@ -10,6 +10,7 @@ use chacha20poly1305::aead::AeadInOut;
 use chacha20poly1305::{KeyInit, XChaCha20Poly1305, XNonce};
 use zeroize::Zeroize;
 
+use crate::crypto::batch::{Kernel, LANES, Message, NONCE_BYTES};
 use crate::crypto::key::SymmetricKey;
 
 /// Length of the authentication tag at the end of every ciphertext, in bytes.
@@ -23,8 +24,11 @@ pub const XNONCE_BYTES: usize = 24;
 #[error("the message does not authenticate")]
 pub struct AuthenticationFailed;
 
-/// A key of ChaCha20-Poly1305, expanded; wiped on drop by the library that holds it.
-pub struct AeadKey(LessSafeKey);
+/// A key of ChaCha20-Poly1305; wiped on drop.
+pub struct AeadKey {
+    library: LessSafeKey,
+    bytes: SymmetricKey,
+}
 
 impl std::fmt::Debug for AeadKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -34,8 +38,9 @@ impl std::fmt::Debug for AeadKey {
 
 impl AeadKey {
     pub fn new(key: &SymmetricKey) -> Self {
-        let key = UnboundKey::new(&CHACHA20_POLY1305, key.as_bytes());
-        Self(LessSafeKey::new(key.expect("a key of ChaCha20-Poly1305 has 32 bytes")))
+        let unbound = UnboundKey::new(&CHACHA20_POLY1305, key.as_bytes());
+        let unbound = unbound.expect("a key of ChaCha20-Poly1305 has 32 bytes");
+        Self { library: LessSafeKey::new(unbound), bytes: key.clone() }
     }
 
     /// Encrypts `plaintext` followed by `padding` zero bytes into `out`, and appends the tag.
@@ -48,12 +53,12 @@ impl AeadKey {
         let (ciphertext, tag) = out.split_at_mut(inner);
         let aad = Aad::from(aad);
         let sealed = if padding == 0 {
-            let key = &self.0;
+            let key = &self.library;
             key.seal_out_of_place_scatter(nonce(counter), aad, plaintext, ciphertext, &[], tag)
         } else {
             ciphertext[..plaintext.len()].copy_from_slice(plaintext);
             ciphertext[plaintext.len()..].fill(0);
-            self.0.seal_in_place_scatter(nonce(counter), aad, ciphertext, &[], tag)
+            self.library.seal_in_place_scatter(nonce(counter), aad, ciphertext, &[], tag)
         };
         sealed.expect("a message is far shorter than the 256 GiB that one nonce can seal");
     }
@@ -68,7 +73,63 @@ impl AeadKey {
         aad: &[u8],
         in_out: &mut [u8],
     ) -> Result<usize, AuthenticationFailed> {
-        match self.0.open_in_place(nonce(counter), Aad::from(aad), in_out) {
+        self.open_alone(nonce(counter), aad, in_out)
+    }
+
+    /// Encrypts each of `messages` in place, and writes its tag behind it: with `kernel` if there is
+    /// one and if it gains by it.
+    ///
+    /// # Panics
+    /// If a message has no room for its tag.
+    pub fn seal_batch(&self, kernel: Option<Kernel>, messages: &mut [Message<'_>]) {
+        for group in messages.chunks_mut(LANES) {
+            match kernel {
+                Some(kernel) if group.len() >= Kernel::WORTHWHILE => {
+                    kernel.seal(&self.bytes, group)
+                }
+                Some(_) | None => group.iter_mut().for_each(|message| self.seal_alone(message)),
+            }
+        }
+    }
+
+    /// Decrypts each of `messages` in place if it is authentic, as [`Message::is_authentic`] says then;
+    /// otherwise it is zero. With `kernel` if there is one and if it gains by it.
+    ///
+    /// # Panics
+    /// If a message is shorter than a tag.
+    pub fn open_batch(&self, kernel: Option<Kernel>, messages: &mut [Message<'_>]) {
+        for group in messages.chunks_mut(LANES) {
+            match kernel {
+                Some(kernel) if group.len() >= Kernel::WORTHWHILE => {
+                    kernel.open(&self.bytes, group)
+                }
+                Some(_) | None => {
+                    for message in group {
+                        let nonce = Nonce::assume_unique_for_key(message.nonce());
+                        let opened = self.open_alone(nonce, message.aad(), message.in_out());
+                        message.set_authentic(opened.is_ok());
+                    }
+                }
+            }
+        }
+    }
+
+    fn seal_alone(&self, message: &mut Message<'_>) {
+        let nonce = Nonce::assume_unique_for_key(message.nonce());
+        let aad = Aad::from(message.aad());
+        let (text, tag) = message.split();
+        let sealed = self.library.seal_in_place_scatter(nonce, aad, text, &[], tag);
+        sealed.expect("a message is far shorter than the 256 GiB that one nonce can seal");
+        message.set_authentic(true);
+    }
+
+    fn open_alone(
+        &self,
+        nonce: Nonce,
+        aad: &[u8],
+        in_out: &mut [u8],
+    ) -> Result<usize, AuthenticationFailed> {
+        match self.library.open_in_place(nonce, Aad::from(aad), in_out) {
             Ok(plaintext) => Ok(plaintext.len()),
             Err(aws_lc_rs::error::Unspecified) => {
                 in_out.fill(0);
@@ -78,11 +139,22 @@ impl AeadKey {
     }
 }
 
-/// Four zero bytes, then the counter. [WG §5.4.6]
+impl<'a> Message<'a> {
+    /// Of no additional data, and with `counter` for a nonce.
+    pub fn with_counter(counter: u64, in_out: &'a mut [u8]) -> Self {
+        Self::new(nonce_bytes(counter), &[], in_out)
+    }
+}
+
 fn nonce(counter: u64) -> Nonce {
-    let mut bytes = [0; 12];
+    Nonce::assume_unique_for_key(nonce_bytes(counter))
+}
+
+/// Four zero bytes, then the counter. [WG §5.4.6]
+fn nonce_bytes(counter: u64) -> [u8; NONCE_BYTES] {
+    let mut bytes = [0; NONCE_BYTES];
     bytes[4..].copy_from_slice(&counter.to_le_bytes());
-    Nonce::assume_unique_for_key(bytes)
+    bytes
 }
 
 /// Encrypts `plaintext` with XChaCha20-Poly1305 into `out`, and appends the tag.
@@ -166,7 +238,7 @@ mod tests {
         let mut out = vec![0; plaintext.len() + TAG_BYTES];
         let (ciphertext, tag) = out.split_at_mut(plaintext.len());
         let nonce = Nonce::assume_unique_for_key(iv);
-        key.0
+        key.library
             .seal_out_of_place_scatter(nonce, Aad::from(aad), plaintext, ciphertext, &[], tag)
             .unwrap();
         out
@@ -195,7 +267,7 @@ mod tests {
             let ciphertext = [bytes(&test["ct"]), bytes(&test["tag"])].concat();
             let mut opened = ciphertext.clone();
             let nonce = Nonce::assume_unique_for_key(iv);
-            let result = aead.0.open_in_place(nonce, Aad::from(&aad), &mut opened);
+            let result = aead.library.open_in_place(nonce, Aad::from(&aad), &mut opened);
             if test["result"] == "valid" {
                 valid += 1;
                 assert_eq!(result.unwrap(), message, "tcId {}", test["tcId"]);

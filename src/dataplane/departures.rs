@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use crate::crypto::batch::Kernel;
 use crate::dataplane::port::DatagramPort;
 use crate::dataplane::tables::PeerPath;
 use crate::dataplane::turn::Context;
@@ -12,7 +13,7 @@ use crate::packet::split::Splitter;
 use crate::packet::train::{TRAIN_BYTES, Train};
 use crate::proto::drop_reason::DropReason;
 use crate::proto::endpoint::Endpoint;
-use crate::proto::keypair::Sealer;
+use crate::proto::keypair::{SealBatch, Sealer};
 use crate::proto::padding::padding;
 use crate::sys::SysError;
 use crate::wire::ip::Ecn;
@@ -118,6 +119,26 @@ impl Departures {
         let mut counters = sealer.reserve(packets.remaining()).ok_or(Unsealed::Exhausted)?;
         let mut consignment =
             Consignment { cargo: Cargo::Data, path: Some(path), to, traffic_class: ecn.bits() };
+        // Many at once: written to a train in the clear and encrypted there, by the end of their batch,
+        // before anything else can be done with the train.
+        if let Some(kernel) = context.kernel
+            && packets.remaining() as usize >= Kernel::WORTHWHILE
+        {
+            while packets.remaining() > 0 {
+                let len = message_bytes(packets.next_len());
+                let train = self.train_for(context, udp, consignment, len);
+                let mut slots = train.map_err(Unsealed::Gone)?.appender();
+                let mut batch = SealBatch::new(sealer, kernel);
+                while packets.remaining() > 0
+                    && !batch.is_full()
+                    && let Some(slot) = slots.append(message_bytes(packets.next_len()))
+                    && let (Some(packet), Some(counter)) = (packets.next(), counters.next())
+                {
+                    batch.push(counter, packet, padding(packet.len(), mtu), slot);
+                }
+            }
+            return Ok(());
+        }
         while let Some(packet) = packets.next()
             && let Some(counter) = counters.next()
         {
@@ -185,8 +206,7 @@ impl Departures {
         Ok(())
     }
 
-    /// Where to write a datagram of `len` bytes, which is not 0 and fits a train: in the last train
-    /// if it takes it, else in a new one. Only the last train grows, so that order is kept.
+    /// Where to write a datagram of `len` bytes, which is not 0 and fits a train.
     fn append(
         &mut self,
         context: &Context<'_>,
@@ -194,6 +214,19 @@ impl Departures {
         consignment: Consignment<'_>,
         len: usize,
     ) -> Result<&mut [u8], SysError> {
+        let train = self.train_for(context, udp, consignment, len)?;
+        Ok(train.append(len).expect("it is for a datagram of that length"))
+    }
+
+    /// A train that takes a datagram of `len` bytes, which is not 0 and fits a train: the last one, or a
+    /// new one. Only the last train grows, so that order is kept.
+    fn train_for(
+        &mut self,
+        context: &Context<'_>,
+        udp: &mut dyn DatagramPort,
+        consignment: Consignment<'_>,
+        len: usize,
+    ) -> Result<&mut Train, SysError> {
         if !self.last_admits(consignment, len) {
             if self.waybills.len() == self.trains.len() {
                 self.send(context, udp)?;
@@ -205,8 +238,7 @@ impl Departures {
             }
             self.waybills.push(Waybill { cargo, path: path.map(Arc::clone) });
         }
-        let train = &mut self.trains[self.waybills.len() - 1];
-        Ok(train.append(len).expect("an empty train takes every datagram"))
+        Ok(&mut self.trains[self.waybills.len() - 1])
     }
 
     fn last_admits(&self, consignment: Consignment<'_>, len: usize) -> bool {

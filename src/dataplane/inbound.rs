@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use tracing::debug;
 
+use crate::crypto::batch::{Kernel, LANES};
 use crate::crypto::key::PublicKey;
 use crate::dataplane::clamp_mss;
 use crate::dataplane::lane::Incoming;
@@ -33,6 +34,7 @@ use crate::proto::device::SmallDatagram;
 use crate::proto::drop_reason::DropReason;
 use crate::proto::endpoint::Endpoint;
 use crate::proto::index::Index;
+use crate::proto::keypair::Opened;
 use crate::proto::peer::PeerId;
 use crate::time::{Instant, TokenBucket};
 use crate::wire::ip::{self, Ecn, IpHeader};
@@ -118,8 +120,11 @@ fn open_batch(
             context.tables.drops.count(DropReason::DatagramTruncated);
             continue;
         }
+        let mut ahead = Ahead::default();
         for Range { start, end } in message.datagrams() {
-            match receive(context, &routes, &mut run, message, &mut slab[start..end]) {
+            let opened =
+                ahead.next(context, &mut run, &mut slab[start..message.len], message.stride);
+            match receive(context, &routes, &mut run, message, opened, &mut slab[start..end]) {
                 Ok(Some(plain)) => ranges.push(PlainRange {
                     slab: position,
                     start: start + plain.start,
@@ -139,12 +144,73 @@ fn open_batch(
     forbidden
 }
 
-/// Deals with one datagram; yields where in it the packet to deliver is, if there is one.
+/// Datagrams that were opened together before each is dealt with in its turn.
+#[derive(Default)]
+struct Ahead {
+    opened: [Option<Opened>; LANES],
+    next: usize,
+}
+
+impl Ahead {
+    /// What came of opening the first of the datagrams in `bytes`, one each `stride`, if it was opened
+    /// with others. If none is left over, opens those that come next.
+    ///
+    /// They are of one session and have nothing else between them, so that `run` stays what it is
+    /// until they are dealt with.
+    fn next(
+        &mut self,
+        context: &Context<'_>,
+        run: &mut Option<Arc<Session>>,
+        bytes: &mut [u8],
+        stride: usize,
+    ) -> Option<Opened> {
+        let taken = |ahead: &mut Self| {
+            let opened = ahead.opened.get_mut(ahead.next).and_then(Option::take);
+            ahead.next += 1;
+            opened
+        };
+        let left = taken(self);
+        if left.is_some() {
+            return left;
+        }
+        let kernel = context.kernel?;
+        let stride = stride.max(1);
+        let datagrams = bytes.chunks(stride).take(LANES);
+        let receivers = datagrams.map_while(receiver);
+        let first = receivers.clone().next()?;
+        let count = receivers.take_while(|&receiver| receiver == first).count();
+        if count < Kernel::WORTHWHILE {
+            return None;
+        }
+        match find(context, run, Index(first)) {
+            Ok(session) => {
+                let datagrams = bytes.chunks_mut(stride).take(count);
+                self.opened = session.opener.open_batch(kernel, context.now.mono, datagrams);
+            }
+            Err(reason) => self.opened[..count].fill_with(|| Some(Err(reason))),
+        }
+        self.next = 0;
+        taken(self)
+    }
+}
+
+/// Whom a datagram names as its receiver, if it is a transport message.
+fn receiver(datagram: &[u8]) -> Option<u32> {
+    match classify(datagram) {
+        Some(Message::Transport { receiver, .. }) => Some(receiver),
+        Some(Message::Initiation(_) | Message::Response(_) | Message::CookieReply(_)) | None => {
+            None
+        }
+    }
+}
+
+/// Deals with one datagram, which may be `opened`; yields where in it the packet to deliver is, if there is one.
 fn receive(
     context: &Context<'_>,
     routes: &Routes<PeerId>,
     run: &mut Option<Arc<Session>>,
     message: &Received,
+    opened: Option<Opened>,
     datagram: &mut [u8],
 ) -> Result<Option<Range<usize>>, DropReason> {
     let handshake = match classify(datagram).ok_or(DropReason::BadMessage)? {
@@ -153,7 +219,7 @@ fn receive(
         Message::CookieReply(bytes) => SmallDatagram::from(bytes),
         Message::Transport { receiver, .. } => {
             let session = find(context, run, Index(receiver))?;
-            let plain = authenticate(context, session, message.from, datagram)?;
+            let plain = authenticate(context, session, message.from, opened, datagram)?;
             if plain.is_empty() {
                 return Ok(None);
             }
@@ -187,15 +253,16 @@ fn find<'r>(
     run.as_deref().ok_or(DropReason::UnknownIndex)
 }
 
-/// Opens `datagram`, and notes what its being authentic proves.
+/// Opens `datagram`, unless that was done, and notes what its being authentic proves.
 fn authenticate(
     context: &Context<'_>,
     session: &Session,
     from: Endpoint,
+    opened: Option<Opened>,
     datagram: &mut [u8],
 ) -> Result<Range<usize>, DropReason> {
     let now = context.now.mono;
-    let (proof, plain) = session.opener.open(now, datagram)?;
+    let (proof, plain) = opened.unwrap_or_else(|| session.opener.open(now, datagram))?;
     session.replay().accept(&proof)?;
     session.path.roam(from);
     session.path.count_received(datagram.len());

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use crate::crypto::batch::Kernel;
 use crate::dataplane::Stop;
 use crate::dataplane::inbound::Inbound;
 use crate::dataplane::inbox::{Inbox, ShardCommand};
@@ -57,6 +58,7 @@ pub struct Shard {
     commands: VecDeque<ShardCommand>,
     inbound: Inbound,
     outbound: Outbound,
+    kernel: Option<Kernel>,
     /// Counts the replacements of `udp`, whose descriptors must be watched anew.
     rebinds: u64,
 }
@@ -97,8 +99,16 @@ impl Shard {
             commands: VecDeque::new(),
             inbound: Inbound::new(shards),
             outbound: Outbound::new(shards),
+            kernel: None,
             rebinds: 0,
         }
+    }
+
+    /// Seals and opens with `kernel` what comes together, if there is one.
+    #[must_use]
+    pub const fn with_kernel(mut self, kernel: Option<Kernel>) -> Self {
+        self.kernel = kernel;
+        self
     }
 
     /// Does what is to be done at `now` for what is `ready`: all commands, one batch inbound, one
@@ -113,7 +123,7 @@ impl Shard {
 
     fn try_turn(&mut self, now: Now, ready: Ready) -> Result<bool, Stop> {
         let (tables, lane) = (Arc::clone(&self.tables), Arc::clone(&self.lane));
-        let context = Context { now, tables: &tables, lane: &lane };
+        let context = Context { now, tables: &tables, lane: &lane, kernel: self.kernel };
         let commanded = ready.inbox && self.obey(&context)?;
         let (ip, udp) = (&mut *self.ip, &mut *self.udp);
         let inbound = ready.udp != [false; 2] && self.inbound.turn(&context, ip, udp, ready.udp)?;

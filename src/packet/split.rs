@@ -91,6 +91,15 @@ impl<'a> Splitter<'a> {
         self.cut.as_ref().map_or(len, |cut| len.min(cut.header_bytes + cut.size))
     }
 
+    /// Bytes of the packet that [`Self::next`] makes next; 0 after the last.
+    pub fn next_len(&self) -> usize {
+        if self.position == self.count {
+            return 0;
+        }
+        let len = self.packet.len();
+        self.cut.as_ref().map_or(len, |cut| cut.range(len, self.position).len())
+    }
+
     /// The next packet, which takes the place of the one before it; `None` after the last.
     #[expect(clippy::should_implement_trait, reason = "lends its items, which no iterator can")]
     pub fn next(&mut self) -> Option<&[u8]> {
@@ -202,16 +211,22 @@ impl Cut {
         u32::try_from(count).expect("a length field of 16 bits has counted the bytes")
     }
 
+    /// Where in a super-packet of `len` bytes the packet at `position` is.
+    fn range(&self, len: usize, position: u32) -> Range<usize> {
+        let before = position as usize * self.size;
+        before..len.min(before + self.header_bytes + self.size)
+    }
+
     /// Writes the headers of the packet at `position` in front of its payload, and tells where the
     /// packet is. All packets before it have been made.
     fn stamp(&self, packet: &mut [u8], position: u32, is_last: bool) -> Range<usize> {
-        let before = position as usize * self.size;
-        let end = packet.len().min(before + self.header_bytes + self.size);
+        let range = self.range(packet.len(), position);
+        let before = range.start;
         if position > 0 {
             let previous = before - self.size;
             packet.copy_within(previous..previous + self.header_bytes, before);
         }
-        let packet = &mut packet[before..end];
+        let packet = &mut packet[range.clone()];
         let length = packet.len();
         let (headers, payload) = packet.split_at_mut(self.header_bytes);
         let (ip, transport) = headers.split_at_mut(self.ip_bytes);
@@ -249,7 +264,7 @@ impl Cut {
                 put(transport, UDP_CHECKSUM_AT, never_zero(sum));
             }
         }
-        before..end
+        range
     }
 }
 

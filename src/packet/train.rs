@@ -19,13 +19,54 @@ pub struct Train {
     buffer: Slab,
     to: Endpoint,
     traffic_class: u8,
-    stride: usize,
-    len: usize,
-    count: usize,
+    extent: Extent,
     refused: usize,
     refused_bytes: usize,
     source_lost: bool,
     is_probe: bool,
+}
+
+/// How far a train goes.
+#[derive(Clone, Copy, Debug, Default)]
+struct Extent {
+    stride: usize,
+    len: usize,
+    count: usize,
+}
+
+impl Extent {
+    const fn admits(self, len: usize) -> bool {
+        let closed = self.len != self.count * self.stride;
+        len > 0
+            && !closed
+            && (self.count == 0 || len <= self.stride)
+            && self.count < TRAIN_DATAGRAMS
+            && self.len + len <= TRAIN_BYTES
+    }
+}
+
+/// The end of a train, where datagrams are appended that can all be written to at once.
+#[derive(Debug)]
+pub struct Appender<'t> {
+    vacant: &'t mut [u8],
+    extent: &'t mut Extent,
+}
+
+impl<'t> Appender<'t> {
+    /// Appends a datagram of `len` bytes and returns where to write it.
+    ///
+    /// `None`, and no change, unless the train [admits](Train::admits) it.
+    pub fn append(&mut self, len: usize) -> Option<&'t mut [u8]> {
+        if !self.extent.admits(len) {
+            return None;
+        }
+        if self.extent.count == 0 {
+            self.extent.stride = len;
+        }
+        self.extent.len += len;
+        self.extent.count += 1;
+        self.vacant.split_off_mut(..len)
+    }
 }
 
 impl Train {
@@ -36,9 +77,7 @@ impl Train {
             buffer: Slab::new(),
             to: Endpoint { remote: std::net::SocketAddr::from(([0; 4], 0)), local: None },
             traffic_class: 0,
-            stride: 0,
-            len: 0,
-            count: 0,
+            extent: Extent { stride: 0, len: 0, count: 0 },
             refused: 0,
             refused_bytes: 0,
             source_lost: false,
@@ -50,7 +89,7 @@ impl Train {
     pub const fn start(&mut self, to: Endpoint, traffic_class: u8) {
         self.to = to;
         self.traffic_class = traffic_class;
-        (self.stride, self.len, self.count) = (0, 0, 0);
+        self.extent = Extent { stride: 0, len: 0, count: 0 };
         (self.refused, self.refused_bytes) = (0, 0);
         (self.source_lost, self.is_probe) = (false, false);
     }
@@ -66,28 +105,19 @@ impl Train {
 
     /// Whether a datagram of `len` bytes may be appended.
     pub const fn admits(&self, len: usize) -> bool {
-        let closed = self.len != self.count * self.stride;
-        len > 0
-            && !closed
-            && (self.count == 0 || len <= self.stride)
-            && self.count < TRAIN_DATAGRAMS
-            && self.len + len <= TRAIN_BYTES
+        self.extent.admits(len)
     }
 
     /// Appends a datagram of `len` bytes and returns where to write it.
     ///
     /// `None`, and no change, unless [`Self::admits`] it.
     pub fn append(&mut self, len: usize) -> Option<&mut [u8]> {
-        if !self.admits(len) {
-            return None;
-        }
-        if self.count == 0 {
-            self.stride = len;
-        }
-        let start = self.len;
-        self.len += len;
-        self.count += 1;
-        Some(&mut self.buffer[start..self.len])
+        self.appender().append(len)
+    }
+
+    /// Where several datagrams can be appended.
+    pub fn appender(&mut self) -> Appender<'_> {
+        Appender { vacant: &mut self.buffer[self.extent.len..], extent: &mut self.extent }
     }
 
     pub const fn to(&self) -> Endpoint {
@@ -100,22 +130,22 @@ impl Train {
 
     /// Bytes of each datagram but the last.
     pub const fn stride(&self) -> usize {
-        self.stride
+        self.extent.stride
     }
 
     pub const fn count(&self) -> usize {
-        self.count
+        self.extent.count
     }
 
     /// All datagrams, one after the other.
     pub fn bytes(&self) -> &[u8] {
-        &self.buffer[..self.len]
+        &self.buffer[..self.extent.len]
     }
 
     /// The datagram at `position`, which is below [`Self::count`].
     pub fn datagram(&self, position: usize) -> &[u8] {
-        let start = position * self.stride;
-        &self.buffer[start..self.len.min(start + self.stride)]
+        let start = position * self.extent.stride;
+        &self.buffer[start..self.extent.len.min(start + self.extent.stride)]
     }
 
     /// Records that the datagram at `position`, which is below [`Self::count`], was not sent.
@@ -131,7 +161,7 @@ impl Train {
 
     /// Bytes of the datagrams that were sent.
     pub const fn sent_bytes(&self) -> usize {
-        self.len.saturating_sub(self.refused_bytes)
+        self.extent.len.saturating_sub(self.refused_bytes)
     }
 
     /// Records that the local address of the destination is no longer ours: the train went out
@@ -166,6 +196,21 @@ mod tests {
         assert_eq!((train.count(), train.stride(), train.bytes().len()), (3, 100, 260));
         assert_eq!(train.datagram(1), [2; 100]);
         assert_eq!(train.datagram(2), [3; 60]);
+    }
+
+    #[test]
+    fn datagrams_that_are_appended_together_are_those_of_one_by_one() {
+        let mut train = train();
+        train.append(100).unwrap().fill(1);
+        let mut appender = train.appender();
+        let (second, third) = (appender.append(100).unwrap(), appender.append(60).unwrap());
+        assert!(appender.append(60).is_none(), "a shorter datagram closes the train");
+        third.fill(3);
+        second.fill(2);
+        assert_eq!((train.count(), train.stride(), train.bytes().len()), (3, 100, 260));
+        for (position, byte) in [1, 2, 3].into_iter().enumerate() {
+            assert!(train.datagram(position).iter().all(|&found| found == byte));
+        }
     }
 
     #[test]

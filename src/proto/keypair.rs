@@ -8,7 +8,8 @@
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::crypto::aead::{AeadKey, AuthenticationFailed};
+use crate::crypto::aead::{AeadKey, AuthenticationFailed, TAG_BYTES};
+use crate::crypto::batch::{self, Kernel, LANES};
 use crate::crypto::key::SymmetricKey;
 use crate::proto::constants::{
     REJECT_AFTER_MESSAGES, REJECT_AFTER_TIME, REKEY_AFTER_MESSAGES, REKEY_AFTER_TIME,
@@ -123,13 +124,19 @@ impl Sealer {
         padding: usize,
         out: &mut [u8],
     ) -> usize {
-        let length = plaintext.len() + padding + TRANSPORT_OVERHEAD_BYTES;
-        let (header, body) = out[..length]
+        let body = self.write_header(&counter, plaintext.len() + padding, out);
+        self.key.seal(counter.0, &[], plaintext, padding, body);
+        TRANSPORT_HEADER_BYTES + body.len()
+    }
+
+    /// Writes the header of a message with so many bytes `inner` to `out`; returns where the ciphertext
+    /// and its tag go.
+    fn write_header<'d>(&self, counter: &Counter, inner: usize, out: &'d mut [u8]) -> &'d mut [u8] {
+        let (header, body) = out[..inner + TRANSPORT_OVERHEAD_BYTES]
             .split_first_chunk_mut::<TRANSPORT_HEADER_BYTES>()
             .expect("a message is longer than its header");
         write_transport_header(header, self.remote.0, counter.0);
-        self.key.seal(counter.0, &[], plaintext, padding, body);
-        length
+        body
     }
 
     /// Whether the session is too old to send with.
@@ -161,6 +168,48 @@ impl Sealer {
         self.counter.store(counter, Ordering::Relaxed);
     }
 }
+
+/// Messages of a session that are encrypted together: those that were pushed, when it is dropped, so
+/// that none is left in the clear.
+#[derive(Debug)]
+pub struct SealBatch<'s, 'd> {
+    sealer: &'s Sealer,
+    kernel: Kernel,
+    messages: [batch::Message<'d>; LANES],
+    count: usize,
+}
+
+impl<'s, 'd> SealBatch<'s, 'd> {
+    pub fn new(sealer: &'s Sealer, kernel: Kernel) -> Self {
+        Self { sealer, kernel, messages: Default::default(), count: 0 }
+    }
+
+    pub const fn is_full(&self) -> bool {
+        self.count == LANES
+    }
+
+    /// Writes to the front of `out` what [`Sealer::seal`] does, but in the clear for now.
+    ///
+    /// # Panics
+    /// If the batch is full, or as [`Sealer::seal`].
+    pub fn push(&mut self, counter: Counter, plaintext: &[u8], padding: usize, out: &'d mut [u8]) {
+        let inner = plaintext.len() + padding;
+        let body = self.sealer.write_header(&counter, inner, out);
+        body[..plaintext.len()].copy_from_slice(plaintext);
+        body[plaintext.len()..inner].fill(0);
+        self.messages[self.count] = batch::Message::with_counter(counter.0, body);
+        self.count += 1;
+    }
+}
+
+impl Drop for SealBatch<'_, '_> {
+    fn drop(&mut self) {
+        self.sealer.key.seal_batch(Some(self.kernel), &mut self.messages[..self.count]);
+    }
+}
+
+/// What came of opening a message: where in its datagram the plaintext is, padding included.
+pub type Opened = Result<(Authenticated, Range<usize>), DropReason>;
 
 /// Proof that a message was made by the peer with this session's key.
 ///
@@ -198,11 +247,52 @@ impl Opener {
     /// [`DropReason::BadMessage`], [`DropReason::KeypairExpired`], [`DropReason::CounterLimit`],
     /// with `datagram` untouched; [`DropReason::AuthenticationFailed`], with everything after its
     /// header wiped.
-    pub fn open(
+    pub fn open(&self, now: Instant, datagram: &mut [u8]) -> Opened {
+        let counter = self.admit(now, datagram)?;
+        let length = self
+            .key
+            .open_in_place(counter, &[], &mut datagram[TRANSPORT_HEADER_BYTES..])
+            .map_err(|AuthenticationFailed| DropReason::AuthenticationFailed)?;
+        let plaintext = TRANSPORT_HEADER_BYTES..TRANSPORT_HEADER_BYTES + length;
+        Ok((Authenticated { counter }, plaintext))
+    }
+
+    /// Opens at most [`LANES`] of `datagrams` together. What came of each is what [`Self::open`] would
+    /// make of it alone, in their order; `None` for those that there are not.
+    pub fn open_batch<'d>(
         &self,
+        kernel: Kernel,
         now: Instant,
-        datagram: &mut [u8],
-    ) -> Result<(Authenticated, Range<usize>), DropReason> {
+        datagrams: impl Iterator<Item = &'d mut [u8]>,
+    ) -> [Option<Opened>; LANES] {
+        let mut admitted: [Option<Result<(u64, usize), DropReason>>; LANES] = [None; LANES];
+        let mut messages: [batch::Message<'d>; LANES] = Default::default();
+        let mut count = 0;
+        for (admitted, datagram) in admitted.iter_mut().zip(datagrams) {
+            *admitted = Some(self.admit(now, datagram).map(|counter| {
+                let body = &mut datagram[TRANSPORT_HEADER_BYTES..];
+                let length = body.len() - TAG_BYTES;
+                messages[count] = batch::Message::with_counter(counter, body);
+                count += 1;
+                (counter, length)
+            }));
+        }
+        self.key.open_batch(Some(kernel), &mut messages[..count]);
+        let mut verdicts = messages[..count].iter().map(batch::Message::is_authentic);
+        admitted.map(|admitted| {
+            admitted.map(|admitted| {
+                let (counter, length) = admitted?;
+                if !verdicts.next().is_some_and(|is_authentic| is_authentic) {
+                    return Err(DropReason::AuthenticationFailed);
+                }
+                let plaintext = TRANSPORT_HEADER_BYTES..TRANSPORT_HEADER_BYTES + length;
+                Ok((Authenticated { counter }, plaintext))
+            })
+        })
+    }
+
+    /// The counter of a transport message within the limits of age and counter.
+    fn admit(&self, now: Instant, datagram: &[u8]) -> Result<u64, DropReason> {
         let Some(Message::Transport { counter, .. }) = classify(datagram) else {
             return Err(DropReason::BadMessage);
         };
@@ -212,12 +302,7 @@ impl Opener {
         if counter >= REJECT_AFTER_MESSAGES {
             return Err(DropReason::CounterLimit);
         }
-        let length = self
-            .key
-            .open_in_place(counter, &[], &mut datagram[TRANSPORT_HEADER_BYTES..])
-            .map_err(|AuthenticationFailed| DropReason::AuthenticationFailed)?;
-        let plaintext = TRANSPORT_HEADER_BYTES..TRANSPORT_HEADER_BYTES + length;
-        Ok((Authenticated { counter }, plaintext))
+        Ok(counter)
     }
 
     /// Whether the session is too old to receive with.

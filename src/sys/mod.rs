@@ -1,6 +1,6 @@
 //! The operating system: clocks, randomness, readiness, TUN, UDP, namespaces, processes.
 //!
-//! The only home of `unsafe`. Everything public here is safe, takes `BorrowedFd`, slices and
+//! The home of `unsafe`. Everything public here is safe, takes `BorrowedFd`, slices and
 //! standard types, and knows nothing of WireGuard. It must not import `proto`, `wire` or `crypto`
 //! beyond the [`Entropy`](crate::crypto::entropy::Entropy) trait that [`entropy`] implements.
 //!

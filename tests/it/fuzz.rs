@@ -29,6 +29,11 @@ fn replay(target: &str, body: fn(&[u8])) {
 }
 
 #[test]
+fn the_aead_corpus_holds() {
+    replay("aead", targets::aead);
+}
+
+#[test]
 fn the_allowed_ips_corpus_holds() {
     replay("allowed_ips", targets::allowed_ips);
 }

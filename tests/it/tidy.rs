@@ -80,8 +80,8 @@ fn no_layer_names_what_it_must_not() {
 }
 
 #[test]
-fn unsafe_has_one_address() {
-    assert_none(sources().iter().flat_map(rules::unsafe_outside_sys));
+fn unsafe_has_two_addresses() {
+    assert_none(sources().iter().flat_map(rules::unsafe_elsewhere));
 }
 
 #[test]

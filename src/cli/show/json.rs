@@ -7,7 +7,7 @@
 //!     "name": "wg0",
 //!     "public_key": "base64", "private_key": "base64, or (hidden)",
 //!     "listen_port": 51820, "fwmark": null,
-//!     "offloads": ["tso", "uso", "gso", "gro"],
+//!     "offloads": ["tso", "uso", "gso", "gro", "aead-batch"],
 //!     "peers": [ {
 //!       "public_key": "base64", "preshared_key": "base64, or (hidden)",
 //!       "endpoint": "192.0.2.1:51820", "allowed_ips": ["10.10.0.0/24"],

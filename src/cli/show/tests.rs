@@ -76,7 +76,11 @@ fn wg_03_people_see_the_newest_peer_first_and_no_secrets() {
 fn a_device_of_our_own_tells_its_offloads() {
     let mut shown = bare();
     for (offloads, text, names) in [
-        (Offloads::ALL, "tso, uso, gso, gro", r#"["tso","uso","gso","gro"]"#),
+        (
+            Offloads::ALL,
+            "tso, uso, gso, gro, aead-batch",
+            r#"["tso","uso","gso","gro","aead-batch"]"#,
+        ),
         (Offloads::NONE, "(none)", "[]"),
     ] {
         shown.status = Some(Status { offloads, port_is_random: false, paths: vec![] });

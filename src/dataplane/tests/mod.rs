@@ -1,5 +1,6 @@
 //! Two nodes on ports made of queues, with sessions from real handshakes and a clock of our own.
 
+mod batch;
 mod clamp;
 mod devices;
 mod established;

@@ -14,7 +14,7 @@ use crate::wire::ip::{IpHeader, set_ecn};
 use crate::wire::vnet::{Gso, GsoKind, PartialChecksum, VnetHeader};
 
 /// A UDP packet of `len` bytes that is to be cut into payloads of `size` bytes.
-fn super_packet(len: usize, size: u16) -> (Vec<u8>, VnetHeader) {
+pub(super) fn super_packet(len: usize, size: u16) -> (Vec<u8>, VnetHeader) {
     let mut packet = there(len, 7);
     packet[20..24].copy_from_slice(&[0x30, 0x39, 0, 9]);
     packet[24..26].copy_from_slice(&u16::try_from(len - 20).unwrap().to_be_bytes());

@@ -11,12 +11,15 @@ const PROGRAMS: &[&str] = &["ip", "ping", "wg"];
 
 const STREAM_BYTES: u64 = 20_000_003;
 
-/// What `show --json` says about the offloads of that end.
+/// What `show --json` says about the kernel's offloads of that end; that of the processor is another
+/// matter.
 fn offloads(end: &End<'_>) -> String {
     let program = env!("CARGO_BIN_EXE_hybridwg");
     let text = end.host.sh(&format!("{program} show {} --json", end.interface));
     let json: serde_json::Value = serde_json::from_str(&text).unwrap();
-    json["interfaces"][0]["offloads"].to_string()
+    let mut offloads = json["interfaces"][0]["offloads"].clone();
+    offloads.as_array_mut().unwrap().retain(|name| name != "aead-batch");
+    offloads.to_string()
 }
 
 /// Streams both ways, and datagrams longer than the tunnel's MTU.
@@ -35,7 +38,7 @@ fn streams_arrive_whole_with_any_offload_disabled_at_either_end() {
     }
     for (at_left, at_right, left_over) in [
         ("", "", r#"["tso","uso","gso","gro"]"#),
-        ("--disable=tso,uso,gso,gro", "--disable=tso,uso,gso,gro", "[]"),
+        ("--disable=tso,uso,gso,gro", "--disable=tso,uso,gso,gro,aead-batch", "[]"),
         ("--disable=tso,uso", "--disable=gso", r#"["gso","gro"]"#),
         ("--disable=uso", "--disable=gro", r#"["tso","gso","gro"]"#),
     ] {
