@@ -1,0 +1,376 @@
+//! The receiving half of a connection: the stream put together, the window, and when to acknowledge.
+//! [RFC 9293 §3.8.6] [RFC 2018] [RFC 2883] [RFC 5681 §4.2]
+//!
+//! What came out of order waits in a map, within the window and a bound on its memory. The window
+//! grows with what the application takes in a round trip, and its end never goes back.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::time::Duration;
+
+use super::options::SackBlocks;
+use super::queue::Queue;
+use crate::time::Instant;
+
+/// The window that a connection begins with, in bytes.
+pub const INITIAL_WINDOW_BYTES: usize = 64 << 10;
+
+/// What a connection is left with when memory is short, in bytes.
+const PRESSED_WINDOW_BYTES: usize = 16 << 10;
+
+/// How long an acknowledgment is kept back. [LNX TCP_DELACK_MIN]
+const DELAYED_ACK: Duration = Duration::from_millis(40);
+
+/// Segments that are acknowledged at once when a connection begins, or begins anew after idleness:
+/// the other end is in slow start. [LNX TCP_MAX_QUICKACKS]
+const QUICK_ACKS: u8 = 16;
+const QUICK_AFTER: Duration = Duration::from_millis(200);
+
+/// A piece that came out of order grows to so many bytes before another is begun: they move as one.
+const PIECE_BYTES: usize = 64 << 10;
+
+/// What a piece costs beyond its bytes: small ones must not be cheap.
+const PIECE_OVERHEAD_BYTES: usize = 128;
+
+/// When an acknowledgment is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Due {
+    No,
+    At(Instant),
+    Now,
+}
+
+#[derive(Debug)]
+pub struct Receiver {
+    /// In order, and not yet taken.
+    pub queue: Queue,
+    /// The first position that has not arrived. Beyond the end of the queue once a FIN has.
+    nxt: u64,
+    /// Out of order, by position; they do not overlap.
+    pieces: BTreeMap<u64, Vec<u8>>,
+    pieces_bytes: usize,
+    fin: Option<u64>,
+    /// Behind the last position that was announced.
+    edge: u64,
+    scale: u8,
+    /// What may be held now, and ever. Bytes.
+    capacity: usize,
+    max_capacity: usize,
+    /// What arrived out of order, the latest first. [RFC 2018 §4]
+    blocks: [Range<u64>; SackBlocks::MAX],
+    /// What arrived twice, to be told once.
+    duplicate: Option<Range<u64>>,
+    due: Due,
+    /// What was not acknowledged yet, in bytes.
+    unacknowledged: u64,
+    quick_acks: u8,
+    arrived_at: Instant,
+    mss: u64,
+    /// A round trip, as the receiver sees it.
+    round_trip: Duration,
+    /// What the application has taken since.
+    taken: usize,
+    taken_since: Instant,
+}
+
+impl Receiver {
+    /// `start`: the position behind the SYN. `scale`: by how much the window is shifted.
+    pub fn new(now: Instant, start: u64, scale: u8, max_capacity: usize, mss: u64) -> Self {
+        let max_capacity = max_capacity.min(usize::from(u16::MAX) << scale);
+        Self {
+            queue: Queue::new(start),
+            nxt: start,
+            pieces: BTreeMap::new(),
+            pieces_bytes: 0,
+            fin: None,
+            edge: start,
+            scale,
+            capacity: INITIAL_WINDOW_BYTES.min(max_capacity),
+            max_capacity,
+            blocks: std::array::from_fn(|_| 0..0),
+            duplicate: None,
+            due: Due::No,
+            unacknowledged: 0,
+            quick_acks: QUICK_ACKS,
+            arrived_at: now,
+            mss,
+            round_trip: Duration::MAX,
+            taken: 0,
+            taken_since: now,
+        }
+    }
+
+    pub const fn nxt(&self) -> u64 {
+        self.nxt
+    }
+
+    /// Behind the last position that may be sent to us.
+    pub const fn edge(&self) -> u64 {
+        self.edge
+    }
+
+    /// All of the stream has arrived.
+    pub fn is_finished(&self) -> bool {
+        self.fin.is_some_and(|fin| self.nxt > fin)
+    }
+
+    /// Memory that it holds, in bytes.
+    pub const fn held_bytes(&self) -> usize {
+        self.queue.held_bytes() + self.pieces_bytes
+    }
+
+    /// The largest shift that `capacity` bytes of window need.
+    pub fn scale_for(capacity: usize) -> u8 {
+        let max = super::options::MAX_WINDOW_SCALE;
+        (0..max).find(|scale| usize::from(u16::MAX) << scale >= capacity).unwrap_or(max)
+    }
+
+    /// How long a round trip takes.
+    pub fn on_round_trip(&mut self, sample: Duration) {
+        let lower = self.round_trip.min(sample);
+        self.round_trip = lower + (sample - lower) / 8;
+    }
+
+    /// Takes in the payload of an acceptable segment that begins at `start`, and whether its FIN
+    /// follows. True if there is more to read.
+    pub fn on_segment(&mut self, now: Instant, start: u64, payload: &[u8], has_fin: bool) -> bool {
+        let end = start + payload.len() as u64;
+        if now.since(self.arrived_at) > QUICK_AFTER {
+            self.quick_acks = QUICK_ACKS;
+        }
+        self.arrived_at = now;
+        if start < self.nxt && start < end {
+            self.duplicate = Some(start..end.min(self.nxt));
+        }
+        if has_fin && end <= self.edge && self.fin.is_none() && end >= self.nxt {
+            self.fin = Some(end);
+        }
+        let limit = self.edge.min(self.fin.unwrap_or(u64::MAX));
+        let fresh = start.max(self.nxt)..end.min(limit);
+        let before = self.nxt;
+        let is_next = start <= self.nxt;
+        if fresh.start < fresh.end {
+            let bytes = &payload[(fresh.start - start) as usize..(fresh.end - start) as usize];
+            if is_next {
+                self.queue.push(bytes);
+                self.nxt = fresh.end;
+            } else {
+                self.keep(fresh.start, bytes);
+            }
+        }
+        let had_gap = !self.pieces.is_empty();
+        self.join();
+        if self.fin == Some(self.nxt) {
+            self.nxt += 1;
+        }
+        self.unacknowledged += self.nxt - before;
+        let is_plain = is_next && !had_gap && !has_fin && self.duplicate.is_none();
+        self.schedule(now, is_plain && fresh.end == end, end - start);
+        self.nxt > before
+    }
+
+    /// Puts what follows in order behind the queue.
+    fn join(&mut self) {
+        while let Some(entry) = self.pieces.first_entry() {
+            let start = *entry.key();
+            if start > self.nxt {
+                break;
+            }
+            let piece = entry.remove();
+            self.pieces_bytes -= piece.capacity() + PIECE_OVERHEAD_BYTES;
+            let skipped = (self.nxt - start) as usize;
+            if skipped == 0 {
+                self.nxt += piece.len() as u64;
+                self.queue.push_owned(piece);
+            } else if let Some(rest) = piece.get(skipped..) {
+                self.nxt += rest.len() as u64;
+                self.queue.push(rest);
+            }
+        }
+        // What has been put in order is no block any more.
+        let nxt = self.nxt;
+        let mut kept = 0;
+        for index in 0..self.blocks.len() {
+            if self.blocks[index].end > nxt {
+                self.blocks.swap(kept, index);
+                kept += 1;
+            }
+        }
+        self.blocks[kept..].fill(0..0);
+    }
+
+    /// Keeps what came out of order, but for what is there already.
+    fn keep(&mut self, start: u64, bytes: &[u8]) {
+        let end = start + bytes.len() as u64;
+        let mut at = start;
+        let mut is_known = true;
+        while at < end {
+            let before = self.pieces.range(..=at).next_back();
+            let before = before.map(|(start, piece)| (*start, *start + piece.len() as u64));
+            if let Some((_, piece_end)) = before.filter(|(_, piece_end)| *piece_end > at) {
+                at = piece_end.min(end);
+                continue;
+            }
+            let next = self.pieces.range(at..).next().map_or(end, |(next, _)| *next);
+            let gap = &bytes[(at - start) as usize..(next.min(end) - start) as usize];
+            is_known = false;
+            if !self.store(before, at, gap) {
+                break;
+            }
+            at += gap.len() as u64;
+        }
+        if is_known {
+            self.duplicate = Some(start..end);
+        }
+        if at > start {
+            self.report(start..at);
+        }
+    }
+
+    /// Stores bytes that are not there; false if they would be too much.
+    fn store(&mut self, before: Option<(u64, u64)>, at: u64, bytes: &[u8]) -> bool {
+        if self.held_bytes() + bytes.len() + PIECE_OVERHEAD_BYTES > 2 * self.capacity {
+            return false;
+        }
+        let adjacent = before.filter(|(_, end)| *end == at).map(|(start, _)| start);
+        let adjacent = adjacent.and_then(|start| self.pieces.get_mut(&start));
+        if let Some(piece) = adjacent.filter(|piece| piece.len() < PIECE_BYTES) {
+            let before = piece.capacity();
+            piece.extend_from_slice(bytes);
+            self.pieces_bytes += piece.capacity() - before;
+        } else {
+            self.pieces_bytes += bytes.len() + PIECE_OVERHEAD_BYTES;
+            self.pieces.insert(at, bytes.to_vec());
+        }
+        true
+    }
+
+    /// Makes a block of `range` and of those that it touches, and the first of all.
+    fn report(&mut self, mut range: Range<u64>) {
+        let mut blocks: [Range<u64>; SackBlocks::MAX] = std::array::from_fn(|_| 0..0);
+        let mut count = 1;
+        for block in std::mem::replace(&mut self.blocks, std::array::from_fn(|_| 0..0)) {
+            if block.start <= range.end && range.start <= block.end && block.start < block.end {
+                range = range.start.min(block.start)..range.end.max(block.end);
+            } else if count < blocks.len() {
+                blocks[count] = block;
+                count += 1;
+            }
+        }
+        blocks[0] = range;
+        self.blocks = blocks;
+    }
+
+    fn schedule(&mut self, now: Instant, is_plain: bool, length: u64) {
+        if !is_plain {
+            // The sender waits for this. [RFC 5681 §4.2]
+            self.due = Due::Now;
+            return;
+        }
+        if length == 0 {
+            return;
+        }
+        if self.unacknowledged >= 2 * self.mss || self.quick_acks > 0 {
+            self.quick_acks = self.quick_acks.saturating_sub(1);
+            self.due = Due::Now;
+        } else if self.due == Due::No {
+            self.due = Due::At(now + DELAYED_ACK);
+        }
+    }
+
+    /// An acknowledgment is wanted at once.
+    pub const fn acknowledge(&mut self) {
+        self.due = Due::Now;
+    }
+
+    pub fn is_due(&self, now: Instant) -> bool {
+        match self.due {
+            Due::No => false,
+            Due::At(at) => at <= now,
+            Due::Now => true,
+        }
+    }
+
+    pub const fn next_deadline(&self) -> Option<Instant> {
+        match self.due {
+            Due::At(at) => Some(at),
+            Due::No | Due::Now => None,
+        }
+    }
+
+    /// Forgets `count` bytes that the application has taken.
+    pub fn consume(&mut self, now: Instant, count: usize, is_pressed: bool) {
+        self.queue.advance(self.queue.start() + count as u64);
+        self.taken += count;
+        self.tune(now, is_pressed);
+        // Worth a segment of its own: what lets the other end go on. [RFC 9293 §3.8.6.2.2]
+        let (open, new) = (self.edge - self.nxt.min(self.edge), self.free(is_pressed));
+        let worth = (self.capacity as u64 / 4).max(2 * self.mss);
+        if new >= open + worth || (open < 2 * self.mss && new >= 2 * self.mss) {
+            self.due = Due::Now;
+        }
+    }
+
+    /// Makes room for twice what was taken in a round trip. [LNX tcp_input.c:tcp_rcv_space_adjust]
+    fn tune(&mut self, now: Instant, is_pressed: bool) {
+        let passed = now.since(self.taken_since);
+        if self.round_trip == Duration::MAX || passed < self.round_trip {
+            return;
+        }
+        let wanted = 2 * self.taken + 16 * self.mss as usize;
+        if !is_pressed && wanted > self.capacity {
+            self.capacity = wanted.min(self.max_capacity);
+        }
+        self.taken = 0;
+        self.taken_since = now;
+    }
+
+    /// Bytes that there is room for.
+    fn free(&self, is_pressed: bool) -> u64 {
+        let pressed = if is_pressed { PRESSED_WINDOW_BYTES } else { usize::MAX };
+        self.capacity.min(pressed).saturating_sub(self.queue.len()) as u64
+    }
+
+    /// The window as it stands in a header, from the first position that has not arrived. Its end
+    /// goes back for nothing, and forward by a segment at least.
+    pub fn window(&mut self, is_pressed: bool) -> u16 {
+        let candidate = self.nxt + self.free(is_pressed);
+        let step = self.mss.min(self.capacity as u64 / 2);
+        if candidate >= self.edge + step {
+            self.edge = candidate;
+        }
+        let open = self.edge.saturating_sub(self.nxt);
+        // Rounded up: rounded down it would go back.
+        let shifted = open.div_ceil(1 << self.scale).min(u64::from(u16::MAX));
+        self.edge = self.edge.max(self.nxt + (shifted << self.scale));
+        shifted as u16
+    }
+
+    /// The window of a SYN, which nobody shifts.
+    pub fn initial_window(&mut self) -> u16 {
+        let window = u16::try_from(self.capacity).unwrap_or(u16::MAX);
+        self.edge = self.edge.max(self.nxt + u64::from(window));
+        window
+    }
+
+    /// Whether an acknowledgment has more to say than a position.
+    pub fn has_blocks(&self) -> bool {
+        self.duplicate.is_some() || self.blocks[0].start < self.blocks[0].end
+    }
+
+    /// The blocks for an acknowledgment that is about to leave, a duplicate first. [RFC 2883 §4]
+    pub fn take_blocks(&mut self) -> SackBlocks {
+        let mut sack = SackBlocks::default();
+        let blocks = self.blocks.iter().filter(|block| block.start < block.end);
+        for block in self.duplicate.take().iter().chain(blocks) {
+            sack.push(block.start as u32, block.end as u32);
+        }
+        sack
+    }
+
+    /// An acknowledgment has left.
+    pub const fn on_acknowledged(&mut self) {
+        self.due = Due::No;
+        self.unacknowledged = 0;
+    }
+}
