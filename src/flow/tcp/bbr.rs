@@ -276,7 +276,7 @@ impl Bbr {
     }
 
     fn update_min_rtt(&mut self, ack: &Ack, is_round_start: bool) {
-        let is_old = ack.now.since(self.min_rtt_at) > MIN_RTT_WINDOW;
+        let is_old = self.min_rtt.is_some() && ack.now.since(self.min_rtt_at) > MIN_RTT_WINDOW;
         if let Some(rtt) = ack.rtt {
             if self.min_rtt.is_none_or(|min_rtt| rtt <= min_rtt) || is_old {
                 self.min_rtt = Some(rtt);

@@ -217,6 +217,11 @@ impl Connection {
         Agreed { mss: mss as u64, has_sack: self.has_sack }
     }
 
+    pub(super) fn congestion(&self, mss: u64) -> Congestion {
+        // Our first sequence number is as good as random.
+        Congestion::new(self.stack.config.congestion, mss, self.sender.una() as u32)
+    }
+
     /// Takes as much of `bytes` as there is room for, and tells how much that is.
     pub fn write(&mut self, bytes: &[u8]) -> usize {
         let count = self.writable().min(bytes.len());

@@ -66,7 +66,8 @@ impl Connection {
             self.receiver.on_round_trip(rtt);
         }
         let agreed = self.agreed();
-        self.sender.establish(now, agreed, &incoming, rtt);
+        let congestion = self.congestion(agreed.mss);
+        self.sender.establish(now, agreed, congestion, &incoming, rtt);
         self.state =
             if self.sender.is_fin_queued() { State::FinWait1 } else { State::Established };
         self.events.established = true;

@@ -497,3 +497,4 @@ impl Scoreboard {
         self.entries.insert(index + 1, rest);
     }
 }
+impl Scoreboard { pub fn is_app_limited(&self) -> u64 { self.app_limited_until.saturating_sub(self.delivered) } }

@@ -132,8 +132,16 @@ impl Sender {
     }
 
     /// The handshake is done: what it measured and settled.
-    pub fn establish(&mut self, now: Instant, agreed: Agreed, incoming: &Incoming<'_>, rtt: Option<Duration>) {
-        self.set_agreed(agreed);
+    pub fn establish(
+        &mut self,
+        now: Instant,
+        agreed: Agreed,
+        congestion: Congestion,
+        incoming: &Incoming<'_>,
+        rtt: Option<Duration>,
+    ) {
+        self.agreed = agreed;
+        self.congestion = congestion;
         if let Some(sample) = rtt {
             self.rtt.on_sample(now, sample);
         }
@@ -141,14 +149,10 @@ impl Sender {
         self.set_window(incoming);
     }
 
-    fn set_agreed(&mut self, agreed: Agreed) {
-        self.agreed = agreed;
-        self.congestion.set_mss(agreed.mss);
-    }
-
     /// Segments may be no larger from now on; what is on the way may have been. [RFC 1191 §6.5]
     pub fn lower_mss(&mut self, mss: u64) {
-        self.set_agreed(Agreed { mss, ..self.agreed });
+        self.agreed.mss = mss;
+        self.congestion.set_mss(mss);
         self.board.lose_all();
     }
 
@@ -709,3 +713,4 @@ impl Blocks {
         &self.blocks[..self.count]
     }
 }
+impl Sender { pub fn trace(&self) -> String { format!("{:?} inflight {} edge {} lim {} paced {} {:?} queue {} app {} rtt {:?}", self.recovery.phase, self.board.in_flight(), self.edge-self.una, self.limited_until.saturating_sub(self.una), self.is_paced, self.congestion, self.queue.len(), self.board.is_app_limited(), self.rtt.smoothed()) } }

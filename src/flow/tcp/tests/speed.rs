@@ -34,3 +34,16 @@ fn figures() {
         rates(algorithm, 8, 20, 0, 8);
     }
 }
+
+#[test]
+fn trace() {
+    let config = Config { congestion: Algorithm::Bbr, ..Config::default() };
+    let delay = Duration::from_millis(10);
+    let there = Path { rate: 400_000_000, queue: 1_500_000, ..Path::new(delay) };
+    let mut line = Line::new(7, [config; 2], [there, Path::new(delay)]);
+    let flow = line.open(u64::MAX);
+    for n in 0..60 {
+        line.run(Duration::from_millis(20));
+        println!("TR {n} {}", line.flows[flow].0.connection.sender.trace());
+    }
+}
