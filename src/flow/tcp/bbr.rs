@@ -335,16 +335,13 @@ impl Bbr {
         }
     }
 
-    pub fn on_congestion(&mut self, in_flight: u64) {
+    /// Loss alone is none of its matters: `update_ceiling` looks at how much there is. After a
+    /// timeout nothing is known to be on the way, and the window grows again with what is delivered.
+    pub fn on_timeout(&mut self, in_flight: u64) {
         if !matches!(self.mode, Mode::ProbeRtt { .. }) {
             self.prior_window = self.window;
         }
-        // For the first round as much is sent as is delivered, no more.
         self.window = in_flight.max(MIN_SEGMENTS * self.mss).min(self.window);
-    }
-
-    pub fn on_timeout(&mut self, in_flight: u64) {
-        self.on_congestion(in_flight);
         self.full_bandwidth = 0;
         self.full_rounds = 0;
     }

@@ -141,7 +141,12 @@ impl Connection {
     }
 
     /// Asks `remote` for a connection: SYN-SENT. Both addresses are of one family.
-    pub fn connect(now: Instant, stack: &Arc<Stack>, local: SocketAddr, remote: SocketAddr) -> Self {
+    pub fn connect(
+        now: Instant,
+        stack: &Arc<Stack>,
+        local: SocketAddr,
+        remote: SocketAddr,
+    ) -> Self {
         Self::new(now, stack, local, remote, State::SynSent)
     }
 
@@ -251,8 +256,8 @@ impl Connection {
     }
 
     /// Forgets the first `count` bytes of [`readable`](Self::readable): they are dealt with.
-    pub fn consume(&mut self, now: Instant, count: usize) {
-        self.receiver.consume(now, count, self.stack.is_under_pressure());
+    pub fn consume(&mut self, count: usize) {
+        self.receiver.consume(count, self.stack.is_under_pressure());
         self.charge();
     }
 

@@ -140,8 +140,7 @@ impl Cubic {
         self.save();
         let segments = self.window / self.mss as f64;
         // Who has to yield again before it is back makes room for others. [RFC 9438 §4.7]
-        self.w_max =
-            if segments < self.w_max { segments * (1.0 + BETA) / 2.0 } else { segments };
+        self.w_max = if segments < self.w_max { segments * (1.0 + BETA) / 2.0 } else { segments };
         self.prior = segments;
         self.threshold = ((self.window * BETA) as u64).max(MIN_SEGMENTS * self.mss);
         self.window = self.threshold as f64;

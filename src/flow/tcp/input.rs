@@ -68,8 +68,7 @@ impl Connection {
         let agreed = self.agreed();
         let congestion = self.congestion(agreed.mss);
         self.sender.establish(now, agreed, congestion, &incoming, rtt);
-        self.state =
-            if self.sender.is_fin_queued() { State::FinWait1 } else { State::Established };
+        self.state = if self.sender.is_fin_queued() { State::FinWait1 } else { State::Established };
         self.events.established = true;
     }
 
@@ -236,6 +235,7 @@ impl Connection {
         }
         self.events.readable |=
             self.receiver.on_segment(now, sequence, segment.payload, segment.has(FIN));
+        self.receiver.tune(now, self.stack.is_under_pressure());
         if self.receiver.is_finished() {
             self.events.peer_closed = true;
             match self.state {

@@ -41,7 +41,7 @@ mod timestamps;
 pub use congestion::Algorithm;
 pub use connection::{Connection, End, Events, State};
 pub use options::{Options, SackBlocks, Timestamps};
-pub use segment::{Checksum, Malformed, MAX_PACKET_BYTES, Packet, Segment, Syn, Transmit, refuse};
+pub use segment::{Checksum, MAX_PACKET_BYTES, Malformed, Packet, Segment, Syn, Transmit, refuse};
 pub use stack::{Config, Keepalive, Stack};
 
 #[cfg(test)]

@@ -89,8 +89,9 @@ impl Connection {
 
     /// What every segment says: where we are with the other end's stream.
     fn segment(&mut self, now: Instant) -> Segment<'static> {
-        let timestamps =
-            self.recent.map(|recent| Timestamps { value: self.clock.value(now), echo: recent.value });
+        let timestamps = self
+            .recent
+            .map(|recent| Timestamps { value: self.clock.value(now), echo: recent.value });
         Segment {
             sequence: self.sender.nxt() as u32,
             acknowledgment: self.receiver.nxt() as u32,

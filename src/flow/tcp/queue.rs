@@ -134,7 +134,11 @@ mod tests {
         let mut all = Vec::new();
         for n in 0..400_usize {
             let piece: Vec<u8> = (0..n * 7 % 900 + 1).map(|byte| (byte + n) as u8).collect();
-            if n.is_multiple_of(3) { queue.push_owned(piece.clone()) } else { queue.push(&piece) }
+            if n.is_multiple_of(3) {
+                queue.push_owned(piece.clone())
+            } else {
+                queue.push(&piece)
+            }
             all.extend_from_slice(&piece);
         }
         assert_eq!(queue.len(), all.len());

@@ -68,9 +68,9 @@ pub struct Receiver {
     mss: u64,
     /// A round trip, as the receiver sees it.
     round_trip: Duration,
-    /// What the application has taken since.
-    taken: usize,
-    taken_since: Instant,
+    /// What has arrived, in order or not, since.
+    arrived: usize,
+    arrived_since: Instant,
 }
 
 impl Receiver {
@@ -95,8 +95,8 @@ impl Receiver {
             arrived_at: now,
             mss,
             round_trip: Duration::MAX,
-            taken: 0,
-            taken_since: now,
+            arrived: 0,
+            arrived_since: now,
         }
     }
 
@@ -151,6 +151,7 @@ impl Receiver {
         let is_next = start <= self.nxt;
         if fresh.start < fresh.end {
             let bytes = &payload[(fresh.start - start) as usize..(fresh.end - start) as usize];
+            self.arrived += bytes.len();
             if is_next {
                 self.queue.push(bytes);
                 self.nxt = fresh.end;
@@ -299,10 +300,8 @@ impl Receiver {
     }
 
     /// Forgets `count` bytes that the application has taken.
-    pub fn consume(&mut self, now: Instant, count: usize, is_pressed: bool) {
+    pub fn consume(&mut self, count: usize, is_pressed: bool) {
         self.queue.advance(self.queue.start() + count as u64);
-        self.taken += count;
-        self.tune(now, is_pressed);
         // Worth a segment of its own: what lets the other end go on. [RFC 9293 §3.8.6.2.2]
         let (open, new) = (self.edge - self.nxt.min(self.edge), self.free(is_pressed));
         let worth = (self.capacity as u64 / 4).max(2 * self.mss);
@@ -311,18 +310,22 @@ impl Receiver {
         }
     }
 
-    /// Makes room for twice what was taken in a round trip. [LNX tcp_input.c:tcp_rcv_space_adjust]
-    fn tune(&mut self, now: Instant, is_pressed: bool) {
-        let passed = now.since(self.taken_since);
+    /// Once a round trip: makes room for twice what arrived in it, so that the window never limits a
+    /// sender that the path does not. What is lost is missing for another round trip, at least, and
+    /// keeps all that follows. An application that does not keep up gets no more.
+    /// [LNX tcp_input.c:tcp_rcv_space_adjust]
+    pub fn tune(&mut self, now: Instant, is_pressed: bool) {
+        let passed = now.since(self.arrived_since);
         if self.round_trip == Duration::MAX || passed < self.round_trip {
             return;
         }
-        let wanted = 2 * self.taken + 16 * self.mss as usize;
-        if !is_pressed && wanted > self.capacity {
-            self.capacity = wanted.min(self.max_capacity);
+        let rounds = if self.pieces.is_empty() { 2 } else { 4 };
+        let wanted = rounds * self.arrived + 16 * self.mss as usize;
+        if !is_pressed && self.queue.len() <= self.capacity / 2 {
+            self.capacity = self.capacity.max(wanted.min(self.max_capacity));
         }
-        self.taken = 0;
-        self.taken_since = now;
+        self.arrived = 0;
+        self.arrived_since = now;
     }
 
     /// Bytes that there is room for.

@@ -98,7 +98,14 @@ impl Prr {
     }
 
     /// `is_safe`: the acknowledgment moved on, and no more loss was found.
-    pub fn on_ack(&mut self, delivered: u64, in_flight: u64, threshold: u64, mss: u64, is_safe: bool) {
+    pub fn on_ack(
+        &mut self,
+        delivered: u64,
+        in_flight: u64,
+        threshold: u64,
+        mss: u64,
+        is_safe: bool,
+    ) {
         self.delivered += delivered;
         let wanted = if in_flight > threshold {
             let share = (u128::from(self.delivered) * u128::from(threshold))

@@ -445,7 +445,9 @@ impl Scoreboard {
                 self.transmissions.push_front((entry.transmission, entry.start..entry.end));
             }
         }
-        self.transmissions.make_contiguous().sort_unstable_by_key(|(transmission, _)| *transmission);
+        self.transmissions
+            .make_contiguous()
+            .sort_unstable_by_key(|(transmission, _)| *transmission);
     }
 
     /// The other end has thrown away what it had out of order. [RFC 2018 §8]
@@ -497,4 +499,3 @@ impl Scoreboard {
         self.entries.insert(index + 1, rest);
     }
 }
-impl Scoreboard { pub fn is_app_limited(&self) -> u64 { self.app_limited_until.saturating_sub(self.delivered) } }

@@ -10,9 +10,7 @@ use super::options::{MAX_OPTIONS_BYTES, Options};
 use crate::wire::checksum::{Sum, checksum};
 use crate::wire::ip::{IPV4_HEADER_BYTES, IPV6_HEADER_BYTES, IpHeader, PROTOCOL_TCP};
 use crate::wire::mss;
-use crate::wire::transport::{
-    ACK, FIN, RST, SYN, TCP_CHECKSUM_AT, TCP_FLAGS_AT, TCP_HEADER_BYTES,
-};
+use crate::wire::transport::{ACK, FIN, RST, SYN, TCP_CHECKSUM_AT, TCP_FLAGS_AT, TCP_HEADER_BYTES};
 use crate::wire::vnet::{Gso, GsoKind, PartialChecksum, VnetHeader};
 
 /// The most that a packet can be, headers included, and so the most that a burst is.
@@ -213,8 +211,7 @@ impl Header<'_> {
         tcp[TCP_HEADER_BYTES..tcp_bytes].copy_from_slice(&options[..options_bytes]);
         let kind = if self.local.is_ipv4() { GsoKind::TcpV4 } else { GsoKind::TcpV6 };
         let gso = (payload_bytes > mss).then(|| Gso { kind, size: mss as u16, ecn: false });
-        let checksum =
-            PartialChecksum { start: ip_bytes as u16, offset: TCP_CHECKSUM_AT as u16 };
+        let checksum = PartialChecksum { start: ip_bytes as u16, offset: TCP_CHECKSUM_AT as u16 };
         let header_length = (ip_bytes + tcp_bytes) as u16;
         Transmit { len, vnet: VnetHeader { checksum: Some(checksum), gso, header_length } }
     }
@@ -272,7 +269,8 @@ mod tests {
     use crate::wire::transport::PSH;
 
     fn addresses(v6: bool) -> [SocketAddr; 2] {
-        let text = if v6 { ["[fd00::1]:80", "[fd00::2]:4000"] } else { ["10.0.0.1:80", "10.0.0.2:4000"] };
+        let text =
+            if v6 { ["[fd00::1]:80", "[fd00::2]:4000"] } else { ["10.0.0.1:80", "10.0.0.2:4000"] };
         text.map(|text| text.parse().unwrap())
     }
 

@@ -103,7 +103,13 @@ pub struct Sender {
 
 impl Sender {
     /// `start`: the position behind the SYN.
-    pub const fn new(now: Instant, start: u64, agreed: Agreed, clock: Clock, congestion: Congestion) -> Self {
+    pub const fn new(
+        now: Instant,
+        start: u64,
+        agreed: Agreed,
+        clock: Clock,
+        congestion: Congestion,
+    ) -> Self {
         Self {
             queue: Queue::new(start),
             una: start,
@@ -172,10 +178,6 @@ impl Sender {
         self.max_window
     }
 
-    pub const fn rtt(&self) -> &Rtt {
-        &self.rtt
-    }
-
     /// Nothing more will be written.
     pub const fn queue_fin(&mut self) {
         self.is_fin_queued = true;
@@ -183,10 +185,6 @@ impl Sender {
 
     pub const fn is_fin_queued(&self) -> bool {
         self.is_fin_queued
-    }
-
-    pub const fn is_fin_sent(&self) -> bool {
-        self.is_fin_queued && self.nxt > self.queue.end()
     }
 
     pub const fn is_fin_acknowledged(&self) -> bool {
@@ -265,7 +263,8 @@ impl Sender {
             is_recovering: self.recovery.phase == Phase::Repair,
             is_window_limited: self.limited_until > 0 && self.una <= self.limited_until,
         });
-        if let (Phase::Repair, Some(threshold)) = (self.recovery.phase, self.congestion.threshold()) {
+        if let (Phase::Repair, Some(threshold)) = (self.recovery.phase, self.congestion.threshold())
+        {
             let is_safe = has_moved && lost == 0;
             let mss = self.agreed.mss;
             self.recovery.prr.on_ack(delivered, self.in_flight(), threshold, mss, is_safe);
@@ -390,7 +389,7 @@ impl Sender {
             // The probe has mended a loss that nothing else told of.
             self.recovery.tail_probe = None;
             if self.recovery.phase == Phase::Open {
-                self.congestion.on_congestion(self.board.in_flight());
+                self.congestion.on_congestion();
                 self.congestion.on_recovered();
             }
         }
@@ -420,7 +419,7 @@ impl Sender {
         self.recovery.prr = Prr::new(flight, self.agreed.mss);
         self.recovery.undo = Some(Undo::default());
         self.recovery.tail_probe = None;
-        self.congestion.on_congestion(self.board.in_flight());
+        self.congestion.on_congestion();
     }
 
     fn is_spurious(&self, incoming: &Incoming<'_>, acked: &Acked, has_moved: bool) -> bool {
@@ -600,13 +599,12 @@ impl Sender {
     /// How much of `length` the congestion control lets go.
     fn allowed(&self, length: u64) -> u64 {
         let in_flight = self.in_flight();
-        let allowance = if self.recovery.phase == Phase::Repair
-            && self.congestion.threshold().is_some()
-        {
-            self.recovery.prr.quota()
-        } else {
-            self.congestion.window().saturating_sub(in_flight)
-        };
+        let allowance =
+            if self.recovery.phase == Phase::Repair && self.congestion.threshold().is_some() {
+                self.recovery.prr.quota()
+            } else {
+                self.congestion.window().saturating_sub(in_flight)
+            };
         let mss = self.agreed.mss;
         if length <= allowance {
             length
@@ -683,18 +681,19 @@ struct Blocks {
 
 impl Blocks {
     fn read(incoming: &Incoming<'_>, nxt: u64, max_window: u64) -> Self {
-        let mut read =
-            Self { blocks: std::array::from_fn(|_| 0..0), count: 0, duplicate: None };
+        let mut read = Self { blocks: std::array::from_fn(|_| 0..0), count: 0, duplicate: None };
         let acknowledgment = incoming.acknowledgment;
-        let mut ranges = incoming.sack.as_slice().iter().map(|&(start, end)| {
-            extend(acknowledgment, start)..extend(acknowledgment, end)
-        });
+        let mut ranges = incoming
+            .sack
+            .as_slice()
+            .iter()
+            .map(|&(start, end)| extend(acknowledgment, start)..extend(acknowledgment, end));
         let second = ranges.clone().nth(1);
         if let Some(first) = ranges.clone().next().filter(|range| range.start < range.end) {
             let is_old = first.end <= acknowledgment
                 && first.start >= acknowledgment.saturating_sub(max_window);
-            let is_inside = second
-                .is_some_and(|second| second.start <= first.start && first.end <= second.end);
+            let is_inside =
+                second.is_some_and(|second| second.start <= first.start && first.end <= second.end);
             if is_old || (is_inside && first.end <= nxt) {
                 read.duplicate = Some(first);
                 ranges.next();
@@ -713,4 +712,3 @@ impl Blocks {
         &self.blocks[..self.count]
     }
 }
-impl Sender { pub fn trace(&self) -> String { format!("{:?} inflight {} edge {} lim {} paced {} {:?} queue {} app {} rtt {:?}", self.recovery.phase, self.board.in_flight(), self.edge-self.una, self.limited_until.saturating_sub(self.una), self.is_paced, self.congestion, self.queue.len(), self.board.is_app_limited(), self.rtt.smoothed()) } }

@@ -95,7 +95,12 @@ impl Stack {
 
     /// The first sequence number of a connection: a clock, so that it differs from that of the
     /// connection before, and a keyed hash, so that nobody guesses it. [RFC 6528 §3]
-    pub(super) fn initial_sequence(&self, now: Instant, local: SocketAddr, remote: SocketAddr) -> u32 {
+    pub(super) fn initial_sequence(
+        &self,
+        now: Instant,
+        local: SocketAddr,
+        remote: SocketAddr,
+    ) -> u32 {
         let clock = (now.as_nanos() / 4000) as u32;
         clock.wrapping_add(self.secret.hash(&(local, remote)))
     }

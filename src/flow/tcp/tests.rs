@@ -1,5 +1,6 @@
 //! Whole connections on a line with a clock of its own.
 
+mod arrival;
 mod line;
 mod speed;
 

@@ -5,9 +5,15 @@ use std::time::Duration;
 use super::super::{Algorithm, Config};
 use super::line::{Line, Path};
 
-/// Mbit/s of each of `flows` over so many seconds, its start included, on a line of 400 Mbit/s with
-/// a queue of 1.5 MB.
-fn rates(algorithm: Algorithm, flows: usize, round_trip: u64, loss: u32, seconds: u64) -> Vec<f64> {
+/// Mbit/s of each of `flows` over `seconds`, after as much as `start`, on a line of 400 Mbit/s with a
+/// queue of 1.5 MB and so many losses in a million.
+fn rates(
+    algorithm: Algorithm,
+    flows: usize,
+    round_trip: u64,
+    loss: u32,
+    (start, seconds): (u64, u64),
+) -> Vec<f64> {
     let config = Config { congestion: algorithm, ..Config::default() };
     let delay = Duration::from_millis(round_trip / 2);
     let there = Path { rate: 400_000_000, queue: 1_500_000, loss, ..Path::new(delay) };
@@ -15,35 +21,53 @@ fn rates(algorithm: Algorithm, flows: usize, round_trip: u64, loss: u32, seconds
     for _ in 0..flows {
         line.open(u64::MAX);
     }
+    line.run(Duration::from_secs(start));
+    let read = |line: &Line| -> Vec<u64> {
+        line.flows.iter().map(|(_, second)| second.as_ref().map_or(0, |peer| peer.read)).collect()
+    };
+    let before = read(&line);
     line.run(Duration::from_secs(seconds));
-    let rate = |read: u64| read as f64 * 8.0 / 1e6 / seconds as f64;
-    let rates = line.flows.iter().map(|(_, second)| second.as_ref().map_or(0.0, |peer| rate(peer.read)));
-    let rates = rates.collect();
-    println!("{algorithm:?} {flows} {round_trip} ms {loss} ppm: {rates:.1?}, {} of {} dropped", line.dropped(0), line.sent(0));
+    let rate = |(now, before): (&u64, &u64)| (now - before) as f64 * 8.0 / 1e6 / seconds as f64;
+    let rates = read(&line).iter().zip(&before).map(rate).collect();
+    println!("{rates:.1?} Mbit/s, {} of {} dropped", line.dropped(0), line.sent(0));
     rates
 }
 
+/// [Jain, Chiu, Hawe 1984]
+fn fairness(rates: &[f64]) -> f64 {
+    let (sum, squares) =
+        rates.iter().fold((0.0, 0.0), |(sum, squares), rate| (sum + rate, squares + rate * rate));
+    sum * sum / (rates.len() as f64 * squares)
+}
+
 #[test]
-fn figures() {
-    for (rtt, loss) in [(20, 0), (20, 1000), (20, 10_000), (80, 0), (80, 10_000)] {
-        for algorithm in [Algorithm::Cubic, Algorithm::Bbr] {
-            rates(algorithm, 1, rtt, loss, 8);
-        }
-    }
-    for algorithm in [Algorithm::Cubic, Algorithm::Bbr] {
-        rates(algorithm, 8, 20, 0, 8);
+fn cubic_fills_a_line_without_loss() {
+    let [rate] = rates(Algorithm::Cubic, 1, 20, 0, (1, 2))[..] else { panic!("one flow") };
+    assert!(rate >= 350.0, "{rate}");
+}
+
+#[test]
+fn bbr_fills_a_line_whatever_is_lost() {
+    for (loss, expected) in [(0, 350.0), (1000, 330.0), (10_000, 300.0)] {
+        let [rate] = rates(Algorithm::Bbr, 1, 20, loss, (1, 1))[..] else { panic!("one flow") };
+        assert!(rate >= expected, "{loss} ppm: {rate}");
     }
 }
 
 #[test]
-fn trace() {
-    let config = Config { congestion: Algorithm::Bbr, ..Config::default() };
-    let delay = Duration::from_millis(10);
-    let there = Path { rate: 400_000_000, queue: 1_500_000, ..Path::new(delay) };
-    let mut line = Line::new(7, [config; 2], [there, Path::new(delay)]);
-    let flow = line.open(u64::MAX);
-    for n in 0..60 {
-        line.run(Duration::from_millis(20));
-        println!("TR {n} {}", line.flows[flow].0.connection.sender.trace());
+fn bbr_fills_a_long_line_as_far_as_its_buffers_reach() {
+    for (loss, expected) in [(0, 260.0), (10_000, 200.0)] {
+        let [rate] = rates(Algorithm::Bbr, 1, 80, loss, (2, 1))[..] else { panic!("one flow") };
+        assert!(rate >= expected, "{loss} ppm: {rate}");
+    }
+}
+
+#[test]
+fn eight_flows_share_a_line() {
+    for algorithm in [Algorithm::Cubic, Algorithm::Bbr] {
+        let rates = rates(algorithm, 8, 20, 0, (1, 4));
+        let total: f64 = rates.iter().sum();
+        assert!(total >= 370.0, "{algorithm:?}: {rates:?}");
+        assert!(fairness(&rates) >= 0.85, "{algorithm:?}: {rates:?}");
     }
 }
