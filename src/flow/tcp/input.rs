@@ -100,6 +100,11 @@ impl Connection {
             self.handshake.is_due = true;
             return;
         }
+        if self.is_crossed(segment, sequence) {
+            self.establish(now, segment, u64::from(segment.window));
+            self.receiver.acknowledge();
+            return;
+        }
         if !self.is_acceptable(now, segment, sequence) {
             if !segment.has(RST) {
                 self.challenge(now, segment);
@@ -138,6 +143,15 @@ impl Connection {
         self.is_probe_due = false;
         self.on_acknowledgment(now, segment, acknowledgment);
         self.on_payload(now, segment, sequence);
+    }
+
+    /// Whether it is the answer to our SYN of somebody who had asked at the same time.
+    /// [RFC 9293 §3.5, figure 8]
+    fn is_crossed(&self, segment: &Segment<'_>, sequence: u64) -> bool {
+        self.state == State::SynReceived
+            && segment.flags & (SYN | ACK | RST) == SYN | ACK
+            && sequence + 1 == self.receiver.nxt()
+            && segment.acknowledgment == self.sender.una() as u32
     }
 
     /// Whether it belongs here: neither old by its timestamp, nor beside the window.

@@ -210,7 +210,7 @@ impl Header<'_> {
         tcp[18..20].fill(0);
         tcp[TCP_HEADER_BYTES..tcp_bytes].copy_from_slice(&options[..options_bytes]);
         let kind = if self.local.is_ipv4() { GsoKind::TcpV4 } else { GsoKind::TcpV6 };
-        let gso = (payload_bytes > mss).then(|| Gso { kind, size: mss as u16, ecn: false });
+        let gso = (payload_bytes > mss).then_some(Gso { kind, size: mss as u16, ecn: false });
         let checksum = PartialChecksum { start: ip_bytes as u16, offset: TCP_CHECKSUM_AT as u16 };
         let header_length = (ip_bytes + tcp_bytes) as u16;
         Transmit { len, vnet: VnetHeader { checksum: Some(checksum), gso, header_length } }

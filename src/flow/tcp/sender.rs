@@ -174,6 +174,12 @@ impl Sender {
         self.agreed.mss
     }
 
+    /// The congestion window, in bytes.
+    #[cfg(test)]
+    pub fn window(&self) -> u64 {
+        self.congestion.window()
+    }
+
     pub const fn max_window(&self) -> u64 {
         self.max_window
     }

@@ -2,12 +2,17 @@
 
 mod arrival;
 mod line;
+mod mechanisms;
 mod speed;
 
 use std::time::Duration;
 
 use super::{Config, State};
+use crate::time::Instant;
 use line::{Line, Path};
+
+/// When a line begins.
+const START: Instant = Instant::from_nanos(1000 * 1_000_000_000);
 
 const fn millis(millis: u64) -> Duration {
     Duration::from_millis(millis)

@@ -114,14 +114,14 @@ fn pattern(position: u64, count: usize) -> &'static [u8] {
 }
 
 impl Peer {
-    pub fn new(connection: Connection, to_send: u64) -> Self {
+    pub fn new(connection: Connection, to_send: u64, closes: bool) -> Self {
         Self {
             connection,
             to_send,
             written: 0,
             read: 0,
             appetite: Some(u64::MAX),
-            closes: true,
+            closes,
             saw_end_of_stream: false,
             finished_at: None,
         }
@@ -170,8 +170,12 @@ pub struct Line {
     pub flows: Vec<(Peer, Option<Peer>)>,
     /// What the applications of the second host want to send.
     pub answer: u64,
+    /// Whether the ends of flows to be shut down what they have sent all of.
+    pub closes: [bool; 2],
     /// Whether the second host takes connections.
     pub listens: bool,
+    /// Whether it sees the other's SACK, timestamps and window scaling in a SYN.
+    pub features: [bool; 3],
     random: SeededEntropy,
     buffer: Vec<u8>,
     /// How late timers are.
@@ -183,7 +187,7 @@ impl Line {
     pub fn new(seed: u64, configs: [Config; 2], paths: [Path; 2]) -> Self {
         let mut random = SeededEntropy::new(seed);
         Self {
-            now: Instant::ZERO + Duration::from_secs(1000),
+            now: super::START,
             stacks: configs.map(|config| Arc::new(Stack::new(config, &mut random))),
             directions: paths.map(|path| Direction {
                 path,
@@ -195,7 +199,9 @@ impl Line {
             }),
             flows: Vec::new(),
             answer: 0,
+            closes: [true; 2],
             listens: true,
+            features: [true; 3],
             random,
             buffer: vec![0; 65_535],
             lateness: Duration::ZERO,
@@ -232,7 +238,7 @@ impl Line {
         let flow = self.flows.len();
         let [local, remote] = Self::addresses(flow);
         let connection = Connection::connect(self.now, &self.stacks[0], local, remote);
-        self.flows.push((Peer::new(connection, to_send), None));
+        self.flows.push((Peer::new(connection, to_send, self.closes[0]), None));
         self.act(0, flow);
         flow
     }
@@ -281,11 +287,15 @@ impl Line {
         let flow = usize::from(port).wrapping_sub(1000);
         if host == 1
             && let Some((_, second @ None)) = self.flows.get_mut(flow)
-            && let Some(syn) = Syn::of(&packet)
+            && let Some(mut syn) = Syn::of(&packet)
             && self.listens
         {
+            let [sack, timestamps, scaling] = self.features;
+            syn.options.sack_permitted &= sack;
+            syn.options.timestamps = syn.options.timestamps.filter(|_| timestamps);
+            syn.options.window_scale = syn.options.window_scale.filter(|_| scaling);
             let connection = Connection::accept(self.now, &self.stacks[1], &syn);
-            *second = Some(Peer::new(connection, self.answer));
+            *second = Some(Peer::new(connection, self.answer, self.closes[1]));
             self.act(1, flow);
             return;
         }
