@@ -66,8 +66,8 @@ pub struct Evidence<'a> {
     pub limit: u64,
     /// The shortest round trip of late.
     pub min_rtt: Duration,
-    /// Whether what was sent again at a time can be what arrived, and not the first copy.
-    pub is_genuine: &'a dyn Fn(Instant) -> bool,
+    /// Whether what made the other end acknowledge was sent before a time.
+    pub is_before: &'a dyn Fn(Instant) -> bool,
 }
 
 /// What an acknowledgment has changed. Amounts in bytes.
@@ -320,9 +320,13 @@ impl Scoreboard {
             acked.is_reordered |= entry.end < self.furthest;
         }
         self.furthest = self.furthest.max(entry.end);
-        // What was sent again may have been delivered the first time. [RFC 8985 §6.2 step 2]
+        // What was sent again may have been delivered the first time. What came out of order is not
+        // echoed, so that of it only the time can tell. [RFC 8985 §6.2 step 2]
+        let is_first_copy = entry.is_retransmitted
+            && (rtt < evidence.min_rtt
+                || (entry.end <= evidence.acknowledged && (evidence.is_before)(entry.sent_at)));
         let is_latest = (entry.transmission, entry.end) > (self.rack.transmission, self.rack.end);
-        if is_latest && (!entry.is_retransmitted || (evidence.is_genuine)(entry.sent_at)) {
+        if is_latest && !is_first_copy {
             self.rack = Rack { transmission: entry.transmission, end: entry.end, rtt };
         }
         if sample.is_none_or(|sample| entry.delivered >= sample.prior_delivered) {

@@ -282,19 +282,14 @@ impl Sender {
     }
 
     fn score(&mut self, now: Instant, incoming: &Incoming<'_>, blocks: &Blocks) -> Acked {
-        let (clock, min_rtt) = (self.clock, self.rtt.lowest());
-        let is_genuine = |sent_at: Instant| {
-            incoming
-                .echo
-                .map_or(now.since(sent_at) >= min_rtt, |echo| !clock.is_before(echo, sent_at))
-        };
+        let clock = self.clock;
         self.board.on_ack(&Evidence {
             now,
             acknowledged: incoming.acknowledgment.max(self.una),
             blocks: if self.agreed.has_sack { blocks.as_slice() } else { &[] },
             limit: self.recovery.first_after_timeout,
-            min_rtt,
-            is_genuine: &is_genuine,
+            min_rtt: self.rtt.lowest(),
+            is_before: &|then| incoming.echo.is_some_and(|echo| clock.is_before(echo, then)),
         })
     }
 
