@@ -33,9 +33,11 @@ use ipnet::IpNet;
 
 mod mss;
 mod offload;
+mod tcp;
 
 pub use mss::mss;
 pub use offload::{coalesce, split};
+pub use tcp::tcp;
 
 /// Bytes as a sequence of choices; zeros when they run out.
 struct Choices<'a>(&'a [u8]);

@@ -120,8 +120,9 @@ pub struct Connection {
     /// The sequence number of a RST that is to be sent.
     pub(super) rst: Option<u32>,
     pub(super) heard_at: Instant,
-    /// Keepalive probes since.
+    /// Keepalive probes since, and when the last was due.
     pub(super) probes: u8,
+    probed_at: Instant,
     pub(super) is_probe_due: bool,
     pub(super) time_wait_until: Option<Instant>,
     /// When a segment that did not fit was answered last.
@@ -185,6 +186,7 @@ impl Connection {
             rst: None,
             heard_at: now,
             probes: 0,
+            probed_at: now,
             is_probe_due: false,
             time_wait_until: None,
             challenged_at: None,
@@ -402,8 +404,10 @@ impl Connection {
     /// When to ask whether the other end is there: only while nothing else would tell.
     fn keepalive_at(&self) -> Option<Instant> {
         let keepalive = self.stack.config.keepalive.filter(|_| self.sender.is_idle())?;
-        let intervals = keepalive.interval.saturating_mul(u32::from(self.probes));
-        Some(self.heard_at + keepalive.idle + intervals)
+        Some(match self.probes {
+            0 => self.heard_at + keepalive.idle,
+            _ => self.probed_at + keepalive.interval,
+        })
     }
 
     /// Does what is due by `now`; nothing if that is nothing.
@@ -428,18 +432,19 @@ impl Connection {
                 if stalled.is_some_and(|at| at <= now) {
                     self.reset(End::TimedOut);
                 } else if self.keepalive_at().is_some_and(|at| at <= now) {
-                    self.on_keepalive();
+                    self.on_keepalive(now);
                 }
             }
         }
     }
 
-    fn on_keepalive(&mut self) {
+    fn on_keepalive(&mut self, now: Instant) {
         let limit = self.stack.config.keepalive.map_or(0, |keepalive| keepalive.probes);
         if self.probes >= limit {
             self.reset(End::TimedOut);
         } else {
             self.probes += 1;
+            self.probed_at = now;
             self.is_probe_due = true;
         }
     }

@@ -4,18 +4,22 @@
 //! It chooses ranges of the stream; `connection` writes them into packets. A FIN is the last position
 //! of the stream. The handshake is not its matter: it begins behind the SYN.
 
-use std::ops::Range;
 use std::time::Duration;
 
 use super::congestion::{Ack, Congestion};
 use super::options::SackBlocks;
 use super::queue::Queue;
-use super::recovery::{Phase, Prr, Recovery, TailProbe, Undo};
+use super::recovery::{Phase, Prr, Recovery, Undo};
 use super::rtt::{MAX_RTO, Rtt};
 use super::scoreboard::{Acked, Evidence, Scoreboard};
-use super::sequence::extend;
 use super::timestamps::Clock;
 use crate::time::Instant;
+
+mod blocks;
+mod choice;
+
+use blocks::Blocks;
+pub use choice::Choice;
 
 /// Less than this is never what a connection may have unacknowledged, in bytes.
 const MIN_BUFFER_BYTES: usize = 64 << 10;
@@ -50,13 +54,6 @@ pub struct Incoming<'a> {
     pub echo: Option<u32>,
     /// It occupies sequence numbers itself.
     pub is_occupied: bool,
-}
-
-/// What to send.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Choice {
-    pub range: Range<u64>,
-    pub is_retransmission: bool,
 }
 
 /// What the handshake settled.
@@ -526,190 +523,5 @@ impl Sender {
         let is_alone = self.board.in_flight() <= self.agreed.mss;
         let extra = if is_alone { WORST_DELAYED_ACK } else { Duration::from_millis(2) };
         Some(smoothed * 2 + extra)
-    }
-
-    /// Whether an empty segment should ask for a window; once.
-    pub const fn take_probe(&mut self) -> bool {
-        std::mem::replace(&mut self.is_probe_due, false)
-    }
-
-    /// What to send now, of at most `burst` bytes; [`on_sent`](Self::on_sent) follows.
-    pub fn choose(&mut self, now: Instant, burst: u64) -> Option<Choice> {
-        self.is_paced = false;
-        if std::mem::replace(&mut self.is_tail_due, false)
-            && let Some(choice) = self.choose_tail()
-        {
-            return Some(choice);
-        }
-        let (range, is_retransmission) = match self.board.next_lost() {
-            Some(range) => (range, true),
-            None => {
-                let Some(length) = self.fitting() else {
-                    self.rest(now);
-                    return None;
-                };
-                (self.nxt..self.nxt + length, false)
-            }
-        };
-        let length = self.allowed(range.end - range.start);
-        if length == 0 {
-            self.limited_until = self.nxt;
-            return None;
-        }
-        if self.paced_until > now {
-            self.is_paced = true;
-            return None;
-        }
-        let length = length.min(self.burst(burst));
-        if !is_retransmission && self.board.is_empty() {
-            let (idle, timeout) = (now.since(self.sent_at), self.rtt.timeout());
-            self.congestion.on_restart(now, idle, timeout);
-        }
-        Some(Choice { range: range.start..range.start + length, is_retransmission })
-    }
-
-    /// Nothing can be sent for want of bytes or of a window.
-    fn rest(&mut self, now: Instant) {
-        if self.nxt == self.end() && self.in_flight() < self.congestion.window() {
-            self.board.on_app_limited();
-        }
-        if self.timer.is_none() {
-            self.stalled_since = now;
-            self.arm(now);
-        }
-    }
-
-    /// New bytes that the other end has room for; `None`: none, or so few that more are waited for.
-    /// [RFC 9293 §3.8.6.2.1]
-    fn fitting(&self) -> Option<u64> {
-        let wanted = self.end() - self.nxt;
-        let room = self.edge.saturating_sub(self.nxt);
-        let mss = self.agreed.mss;
-        let length = if wanted <= room {
-            wanted
-        } else if room >= mss {
-            room - room % mss
-        } else if room >= self.max_window / 2 || self.is_probe_due {
-            room
-        } else {
-            0
-        };
-        (length > 0).then_some(length)
-    }
-
-    /// How much of `length` the congestion control lets go.
-    fn allowed(&self, length: u64) -> u64 {
-        let in_flight = self.in_flight();
-        let allowance =
-            if self.recovery.phase == Phase::Repair && self.congestion.threshold().is_some() {
-                self.recovery.prr.quota()
-            } else {
-                self.congestion.window().saturating_sub(in_flight)
-            };
-        let mss = self.agreed.mss;
-        if length <= allowance {
-            length
-        } else if allowance < mss && in_flight == 0 {
-            length.min(mss)
-        } else {
-            allowance - allowance % mss
-        }
-    }
-
-    /// What is sent at once: a millisecond's worth. [LNX tcp_output.c:tcp_tso_autosize]
-    fn burst(&self, max: u64) -> u64 {
-        let mss = self.agreed.mss;
-        let max = (max - max % mss).max(mss);
-        let rate = self.congestion.pacing_rate(&self.rtt);
-        rate.map_or(max, |rate| ((rate / 1000 / mss).max(2) * mss).min(max))
-    }
-
-    /// [RFC 8985 §7.3]
-    fn choose_tail(&mut self) -> Option<Choice> {
-        let mss = self.agreed.mss;
-        let (range, is_retransmission) = match self.fitting() {
-            Some(length) => (self.nxt..self.nxt + length.min(mss), false),
-            None => {
-                let last = self.board.last()?;
-                (last.start.max(last.end.saturating_sub(mss))..last.end, true)
-            }
-        };
-        let end = range.end.max(self.nxt);
-        self.recovery.tail_probe = Some(TailProbe { end, is_retransmission });
-        Some(Choice { range, is_retransmission })
-    }
-
-    /// Takes note that `choice` was sent.
-    pub fn on_sent(&mut self, now: Instant, choice: &Choice) {
-        let Range { start, end } = choice.range;
-        let length = end - start;
-        if choice.is_retransmission {
-            self.board.on_retransmitted(now, start..end);
-            if let Some(undo) = &mut self.recovery.undo {
-                undo.first_retransmitted_at.get_or_insert(now);
-                undo.needed += length;
-            }
-        } else {
-            if self.board.is_empty() {
-                self.stalled_since = now;
-            }
-            self.board.on_sent(now, start..end);
-            self.nxt = end;
-        }
-        if self.recovery.phase == Phase::Repair {
-            self.recovery.prr.on_sent(length);
-        }
-        if let Some(rate) = self.congestion.pacing_rate(&self.rtt) {
-            let takes = Duration::from_nanos(length.saturating_mul(1_000_000_000) / rate.max(1));
-            self.paced_until = self.paced_until.max(now - PACING_SLACK) + takes;
-        }
-        self.sent_at = now;
-        self.is_probe_due = false;
-        if !matches!(self.timer, Some((Timer::Retransmission, _))) {
-            self.arm(now);
-        }
-    }
-}
-
-/// The blocks of an acknowledgment that make sense.
-#[derive(Debug)]
-struct Blocks {
-    blocks: [Range<u64>; SackBlocks::MAX],
-    count: usize,
-    /// What has arrived twice. [RFC 2883 §4]
-    duplicate: Option<Range<u64>>,
-}
-
-impl Blocks {
-    fn read(incoming: &Incoming<'_>, nxt: u64, max_window: u64) -> Self {
-        let mut read = Self { blocks: std::array::from_fn(|_| 0..0), count: 0, duplicate: None };
-        let acknowledgment = incoming.acknowledgment;
-        let mut ranges = incoming
-            .sack
-            .as_slice()
-            .iter()
-            .map(|&(start, end)| extend(acknowledgment, start)..extend(acknowledgment, end));
-        let second = ranges.clone().nth(1);
-        if let Some(first) = ranges.clone().next().filter(|range| range.start < range.end) {
-            let is_old = first.end <= acknowledgment
-                && first.start >= acknowledgment.saturating_sub(max_window);
-            let is_inside =
-                second.is_some_and(|second| second.start <= first.start && first.end <= second.end);
-            if is_old || (is_inside && first.end <= nxt) {
-                read.duplicate = Some(first);
-                ranges.next();
-            }
-        }
-        for range in ranges {
-            if acknowledgment < range.start && range.start < range.end && range.end <= nxt {
-                read.blocks[read.count] = range;
-                read.count += 1;
-            }
-        }
-        read
-    }
-
-    fn as_slice(&self) -> &[Range<u64>] {
-        &self.blocks[..self.count]
     }
 }
