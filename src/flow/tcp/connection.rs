@@ -459,7 +459,7 @@ impl Connection {
     }
 
     pub(super) fn charge(&mut self) {
-        let held = self.sender.queue.held_bytes() + self.receiver.held_bytes();
+        let held = self.sender.held_bytes() + self.receiver.held_bytes();
         self.stack.charge(self.charged, held);
         self.charged = held;
     }

@@ -185,3 +185,91 @@ impl Cubic {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MSS: u64 = 1000;
+
+    /// Acknowledges a full window in each round trip of 100 ms, for so many.
+    fn rounds(cubic: &mut Cubic, now: &mut Instant, count: u32) {
+        for _ in 0..count {
+            *now = *now + Duration::from_millis(100);
+            let window = cubic.window();
+            for _ in 0..window / MSS {
+                cubic.on_ack(&Ack {
+                    now: *now,
+                    delivered: MSS,
+                    total_delivered: 0,
+                    lost: 0,
+                    in_flight: window,
+                    prior_in_flight: window,
+                    rtt: Some(Duration::from_millis(100)),
+                    rate: None,
+                    acknowledged: 0,
+                    next: 1,
+                    is_recovering: false,
+                    is_window_limited: true,
+                });
+            }
+        }
+    }
+
+    #[test]
+    fn the_window_is_back_after_k_and_flat_there() {
+        let mut cubic = Cubic::new(MSS);
+        let mut now = Instant::ZERO + Duration::from_secs(1);
+        rounds(&mut cubic, &mut now, 6);
+        assert_eq!(cubic.window(), 640_000, "slow start doubles");
+        cubic.on_congestion();
+        assert_eq!(cubic.window(), 448_000, "seven tenths");
+        // K = cbrt(640 * 0.3 / 0.4) = 7.83 s.
+        rounds(&mut cubic, &mut now, 39);
+        let half = cubic.window();
+        assert!((590_000..630_000).contains(&half), "{half}");
+        rounds(&mut cubic, &mut now, 39);
+        assert!((635_000..645_000).contains(&cubic.window()), "{}", cubic.window());
+        rounds(&mut cubic, &mut now, 78);
+        assert!(cubic.window() > 800_000, "and then it goes on: {}", cubic.window());
+    }
+
+    #[test]
+    fn a_small_window_grows_as_renos_does() {
+        let mut cubic = Cubic::new(MSS);
+        let mut now = Instant::ZERO + Duration::from_secs(1);
+        cubic.on_congestion();
+        assert_eq!(cubic.window(), 7000);
+        rounds(&mut cubic, &mut now, 10);
+        // 0.53 of a segment in a round trip, and one of them once it is back at ten.
+        assert!((11_500..14_500).contains(&cubic.window()), "{}", cubic.window());
+    }
+
+    #[test]
+    fn a_loss_that_was_none_is_taken_back() {
+        let mut cubic = Cubic::new(MSS);
+        let mut now = Instant::ZERO + Duration::from_secs(1);
+        rounds(&mut cubic, &mut now, 4);
+        let before = (cubic.window(), cubic.threshold());
+        cubic.on_timeout(true);
+        cubic.on_timeout(false);
+        assert_eq!(cubic.window(), MSS);
+        cubic.undo();
+        assert_eq!((cubic.window(), cubic.threshold()), before);
+    }
+
+    #[test]
+    fn idleness_halves_the_window_with_each_timeout() {
+        let mut cubic = Cubic::new(MSS);
+        let mut now = Instant::ZERO + Duration::from_secs(1);
+        rounds(&mut cubic, &mut now, 4);
+        assert_eq!(cubic.window(), 160_000);
+        let timeout = Duration::from_millis(300);
+        cubic.on_restart(now, Duration::from_millis(299), timeout);
+        assert_eq!(cubic.window(), 160_000);
+        cubic.on_restart(now, Duration::from_millis(700), timeout);
+        assert_eq!(cubic.window(), 40_000);
+        cubic.on_restart(now, Duration::from_secs(9999), timeout);
+        assert_eq!(cubic.window(), 10_000, "as at the start");
+    }
+}

@@ -101,22 +101,23 @@ impl Connection {
             return;
         }
         if self.is_crossed(segment, sequence) {
+            self.heard_at = now;
             self.establish(now, segment, u64::from(segment.window));
             self.receiver.acknowledge();
             return;
         }
         if !self.is_acceptable(now, segment, sequence) {
             if !segment.has(RST) {
-                self.challenge(now, segment);
+                self.on_unacceptable(now, segment, sequence);
             }
             return;
         }
         if segment.has(RST) {
-            self.on_rst(now, segment, sequence);
+            self.on_rst(now, sequence);
             return;
         }
         if segment.has(SYN) {
-            self.challenge(now, segment);
+            self.challenge(now);
             return;
         }
         if !segment.has(ACK) {
@@ -130,7 +131,7 @@ impl Connection {
         // [RFC 5961 §5.2]
         let oldest = self.sender.una().saturating_sub(self.sender.max_window().max(1 << 16));
         if acknowledgment > self.sender.nxt() || acknowledgment < oldest {
-            self.challenge(now, segment);
+            self.challenge(now);
             return;
         }
         if let (Some(recent), Some(timestamps)) = (&mut self.recent, segment.options.timestamps)
@@ -168,36 +169,41 @@ impl Connection {
         end >= self.last_acknowledged && sequence <= self.receiver.edge()
     }
 
+    /// Old, or beside the window. [RFC 9293 §3.10.7.4]
+    fn on_unacceptable(&mut self, now: Instant, segment: &Segment<'_>, sequence: u64) {
+        if self.state == State::TimeWait && segment.has(FIN) {
+            self.time_wait_until = Some(now + TIME_WAIT);
+        }
+        if segment.payload.is_empty() || segment.has(SYN) || self.state == State::SynReceived {
+            self.challenge(now);
+        } else {
+            // Its sender waits for an answer to each.
+            self.receiver.on_copy(sequence..sequence + segment.payload.len() as u64);
+        }
+    }
+
     /// Asks the other end to show that it means it. [RFC 5961 §3.2, §4.2, §5.2]
-    fn challenge(&mut self, now: Instant, segment: &Segment<'_>) {
-        // Data that has arrived already: its sender waits for an answer.
-        let is_data = !segment.payload.is_empty() && !segment.has(SYN);
-        let is_rare = self.challenged_at.is_none_or(|at| now.since(at) >= CHALLENGE_INTERVAL);
-        if !is_data && !is_rare {
+    fn challenge(&mut self, now: Instant) {
+        if self.challenged_at.is_some_and(|at| now.since(at) < CHALLENGE_INTERVAL) {
             return;
         }
-        if !is_data {
-            self.challenged_at = Some(now);
-        }
-        match self.state {
-            State::SynReceived => self.handshake.is_due = true,
-            State::TimeWait => {
-                self.time_wait_until = Some(now + TIME_WAIT);
-                self.receiver.acknowledge();
-            }
-            _ => self.receiver.acknowledge(),
+        self.challenged_at = Some(now);
+        if self.state == State::SynReceived {
+            self.handshake.is_due = true;
+        } else {
+            self.receiver.acknowledge();
         }
     }
 
     /// [RFC 5961 §3.2] [RFC 1337]
-    fn on_rst(&mut self, now: Instant, segment: &Segment<'_>, sequence: u64) {
+    fn on_rst(&mut self, now: Instant, sequence: u64) {
         if self.state == State::TimeWait {
             return;
         }
         if sequence == self.receiver.nxt() {
             self.finish(End::Reset);
         } else {
-            self.challenge(now, segment);
+            self.challenge(now);
         }
     }
 

@@ -9,8 +9,8 @@ use crate::time::Instant;
 use crate::wire::transport::{ACK, FIN, PSH, RST, SYN};
 
 impl Connection {
-    /// Writes the next packet to the start of `out`, if there is one to send now. `out` has at least
-    /// 2048 bytes and is used up to [`MAX_PACKET_BYTES`].
+    /// Writes the next packet to the start of `out`, if there is one to send now. Of `out` up to
+    /// [`MAX_PACKET_BYTES`] are used; a packet of the configured MTU must fit, and a SYN.
     pub fn poll_transmit(&mut self, now: Instant, out: &mut [u8]) -> Option<Transmit> {
         if let Some(sequence) = self.rst.take() {
             let rst = self.segment_of_rst(sequence);
@@ -73,6 +73,7 @@ impl Connection {
         if let Some(choice) = self.sender.choose(now, room as u64) {
             let transmit = self.transmit_range(now, &choice, out);
             self.sender.on_sent(now, &choice);
+            self.charge();
             return Some(transmit);
         }
         if self.sender.take_probe() || std::mem::take(&mut self.is_probe_due) {

@@ -29,6 +29,9 @@ const QUICK_AFTER: Duration = Duration::from_millis(200);
 /// A piece that came out of order grows to so many bytes before another is begun: they move as one.
 const PIECE_BYTES: usize = 64 << 10;
 
+/// A piece of fewer bytes is not worth an allocation of its own once it is in order.
+const OWNED_BYTES: usize = 1 << 10;
+
 /// What a piece costs beyond its bytes: small ones must not be cheap.
 const PIECE_OVERHEAD_BYTES: usize = 128;
 
@@ -170,6 +173,14 @@ impl Receiver {
         self.nxt > before
     }
 
+    /// A copy of what was acknowledged has arrived: tells its sender. [RFC 2883 §4.1]
+    pub fn on_copy(&mut self, range: Range<u64>) {
+        if range.start < range.end && range.end <= self.nxt {
+            self.duplicate = Some(range);
+        }
+        self.due = Due::Now;
+    }
+
     /// Puts what follows in order behind the queue.
     fn join(&mut self) {
         while let Some(entry) = self.pieces.first_entry() {
@@ -180,7 +191,7 @@ impl Receiver {
             let piece = entry.remove();
             self.pieces_bytes -= piece.capacity() + PIECE_OVERHEAD_BYTES;
             let skipped = (self.nxt - start) as usize;
-            if skipped == 0 {
+            if skipped == 0 && piece.len() >= OWNED_BYTES {
                 self.nxt += piece.len() as u64;
                 self.queue.push_owned(piece);
             } else if let Some(rest) = piece.get(skipped..) {
@@ -375,5 +386,91 @@ impl Receiver {
     pub const fn on_acknowledged(&mut self) {
         self.due = Due::No;
         self.unacknowledged = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const START: u64 = 1 << 33;
+    const NOW: Instant = Instant::from_nanos(1 << 40);
+
+    fn receiver() -> Receiver {
+        let mut receiver = Receiver::new(NOW, START, 8, 8 << 20, 1000);
+        assert_eq!(receiver.window(false), 256, "64 KiB in units of 256");
+        receiver
+    }
+
+    fn take(receiver: &mut Receiver, at: u64, bytes: &[u8]) -> Vec<(u32, u32)> {
+        receiver.on_segment(NOW, START + at, bytes, false);
+        receiver.take_blocks().as_slice().to_vec()
+    }
+
+    #[test]
+    fn blocks_are_told_the_latest_first_and_join_what_they_touch() {
+        let mut receiver = receiver();
+        assert_eq!(take(&mut receiver, 0, &[0; 10]), []);
+        assert_eq!(take(&mut receiver, 20, &[2; 10]), [(20, 30)]);
+        assert_eq!(take(&mut receiver, 40, &[4; 10]), [(40, 50), (20, 30)]);
+        assert_eq!(take(&mut receiver, 60, &[6; 10]), [(60, 70), (40, 50), (20, 30)]);
+        assert_eq!(take(&mut receiver, 30, &[3; 10]), [(20, 50), (60, 70)]);
+        assert_eq!(take(&mut receiver, 10, &[1; 10]), [(60, 70)]);
+        assert_eq!(take(&mut receiver, 50, &[5; 10]), []);
+        let bytes: Vec<u8> = receiver.queue.slices(START).flatten().copied().collect();
+        assert_eq!(bytes, (0..7).flat_map(|n| [n; 10]).collect::<Vec<u8>>());
+        assert_eq!(receiver.pieces_bytes, 0);
+    }
+
+    #[test]
+    fn what_comes_twice_is_told_once_and_first() {
+        let mut receiver = receiver();
+        take(&mut receiver, 0, &[0; 30]);
+        assert_eq!(take(&mut receiver, 10, &[0; 10]), [(10, 20)]);
+        assert_eq!(take(&mut receiver, 40, &[0; 10]), [(40, 50)]);
+        assert_eq!(take(&mut receiver, 40, &[0; 10]), [(40, 50), (40, 50)], "inside of a block");
+        assert_eq!(receiver.take_blocks().as_slice(), [(40, 50)]);
+        receiver.on_copy(START..START + 5);
+        assert_eq!(receiver.take_blocks().as_slice()[0], (0, 5));
+    }
+
+    #[test]
+    fn the_end_of_the_window_never_goes_back() {
+        let mut receiver = receiver();
+        let mut position = 0;
+        let mut edge = receiver.edge();
+        for n in 0..200 {
+            let room = (receiver.edge() - START - position).min(1 + n * 37 % 1400);
+            take(&mut receiver, position, &vec![0; room as usize]);
+            position += room;
+            if n % 3 == 0 {
+                receiver.consume(receiver.queue.len() / 2, n % 2 == 0);
+            }
+            let told = u64::from(receiver.window(n % 5 == 0)) << 8;
+            assert!(receiver.nxt() + told >= edge, "{n}");
+            edge = receiver.nxt() + told;
+            assert!(edge <= receiver.edge());
+        }
+    }
+
+    #[test]
+    fn the_window_grows_with_what_arrives_in_a_round_trip_if_it_is_taken() {
+        for (takes, expected) in [(true, 4 << 20), (false, 64 << 10)] {
+            let mut receiver = receiver();
+            receiver.on_round_trip(Duration::from_millis(10));
+            let mut now = NOW;
+            for _ in 0..40 {
+                let room = receiver.edge() - receiver.nxt();
+                receiver.on_segment(now, receiver.nxt(), &vec![0; room as usize], false);
+                if takes {
+                    receiver.consume(receiver.queue.len(), false);
+                }
+                now = now + Duration::from_millis(10);
+                receiver.tune(now, false);
+                receiver.window(false);
+            }
+            let is_grown = receiver.capacity >= 4 << 20;
+            assert_eq!(is_grown, takes, "{} of {expected}", receiver.capacity);
+        }
     }
 }

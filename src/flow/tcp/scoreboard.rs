@@ -64,6 +64,9 @@ pub struct Evidence<'a> {
     pub blocks: &'a [Range<u64>],
     /// The transmission that [`Acked::is_original`] asks about.
     pub limit: u64,
+    /// Blocks that would make more entries than this are not believed: who divides what was sent into
+    /// more ranges than it had segments wants us to work. [CVE-2019-11478]
+    pub max_entries: usize,
     /// The shortest round trip of late.
     pub min_rtt: Duration,
     /// Whether what made the other end acknowledge was sent before a time.
@@ -156,6 +159,12 @@ impl Scoreboard {
     /// Bytes that were ever delivered.
     pub const fn delivered(&self) -> u64 {
         self.delivered
+    }
+
+    /// Memory that it holds, in bytes.
+    pub fn held_bytes(&self) -> usize {
+        self.entries.capacity() * size_of::<Entry>()
+            + self.transmissions.capacity() * size_of::<(u64, Range<u64>)>()
     }
 
     pub fn is_empty(&self) -> bool {
@@ -265,7 +274,8 @@ impl Scoreboard {
     ) {
         let is_new = |entry: &Entry| entry.state != State::Sacked;
         let (first, end) = self.indices(block);
-        if !self.entries.range(first..end).any(is_new) {
+        if self.entries.len() >= evidence.max_entries || !self.entries.range(first..end).any(is_new)
+        {
             return;
         }
         self.divide(block.start);
@@ -467,7 +477,7 @@ impl Scoreboard {
     }
 
     /// The first range to be sent again.
-    pub fn next_lost(&self) -> Option<Range<u64>> {
+    pub fn next_lost(&mut self) -> Option<Range<u64>> {
         if self.lost == 0 {
             return None;
         }
@@ -477,6 +487,7 @@ impl Scoreboard {
         for entry in lost.take_while(|entry| entry.state == State::Lost) {
             end = entry.end;
         }
+        self.first_lost = start;
         Some(start..end)
     }
 
@@ -501,5 +512,122 @@ impl Scoreboard {
         let rest = Entry { start: position, ..*entry };
         entry.end = position;
         self.entries.insert(index + 1, rest);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const START: u64 = 1 << 33;
+
+    fn at(millis: u64) -> Instant {
+        Instant::ZERO + Duration::from_millis(millis)
+    }
+
+    fn range(start: u64, end: u64) -> Range<u64> {
+        START + start..START + end
+    }
+
+    fn ack(board: &mut Scoreboard, millis: u64, to: u64, blocks: &[Range<u64>]) -> Acked {
+        board.on_ack(&Evidence {
+            now: at(millis),
+            acknowledged: START + to,
+            blocks,
+            limit: 0,
+            max_entries: 20,
+            min_rtt: Duration::from_millis(10),
+            is_before: &|_| false,
+        })
+    }
+
+    /// A burst of a hundred bytes at each of the times.
+    fn board(times: &[u64]) -> Scoreboard {
+        let mut board = Scoreboard::new();
+        for (n, millis) in times.iter().enumerate() {
+            let start = 100 * n as u64;
+            board.on_sent(at(*millis), range(start, start + 100));
+        }
+        board
+    }
+
+    #[test]
+    fn what_was_sent_before_something_that_arrived_is_lost_when_its_time_is_up() {
+        let mut board = board(&[0, 0, 5]);
+        let acked = ack(&mut board, 20, 0, &[range(150, 200)]);
+        assert_eq!((acked.delivered, board.in_flight(), board.sacked()), (50, 250, 50));
+        assert_eq!(board.detect_loss(at(20), Duration::from_millis(4)), (0, Some(at(24))));
+        assert_eq!(board.detect_loss(at(24), Duration::from_millis(4)), (150, None));
+        assert_eq!(board.next_lost(), Some(range(0, 150)));
+        assert_eq!((board.in_flight(), board.lost()), (100, 150), "what was sent later is not");
+    }
+
+    #[test]
+    fn a_repetition_that_is_lost_is_found_by_what_was_sent_after_it() {
+        let mut board = board(&[0, 0]);
+        ack(&mut board, 20, 0, &[range(100, 200)]);
+        assert_eq!(board.detect_loss(at(20), Duration::ZERO), (100, None));
+        board.on_retransmitted(at(20), range(0, 60));
+        board.on_retransmitted(at(21), range(60, 100));
+        assert_eq!((board.in_flight(), board.lost(), board.next_lost()), (100, 0, None));
+        ack(&mut board, 41, 0, &[range(60, 200)]);
+        assert_eq!(board.detect_loss(at(41), Duration::ZERO), (60, None));
+        assert_eq!(board.next_lost(), Some(range(0, 60)));
+        board.on_retransmitted(at(41), range(0, 60));
+        let acked = ack(&mut board, 60, 200, &[]);
+        assert_eq!((acked.delivered, board.delivered()), (60, 200));
+        assert!(board.is_empty());
+        assert_eq!(
+            (board.in_flight(), board.lost(), board.sacked(), board.held_bytes()),
+            (0, 0, 0, 0)
+        );
+    }
+
+    #[test]
+    fn what_arrived_is_one_entry_and_scattered_bytes_are_not_believed_without_end() {
+        let mut board = board(&[0; 10]);
+        for n in (0..10).rev() {
+            ack(&mut board, 20, 0, &[range(n * 100 + 10, n * 100 + 100)]);
+        }
+        assert_eq!(board.entries.len(), 20);
+        assert_eq!(ack(&mut board, 20, 0, &[range(0, 5)]).delivered, 0, "one too many");
+        ack(&mut board, 20, 800, &[]);
+        assert_eq!(ack(&mut board, 20, 800, &[range(900, 910)]).delivered, 10);
+        assert_eq!(board.entries.len(), 2, "a gap, and what arrived behind it");
+    }
+
+    #[test]
+    fn the_rate_is_what_was_delivered_meanwhile_by_the_slower_of_sending_and_arriving() {
+        let mut board = board(&[0, 10, 20, 30]);
+        // Sent within 30 ms, all acknowledged at once.
+        let rate = ack(&mut board, 100, 400, &[]).rate.unwrap();
+        assert_eq!((rate.bytes_per_second, rate.prior_delivered), (4000, 0), "400 in 100 ms");
+        board.on_app_limited();
+        board.on_sent(at(100), range(400, 500));
+        let rate = ack(&mut board, 120, 500, &[]).rate.unwrap();
+        assert_eq!((rate.bytes_per_second, rate.is_app_limited), (5000, true));
+        board.on_sent(at(120), range(500, 600));
+        assert!(ack(&mut board, 125, 600, &[]).rate.is_none(), "less than a round trip");
+    }
+
+    #[test]
+    fn what_was_believed_lost_is_on_the_way_again_and_is_looked_at_again() {
+        let mut board = board(&[0, 1, 2]);
+        board.lose_old(at(300));
+        assert_eq!((board.lost(), board.in_flight()), (300, 0));
+        board.on_retransmitted(at(300), range(0, 100));
+        board.find_lost();
+        assert_eq!((board.lost(), board.in_flight()), (0, 300));
+        ack(&mut board, 310, 100, &[range(200, 300)]);
+        assert_eq!(board.detect_loss(at(700), Duration::ZERO).0, 100, "the second");
+    }
+
+    #[test]
+    fn a_peer_that_forgets_what_it_had_gets_it_again() {
+        let mut board = board(&[0, 0, 0]);
+        ack(&mut board, 20, 0, &[range(100, 200)]);
+        ack(&mut board, 20, 100, &[]);
+        board.lose_old(at(300));
+        assert_eq!(board.next_lost(), Some(range(100, 300)));
     }
 }

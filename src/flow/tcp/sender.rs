@@ -30,6 +30,9 @@ const PACING_SLACK: Duration = Duration::from_millis(1);
 /// Beyond the round trip, how long the other end may keep an acknowledgment back. [RFC 8985 §7.2]
 const WORST_DELAYED_ACK: Duration = Duration::from_millis(200);
 
+/// Ranges that the scoreboard may have beyond two for each segment.
+const SPARE_ENTRIES: usize = 64;
+
 /// What is waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Timer {
@@ -167,6 +170,11 @@ impl Sender {
         self.nxt
     }
 
+    /// Memory that it holds, in bytes.
+    pub fn held_bytes(&self) -> usize {
+        self.queue.held_bytes() + self.board.held_bytes()
+    }
+
     pub const fn mss(&self) -> u64 {
         self.agreed.mss
     }
@@ -272,7 +280,7 @@ impl Sender {
             let mss = self.agreed.mss;
             self.recovery.prr.on_ack(delivered, self.in_flight(), threshold, mss, is_safe);
         }
-        if acked.delivered > 0 || self.board.is_empty() {
+        if has_moved || acked.delivered > 0 || self.board.is_empty() {
             self.arm(now);
         }
         has_moved
@@ -285,6 +293,7 @@ impl Sender {
             acknowledged: incoming.acknowledgment.max(self.una),
             blocks: if self.agreed.has_sack { blocks.as_slice() } else { &[] },
             limit: self.recovery.first_after_timeout,
+            max_entries: SPARE_ENTRIES + 2 * ((self.nxt - self.una) / self.agreed.mss) as usize,
             min_rtt: self.rtt.lowest(),
             is_before: &|then| incoming.echo.is_some_and(|echo| clock.is_before(echo, then)),
         })
