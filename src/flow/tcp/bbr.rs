@@ -57,7 +57,7 @@ enum Mode {
 }
 
 /// The maximum of the last [`BANDWIDTH_ROUNDS`]: the best three, each later than the one before.
-/// [LNX lib/win_minmax.c]
+/// [LNX win_minmax.c:minmax_running_max]
 #[derive(Clone, Copy, Debug, Default)]
 struct MaxFilter([(u64, u64); 3]);
 
@@ -161,10 +161,12 @@ impl Bbr {
     }
 
     pub fn pacing_rate(&self, smoothed: Duration) -> u64 {
-        let bandwidth = match self.bandwidth.max() {
-            0 => (INITIAL_SEGMENTS * self.mss) as f64 / smoothed.as_secs_f64(),
-            measured => measured as f64,
-        };
+        let mut bandwidth = self.bandwidth.max() as f64;
+        if !self.is_pipe_full {
+            // An application that has sent in drops so far has not shown what the path can do.
+            let initial = (INITIAL_SEGMENTS * self.mss) as f64 / smoothed.as_secs_f64();
+            bandwidth = bandwidth.max(initial);
+        }
         (bandwidth * self.pacing_gain * PACING_MARGIN) as u64
     }
 

@@ -27,13 +27,13 @@ use crate::wire::mss::{LOWEST_MSS_V4, LOWEST_MSS_V6};
 use crate::wire::transport::{ACK, RST, SYN};
 
 /// How long a connection that we ended first is remembered: twice the longest life of a segment.
-/// [LNX TCP_TIMEWAIT_LEN]
+/// [LNX tcp.h:TCP_TIMEWAIT_LEN]
 pub(super) const TIME_WAIT: Duration = Duration::from_secs(60);
 
 /// How long a SYN waits for its answer at first. [RFC 6298 §2.1]
 const INITIAL_SYN_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Who asks for smaller segments than this wants us to work, not to be understood. [CVE-2019-11479]
+/// Who asks for smaller segments than this wants us to work, not to be understood. (CVE-2019-11479)
 const MIN_MSS: u16 = 128;
 
 /// What a connection may have unsent while memory is short, in bytes.

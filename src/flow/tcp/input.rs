@@ -12,7 +12,7 @@ use super::sequence::extend;
 use crate::time::Instant;
 use crate::wire::transport::{ACK, FIN, RST, SYN};
 
-/// Between two answers to what does not fit. [LNX sysctl_tcp_invalid_ratelimit]
+/// Between two answers to what does not fit. [LNX tcp_input.c:tcp_oow_rate_limited]
 const CHALLENGE_INTERVAL: Duration = Duration::from_millis(500);
 
 impl Connection {
@@ -241,7 +241,7 @@ impl Connection {
         }
         if !matches!(self.state, State::Established | State::FinWait1 | State::FinWait2) {
             // After a FIN there can only be copies.
-            if self.state == State::TimeWait {
+            if self.state == State::TimeWait && segment.has(FIN) {
                 self.time_wait_until = Some(now + TIME_WAIT);
             }
             self.receiver.acknowledge();

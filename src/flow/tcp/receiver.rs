@@ -18,11 +18,11 @@ pub const INITIAL_WINDOW_BYTES: usize = 64 << 10;
 /// What a connection is left with when memory is short, in bytes.
 const PRESSED_WINDOW_BYTES: usize = 16 << 10;
 
-/// How long an acknowledgment is kept back. [LNX TCP_DELACK_MIN]
+/// How long an acknowledgment is kept back. [LNX tcp.h:TCP_DELACK_MIN]
 const DELAYED_ACK: Duration = Duration::from_millis(40);
 
 /// Segments that are acknowledged at once when a connection begins, or begins anew after idleness:
-/// the other end is in slow start. [LNX TCP_MAX_QUICKACKS]
+/// the other end is in slow start. [LNX tcp.h:TCP_MAX_QUICKACKS]
 const QUICK_ACKS: u8 = 16;
 const QUICK_AFTER: Duration = Duration::from_millis(200);
 

@@ -12,7 +12,7 @@ const INITIAL_RTO: Duration = Duration::from_secs(1);
 const MIN_VARIANCE: Duration = Duration::from_millis(200);
 pub const MAX_RTO: Duration = Duration::from_secs(60);
 
-/// For how long the lowest counts: routes change. [LNX sysctl_tcp_min_rtt_wlen]
+/// For how long the lowest counts: routes change. [LNX tcp_input.c:tcp_update_rtt_min]
 const WINDOW: Duration = Duration::from_secs(300);
 
 /// What is known of a path's round trip.

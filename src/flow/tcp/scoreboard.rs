@@ -65,7 +65,7 @@ pub struct Evidence<'a> {
     /// The transmission that [`Acked::is_original`] asks about.
     pub limit: u64,
     /// Blocks that would make more entries than this are not believed: who divides what was sent into
-    /// more ranges than it had segments wants us to work. [CVE-2019-11478]
+    /// more ranges than it had segments wants us to work. (CVE-2019-11478)
     pub max_entries: usize,
     /// The shortest round trip of late.
     pub min_rtt: Duration,

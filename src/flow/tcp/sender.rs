@@ -207,7 +207,7 @@ impl Sender {
         self.queue.end() + self.is_fin_queued as u64
     }
 
-    /// What is sent and not acknowledged, or still to be sent.
+    /// Nothing is to be sent, and all that was is acknowledged.
     pub const fn is_idle(&self) -> bool {
         self.una == self.end()
     }
@@ -232,8 +232,8 @@ impl Sender {
         [timer, self.reorder_at, paced].into_iter().flatten().min()
     }
 
-    /// Takes in an acknowledgment that is acceptable: of nothing that was not sent. True if it moved on.
-    pub fn on_ack(&mut self, now: Instant, incoming: &Incoming<'_>) -> bool {
+    /// Takes in an acknowledgment that is acceptable: of nothing that was not sent, nor an old one.
+    pub fn on_ack(&mut self, now: Instant, incoming: &Incoming<'_>) {
         let prior_in_flight = self.board.in_flight();
         let has_moved = incoming.acknowledgment > self.una;
         let blocks = Blocks::read(incoming, self.nxt, self.max_window);
@@ -283,14 +283,13 @@ impl Sender {
         if has_moved || acked.delivered > 0 || self.board.is_empty() {
             self.arm(now);
         }
-        has_moved
     }
 
     fn score(&mut self, now: Instant, incoming: &Incoming<'_>, blocks: &Blocks) -> Acked {
         let clock = self.clock;
         self.board.on_ack(&Evidence {
             now,
-            acknowledged: incoming.acknowledgment.max(self.una),
+            acknowledged: incoming.acknowledgment,
             blocks: if self.agreed.has_sack { blocks.as_slice() } else { &[] },
             limit: self.recovery.first_after_timeout,
             max_entries: SPARE_ENTRIES + 2 * ((self.nxt - self.una) / self.agreed.mss) as usize,
@@ -452,17 +451,15 @@ impl Sender {
         self.recovery.reordering.on_reordering();
     }
 
-    /// Lets the timers act that are due; true if one was.
-    pub fn on_deadline(&mut self, now: Instant) -> bool {
-        let mut has_acted = false;
-        if self.reorder_at.is_some_and(|at| at <= now) {
-            has_acted = true;
-            if self.detect_loss(now) > 0 && self.recovery.phase == Phase::Open {
-                self.enter_repair();
-            }
+    /// Lets the timers act that are due.
+    pub fn on_deadline(&mut self, now: Instant) {
+        if self.reorder_at.is_some_and(|at| at <= now)
+            && self.detect_loss(now) > 0
+            && self.recovery.phase == Phase::Open
+        {
+            self.enter_repair();
         }
-        let Some((timer, at)) = self.timer.filter(|(_, at)| *at <= now) else { return has_acted };
-        debug_assert!(at <= now, "filtered");
+        let Some((timer, _)) = self.timer.filter(|(_, at)| *at <= now) else { return };
         match timer {
             Timer::Retransmission => self.on_timeout(now),
             Timer::Tail => {
@@ -475,7 +472,6 @@ impl Sender {
                 self.arm(now);
             }
         }
-        true
     }
 
     /// [RFC 6298 §5.4 to §5.7]

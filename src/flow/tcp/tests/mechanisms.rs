@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::super::options::Timestamps;
-use super::super::{Config, Connection, End, Segment, State, Syn};
+use super::super::{Algorithm, Config, Connection, End, Segment, State, Syn};
 use super::line::{Line, Path};
 use super::millis;
 use crate::wire::transport::{ACK, FIN, RST, SYN};
@@ -488,4 +488,39 @@ fn data_and_fin_in_one_segment_are_both_taken() {
     line.inject(0, 0, &Segment { flags: ACK | FIN, payload: b"\0\x01\x02", ..plain });
     assert_eq!(line.peer(0, 0).unwrap().read, 3);
     assert_eq!(line.states(0)[0], Some(State::CloseWait));
+}
+
+#[test]
+fn drops_do_not_tell_how_fast_a_stream_may_be() {
+    for congestion in [Algorithm::Cubic, Algorithm::Bbr] {
+        let config = Config { congestion, ..Config::default() };
+        let mut line = Line::symmetric(3, config, Path::new(millis(20)));
+        line.closes = [false; 2];
+        line.open(0);
+        line.run(Duration::from_secs(1));
+        for _ in 0..50 {
+            line.send(0, 1);
+            line.run(millis(300));
+        }
+        line.send(0, 100_000);
+        line.run(millis(400));
+        assert_eq!(line.peer(1, 0).unwrap().read, 100_050, "{congestion:?}");
+    }
+}
+
+#[test]
+fn a_timeout_for_want_of_acknowledgments_alone_is_undone() {
+    let mut line = established();
+    line.send(0, 400_000);
+    line.run(Duration::from_secs(1));
+    // All acknowledgments of a flight are lost, but for those of its copies.
+    line.send(0, 20_000);
+    let window = line.connection(0).sender.window();
+    line.path(1).loss = 1_000_000;
+    line.run(millis(400));
+    assert!(line.connection(0).sender.window() < window / 2, "the timeout is believed");
+    line.path(1).loss = 0;
+    line.run(Duration::from_secs(2));
+    assert!(line.connection(0).sender.is_idle());
+    assert!(line.connection(0).sender.window() >= window, "and then it is not");
 }
