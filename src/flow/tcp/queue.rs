@@ -14,7 +14,16 @@ const SMALLEST_CHUNK_BYTES: usize = 1 << 10;
 struct Chunk {
     start: u64,
     /// Never moved by growing.
-    bytes: Vec<u8>,
+    bytes: Piece,
+}
+
+/// What users say to each other: shown as how much it is.
+pub struct Piece(pub Vec<u8>);
+
+impl std::fmt::Debug for Piece {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} bytes", self.0.len())
+    }
 }
 
 /// The bytes of a stream between [`start`](Self::start) and [`end`](Self::end).
@@ -54,10 +63,10 @@ impl Queue {
     pub fn push(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             let last = self.chunks.back_mut();
-            if let Some(last) = last.filter(|last| last.bytes.len() < last.bytes.capacity()) {
-                let room = last.bytes.capacity() - last.bytes.len();
+            if let Some(last) = last.filter(|last| last.bytes.0.len() < last.bytes.0.capacity()) {
+                let room = last.bytes.0.capacity() - last.bytes.0.len();
                 let (now, later) = bytes.split_at(room.min(bytes.len()));
-                last.bytes.extend_from_slice(now);
+                last.bytes.0.extend_from_slice(now);
                 self.end += now.len() as u64;
                 bytes = later;
             } else {
@@ -78,17 +87,17 @@ impl Queue {
         let start = self.end;
         self.end += bytes.len() as u64;
         self.held += bytes.capacity();
-        self.chunks.push_back(Chunk { start, bytes });
+        self.chunks.push_back(Chunk { start, bytes: Piece(bytes) });
     }
 
     /// Forgets what is before `position`, which is not behind the end.
     pub fn advance(&mut self, position: u64) {
         let position = position.clamp(self.start, self.end);
         while let Some(first) = self.chunks.front() {
-            if first.start + first.bytes.len() as u64 > position {
+            if first.start + first.bytes.0.len() as u64 > position {
                 break;
             }
-            self.held -= first.bytes.capacity();
+            self.held -= first.bytes.0.capacity();
             self.chunks.pop_front();
         }
         if self.chunks.is_empty() {
@@ -103,7 +112,7 @@ impl Queue {
         let first = self.chunks.partition_point(|chunk| chunk.start <= position).saturating_sub(1);
         self.chunks.range(first.min(self.chunks.len())..).filter_map(move |chunk| {
             let skipped = position.saturating_sub(chunk.start) as usize;
-            chunk.bytes.get(skipped..).filter(|slice| !slice.is_empty())
+            chunk.bytes.0.get(skipped..).filter(|slice| !slice.is_empty())
         })
     }
 

@@ -9,7 +9,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use super::options::SackBlocks;
-use super::queue::Queue;
+use super::queue::{Piece, Queue};
 use crate::time::Instant;
 
 /// The window that a connection begins with, in bytes.
@@ -50,7 +50,7 @@ pub struct Receiver {
     /// The first position that has not arrived. Beyond the end of the queue once a FIN has.
     nxt: u64,
     /// Out of order, by position; they do not overlap.
-    pieces: BTreeMap<u64, Vec<u8>>,
+    pieces: BTreeMap<u64, Piece>,
     pieces_bytes: usize,
     fin: Option<u64>,
     /// Behind the last position that was announced.
@@ -188,7 +188,7 @@ impl Receiver {
             if start > self.nxt {
                 break;
             }
-            let piece = entry.remove();
+            let Piece(piece) = entry.remove();
             self.pieces_bytes -= piece.capacity() + PIECE_OVERHEAD_BYTES;
             let skipped = (self.nxt - start) as usize;
             if skipped == 0 && piece.len() >= OWNED_BYTES {
@@ -218,7 +218,7 @@ impl Receiver {
         let mut is_known = true;
         while at < end {
             let before = self.pieces.range(..=at).next_back();
-            let before = before.map(|(start, piece)| (*start, *start + piece.len() as u64));
+            let before = before.map(|(start, piece)| (*start, *start + piece.0.len() as u64));
             if let Some((_, piece_end)) = before.filter(|(_, piece_end)| *piece_end > at) {
                 at = piece_end.min(end);
                 continue;
@@ -246,13 +246,13 @@ impl Receiver {
         }
         let adjacent = before.filter(|(_, end)| *end == at).map(|(start, _)| start);
         let adjacent = adjacent.and_then(|start| self.pieces.get_mut(&start));
-        if let Some(piece) = adjacent.filter(|piece| piece.len() < PIECE_BYTES) {
-            let before = piece.capacity();
-            piece.extend_from_slice(bytes);
-            self.pieces_bytes += piece.capacity() - before;
+        if let Some(piece) = adjacent.filter(|piece| piece.0.len() < PIECE_BYTES) {
+            let before = piece.0.capacity();
+            piece.0.extend_from_slice(bytes);
+            self.pieces_bytes += piece.0.capacity() - before;
         } else {
             self.pieces_bytes += bytes.len() + PIECE_OVERHEAD_BYTES;
-            self.pieces.insert(at, bytes.to_vec());
+            self.pieces.insert(at, Piece(bytes.to_vec()));
         }
         true
     }

@@ -524,3 +524,12 @@ fn a_timeout_for_want_of_acknowledgments_alone_is_undone() {
     assert!(line.connection(0).sender.is_idle());
     assert!(line.connection(0).sender.window() >= window, "and then it is not");
 }
+
+#[test]
+fn what_users_say_is_shown_by_nothing() {
+    let mut line = established();
+    line.connection(0).write(b"a secret");
+    let shown = format!("{:?}", line.connection(0));
+    assert!(shown.contains("8 bytes"));
+    assert!(!shown.contains(&format!("{:?}", b"a sec").trim_matches(['[', ']']).to_owned()));
+}
