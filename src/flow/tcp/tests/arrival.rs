@@ -68,7 +68,7 @@ proptest! {
         let flow = line.open(there);
         line.flows[flow].0.appetite = Some(appetite);
         // As long as it takes; nothing happens in between that would cost time.
-        for _ in 0..100 {
+        for _ in 0..1000 {
             line.run(Duration::from_secs(60));
             // Who reads little at a time is asked again.
             for host in [0, 1] {
