@@ -140,7 +140,7 @@ impl Connection {
         self.header(segment).finish(out, 0, 0)
     }
 
-    const fn on_acknowledged(&mut self) {
+    fn on_acknowledged(&mut self) {
         self.last_acknowledged = self.receiver.nxt();
         self.receiver.on_acknowledged();
     }

@@ -383,9 +383,11 @@ impl Receiver {
     }
 
     /// An acknowledgment has left.
-    pub const fn on_acknowledged(&mut self) {
+    pub fn on_acknowledged(&mut self) {
         self.due = Due::No;
         self.unacknowledged = 0;
+        // Who does not know the option is not told.
+        self.duplicate = None;
     }
 }
 
