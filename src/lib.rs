@@ -8,7 +8,7 @@
 //! - [`packet`]: memory on the move.
 //! - [`sys`]: the operating system; the only home of `unsafe`.
 //! - [`dataplane`]: moves packets between a TUN port and a datagram port.
-//! - [`flow`]: flows of peers that end here.
+//! - [`flow`]: what peers reach through this host, carried on by its sockets.
 //! - [`control`]: configuration, UAPI, host changes, the engine that owns the protocol state.
 //! - [`bench`]: measuring tunnels, ours and others', from outside.
 //! - [`cli`]: words and exit codes.

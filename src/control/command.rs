@@ -76,6 +76,13 @@ pub struct DeviceSnapshot {
     pub peers: Vec<PeerSnapshot>,
 }
 
+impl DeviceSnapshot {
+    /// The networks of all peers.
+    pub fn networks(&self) -> Vec<IpNet> {
+        self.peers.iter().flat_map(|peer| peer.allowed_ips.iter().copied()).collect()
+    }
+}
+
 /// The state of one peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerSnapshot {

@@ -1,4 +1,6 @@
-//! Flows of peers that end here: TCP, UDP and ICMP of the inside, carried on as connections of this
-//! host. Below `control`, which decides whether there are any.
+//! What peers reach through this host: forwarding as a matter of flows.
+//!
+//! Must not know WireGuard: whose packets these are has been settled before.
 
+pub mod policy;
 pub mod tcp;

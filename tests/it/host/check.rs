@@ -60,7 +60,7 @@ fn whatever_is_odd_about_a_file_is_told_with_its_line_to_whoever_can_read_it() {
         ),
         (
             file("MTU = big # x", ""),
-            ":4: fault: MTU: read \"big\", accepted is a number from 68 to 65535\n  4 | MTU = big # x\n    |       ^^^\n",
+            ":4: fault: MTU: read \"big\", accepted is a number from 68 to 65535, or probe\n  4 | MTU = big # x\n    |       ^^^\n",
             2,
         ),
         (
@@ -133,6 +133,11 @@ fn whatever_is_odd_about_a_file_is_told_with_its_line_to_whoever_can_read_it() {
             file("PostUp = iptables -t nat -A POSTROUTING -o eth7 -j MASQUERADE", ""),
             ":4: warning: PostUp: there is no interface eth7 on this host (the default route uses ens5)\n",
             1,
+        ),
+        (
+            file("PostUp = iptables -t nat -A POSTROUTING -j MASQUERADE", ""),
+            ":4: note: PostUp: `#hybridwg: Masquerade = auto` in place of the hooks",
+            0,
         ),
         (
             file("PostUp = iptables -A FORWARD -o eth0 -j ACCEPT", ""),

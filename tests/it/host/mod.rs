@@ -12,6 +12,7 @@ mod full_tunnel;
 mod interop;
 mod lifetime;
 mod maker;
+mod masquerade;
 mod names;
 mod net;
 mod network;
