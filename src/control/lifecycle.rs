@@ -62,21 +62,10 @@ pub enum LifecycleError {
     )]
     NoMasqueradeSource { interface: String },
     #[error(
-        "Masquerade = flow is not in this version: {interface} can masquerade by nftables, with \
-         `nft` or `auto`"
+        "{interface} cannot masquerade by nftables:\n- {obstacles}\n\
+         `Masquerade = flow` needs nothing of that"
     )]
-    NoFlow { interface: String },
-    #[error(
-        "{interface} {} masquerade by nftables, and this version has no other way:\n- {obstacles}{}",
-        if *is_certain { "cannot" } else { "does not" },
-        if *is_certain { "" } else { "\nWhere that is settled, `Masquerade = nft` goes ahead" }
-    )]
-    NoMasquerade {
-        interface: String,
-        obstacles: String,
-        /// One of them at least. What is only feared keeps `auto` from it, and not `nft`.
-        is_certain: bool,
-    },
+    NoMasquerade { interface: String, obstacles: String },
     #[error("cannot write {}", Forwarding::name(*.family))]
     Forwarding { family: Family, source: io::Error },
     #[error("cannot set DNS")]

@@ -24,7 +24,7 @@ use crate::control::journal::Journal;
 use crate::control::lifecycle::{Console, Kind, LifecycleError, Step, TakenBack, Transaction};
 use crate::control::link::{AddAddress, SetMark, SetMtuUp};
 use crate::control::masquerade::{self, Masquerading};
-use crate::control::netlink::nft::{self, Owner};
+use crate::control::netlink::nft::Owner;
 use crate::control::netlink::{Link, Mark, Netlink};
 use crate::control::peer_changes::{self, SetDevice, SetPeers};
 use crate::control::record::{self, Record};
@@ -88,7 +88,7 @@ pub fn reload(
     let kind = if is_rehearsal { Kind::Rehearsing } else { Kind::Changing };
     let mut steps = Transaction::new(&mut netlink, console, interrupt, kind);
     let after = afterwards(&device, device_change.iter().chain([&peers]));
-    let masqueraded = masquerade::standing(interface, &before.interface, &device.networks());
+    let masqueraded = masqueraded(interface, &before.interface, &device)?;
     let wanted = Wanted::plan(&mut steps, &link, config, after, masqueraded)?;
     if runs_hooks {
         hooks.run_old(&mut steps)?;
@@ -115,6 +115,20 @@ pub fn reload(
         console.warn(&format!("the next reload will repeat this one: {error}"));
     }
     Ok(has_changed)
+}
+
+/// What masquerades now: the daemon knows whether it does, and the tables follow from the file.
+fn masqueraded(
+    interface: &str,
+    before: &Interface,
+    device: &DeviceSnapshot,
+) -> Result<masquerade::Standing, LifecycleError> {
+    if UapiClient::connect(interface)?.status()?.flows.is_some() {
+        let flows = Some(masquerade::flows_of(before));
+        return Ok(masquerade::Standing { flows, ..Default::default() });
+    }
+    let tables = masquerade::standing(interface, before, &device.networks());
+    Ok(masquerade::Standing { tables, flows: None })
 }
 
 fn with_hooks_of(before: &Config, config: &Config) -> Config {
@@ -183,7 +197,7 @@ impl Wanted {
         link: &Link,
         config: &Config,
         device: DeviceSnapshot,
-        masqueraded: Vec<nft::Table>,
+        masqueraded: masquerade::Standing,
     ) -> Result<Self, LifecycleError> {
         let settings = &config.interface;
         let sources = device.networks();

@@ -118,7 +118,7 @@ pub fn up(
         let addresses = steps.netlink().addresses(&link)?;
         diversion.open(&mut steps, &addresses, owner.as_ref())?;
     }
-    Masquerading::plan(&mut steps, interface, settings, &sources, Vec::new())?
+    Masquerading::plan(&mut steps, interface, settings, &sources, Default::default())?
         .apply(&mut steps, owner.as_ref())?;
     for hook in &settings.post_up {
         steps.apply(RunHook::new("PostUp", hook, interface, shell))?;

@@ -57,7 +57,7 @@ pub struct Shard {
     commands: VecDeque<ShardCommand>,
     inbound: Inbound,
     outbound: Outbound,
-    /// Counts the replacements of `udp`, whose descriptors must be watched anew.
+    /// Counts the replacements of ports, whose descriptors must be watched anew.
     rebinds: u64,
 }
 
@@ -156,6 +156,10 @@ impl Shard {
                 ShardCommand::Rebind(replacement) => {
                     self.outbound.send(context, udp)?;
                     self.udp = replacement;
+                    self.rebinds += 1;
+                }
+                ShardCommand::Rewire(replacement) => {
+                    self.ip = replacement;
                     self.rebinds += 1;
                 }
                 ShardCommand::Pulse(pulse) => drop(pulse),

@@ -173,6 +173,7 @@ impl Config {
             fwmark: self.interface.fwmark,
             clamp_mss: self.interface.clamp_mss,
             mtu_policy: self.interface.mtu_policy(),
+            flows: None,
             measure_paths: false,
             replace_peers: false,
             peers: Vec::with_capacity(self.peers.len()),

@@ -1,10 +1,12 @@
 //! Peers get out under this host's own addresses: `Masquerade`, `MasqueradeFrom`, `AllowTo`,
 //! `DenyTo`.
 //!
-//! The tables of nftables belong to the daemon and go with it, where the kernel knows owners; else
+//! By nftables where that works, and else flow by flow, by sockets of the daemon, which need nothing of
+//! the kernel's. The tables of nftables belong to the daemon and go with it, where the kernel knows owners; else
 //! `down` deletes them. Forwarding is turned on, and turned off again by `down` if it was off and no
 //! other tunnel needs it. A plan is made from what the host says and changes nothing.
 
+mod flows;
 mod obstacles;
 mod tables;
 
@@ -13,7 +15,9 @@ use std::rc::Rc;
 
 use ipnet::IpNet;
 
+use self::flows::SetFlows;
 use self::obstacles::Obstacle;
+use crate::control::command::Flows;
 use crate::control::config::{Interface, Masquerade};
 use crate::control::firewall::Protect;
 use crate::control::forwarding::Parameters;
@@ -30,11 +34,20 @@ pub struct Masquerading {
     interface: String,
     tables: Vec<Table>,
     /// In whose place the tables come.
-    former: Vec<Table>,
+    former: Standing,
+    /// What is carried on flow by flow.
+    flows: Option<Flows>,
     /// Each family's sources.
     sources: Vec<IpNet>,
     /// Why this way was taken, in words behind its name.
     reason: &'static str,
+}
+
+/// What an interface has.
+#[derive(Clone, Debug, Default)]
+pub struct Standing {
+    pub tables: Vec<Table>,
+    pub flows: Option<Flows>,
 }
 
 impl Masquerading {
@@ -47,15 +60,20 @@ impl Masquerading {
         interface: &str,
         settings: &Interface,
         networks: &[IpNet],
-        former: Vec<Table>,
+        former: Standing,
     ) -> Result<Self, LifecycleError> {
         let wanted = settings.masquerade.map_or(Masquerade::Off, |wanted| wanted.value);
         // The way that was taken stays: what has come in its way since is no reason to leave it.
-        let is_taken = wanted == Masquerade::Auto && !former.is_empty();
-        let wanted = if is_taken { Masquerade::Nft } else { wanted };
+        let wanted = match wanted {
+            Masquerade::Auto if !former.tables.is_empty() => Masquerade::Nft,
+            Masquerade::Auto if former.flows.is_some() => Masquerade::Flow,
+            wanted => wanted,
+        };
         let nothing = Self { interface: interface.to_owned(), former, ..Self::default() };
-        if wanted == Masquerade::Off {
-            return Ok(nothing);
+        match wanted {
+            Masquerade::Off => return Ok(nothing),
+            Masquerade::Flow => return Ok(Self { flows: Some(flows_of(settings)), ..nothing }),
+            Masquerade::Auto | Masquerade::Nft => {}
         }
         let sources = sources(settings, networks);
         let sources = without_ipv6_if_off(&sources, interface, "MasqueradeFrom", steps);
@@ -69,6 +87,14 @@ impl Masquerading {
             }
             Err(rule) => (Vec::new(), vec![Obstacle::Rule(rule)]),
         };
+        if wanted == Masquerade::Auto && !obstacles.is_empty() {
+            for obstacle in &obstacles {
+                let told = obstacle.tell(interface);
+                steps.console().warn(&format!("flow by flow, and not by nftables: {told}"));
+            }
+            let reason = " (auto: nftables would not do)";
+            return Ok(Self { flows: Some(flows_of(settings)), reason, ..nothing });
+        }
         let reason = choose(wanted, interface, &obstacles)?;
         for obstacle in &obstacles {
             let told = obstacle.tell(interface);
@@ -87,9 +113,12 @@ impl Masquerading {
         steps: &mut Transaction<'_>,
         owner: Option<&Rc<Owner>>,
     ) -> Result<(), LifecycleError> {
+        if self.flows != self.former.flows {
+            steps.apply(SetFlows::new(self))?;
+        }
         for table in &self.tables {
             let family = table.family;
-            let former = self.former.iter().find(|former| former.family == family).cloned();
+            let former = self.former.tables.iter().find(|former| former.family == family).cloned();
             // What stands may be of other peers: it is made anew in any case.
             let announcement =
                 if former.as_ref() == Some(table) { String::new() } else { self.announce(family) };
@@ -97,7 +126,7 @@ impl Masquerading {
             self.forward(steps, family)?;
         }
         let is_wanted = |table: &&Table| self.tables.iter().any(|it| it.family == table.family);
-        for table in self.former.iter().filter(|table| !is_wanted(table)) {
+        for table in self.former.tables.iter().filter(|table| !is_wanted(table)) {
             let announcement = format!("# {}: masquerades by nftables again", self.interface);
             steps.apply(TakenBack(self.put(table, None, announcement, owner)))?;
         }
@@ -166,25 +195,30 @@ pub fn interfaces(netlink: &mut Netlink, family: Family) -> Vec<String> {
     ours.filter_map(|chain| chain.table.strip_prefix(tables::PREFIX)).map(str::to_owned).collect()
 }
 
-/// The way that is taken, in words for the user. The only place that knows which ways there are.
+/// By whom and why nftables are taken.
+///
+/// # Errors
+/// They cannot be.
 fn choose(
     wanted: Masquerade,
     interface: &str,
     obstacles: &[Obstacle],
 ) -> Result<&'static str, LifecycleError> {
-    let interface = interface.to_owned();
-    let is_certain = obstacles.iter().any(Obstacle::is_certain);
-    match wanted {
-        Masquerade::Flow => Err(LifecycleError::NoFlow { interface }),
-        Masquerade::Auto if obstacles.is_empty() => Ok(" (auto: nothing stands in the way)"),
-        Masquerade::Nft if !is_certain => Ok(""),
-        Masquerade::Off | Masquerade::Auto | Masquerade::Nft => {
-            let list: Vec<String> =
-                obstacles.iter().map(|obstacle| obstacle.tell(&interface)).collect();
-            let obstacles = list.join("\n- ");
-            Err(LifecycleError::NoMasquerade { interface, obstacles, is_certain })
-        }
+    if wanted == Masquerade::Auto {
+        return Ok(" (auto: nothing stands in the way)");
     }
+    if !obstacles.iter().any(Obstacle::is_certain) {
+        return Ok("");
+    }
+    let list: Vec<String> = obstacles.iter().map(|obstacle| obstacle.tell(interface)).collect();
+    let interface = interface.to_owned();
+    Err(LifecycleError::NoMasquerade { interface, obstacles: list.join("\n- ") })
+}
+
+/// What the file says about flows.
+pub fn flows_of(settings: &Interface) -> Flows {
+    let sources = settings.masquerade_from.iter().map(|network| network.value).collect();
+    Flows { policy: settings.policy(), sources }
 }
 
 /// A table for each family that has sources.

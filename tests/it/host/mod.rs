@@ -8,6 +8,7 @@ mod bench;
 mod bench_link;
 mod check;
 mod dns;
+mod flows;
 mod full_tunnel;
 mod interop;
 mod lifetime;
