@@ -8,6 +8,7 @@
 //! - [`packet`]: memory on the move.
 //! - [`sys`]: the operating system; with [`crypto::batch`] the only home of `unsafe`.
 //! - [`dataplane`]: moves packets between a TUN port and a datagram port.
+//! - [`flow`]: what peers reach through this host, carried on by its sockets.
 //! - [`control`]: configuration, UAPI, host changes, the engine that owns the protocol state.
 //! - [`bench`]: measuring tunnels, ours and others', from outside.
 //! - [`cli`]: words and exit codes.
@@ -26,6 +27,7 @@ pub mod cli;
 pub mod control;
 pub mod crypto;
 pub mod dataplane;
+pub mod flow;
 pub mod packet;
 pub mod proto;
 #[allow(unsafe_code)]

@@ -34,10 +34,12 @@ use ipnet::IpNet;
 mod aead;
 mod mss;
 mod offload;
+mod tcp;
 
 pub use aead::aead;
 pub use mss::mss;
 pub use offload::{coalesce, split};
+pub use tcp::tcp;
 
 /// Bytes as a sequence of choices; zeros when they run out.
 struct Choices<'a>(&'a [u8]);

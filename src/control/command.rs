@@ -12,6 +12,7 @@ use ipnet::IpNet;
 
 use crate::crypto::key::{PresharedKey, PrivateKey, PublicKey};
 pub use crate::dataplane::clamp_mss::ClampMss;
+use crate::flow::policy::Policy;
 pub use crate::proto::device::{AllowedIpChange, PeerUpdate};
 use crate::time::Wall;
 
@@ -31,6 +32,8 @@ pub struct SetRequest {
     pub clamp_mss: Option<ClampMss>,
     /// Another: who decides about the MTU of the interface.
     pub mtu_policy: Option<MtuPolicy>,
+    /// Another: whether packets of peers are carried on as flows of this host. `Some(None)` ends it.
+    pub flows: Option<Option<Flows>>,
     /// Has what fits measured, of all peers that can be asked.
     pub measure_paths: bool,
     /// Removes every peer before `peers` is applied. A peer that is named again in `peers` without
@@ -38,6 +41,15 @@ pub struct SetRequest {
     pub replace_peers: bool,
     /// In the order of the request. The same peer may occur more than once.
     pub peers: Vec<PeerUpdate>,
+}
+
+/// Which packets of peers are carried on as flows of this host.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Flows {
+    /// Where they may go.
+    pub policy: Policy,
+    /// Where they come from; empty: from wherever peers may send.
+    pub sources: Vec<IpNet>,
 }
 
 /// Who decides about the MTU of the interface. What fits the path to a peer is found out, and
@@ -74,6 +86,13 @@ pub struct DeviceSnapshot {
     /// 0 if none.
     pub fwmark: u32,
     pub peers: Vec<PeerSnapshot>,
+}
+
+impl DeviceSnapshot {
+    /// The networks of all peers.
+    pub fn networks(&self) -> Vec<IpNet> {
+        self.peers.iter().flat_map(|peer| peer.allowed_ips.iter().copied()).collect()
+    }
 }
 
 /// The state of one peer.

@@ -6,12 +6,14 @@
 //! goes through [`Engine::set`]. Must not touch a data packet.
 //!
 //! - `events`: what is waited for.
+//! - `flows`: what of peers is carried on.
 //! - `lookups`: names of endpoints.
 //! - `path_mtu`: how large packets to each peer may be.
 //! - `surroundings`: what follows from a change of the host.
 //! - `watchdog`: signs of life.
 
 mod events;
+mod flows;
 mod lookups;
 mod path_mtu;
 mod surroundings;
@@ -28,6 +30,7 @@ use std::time::Duration;
 use tracing::{debug, info, warn};
 
 use self::events::{Events, Happening};
+use self::flows::Carrying;
 use self::lookups::Lookups;
 use self::path_mtu::PathMtus;
 use self::surroundings::Surroundings;
@@ -102,6 +105,7 @@ struct Engine {
     surroundings: Surroundings,
     lookups: Lookups,
     path_mtus: PathMtus,
+    carrying: Carrying,
     watchdog: Option<Watchdog>,
     /// For lines that anybody can provoke.
     log: TokenBucket,
@@ -189,7 +193,10 @@ async fn serve_until_stopped(
             Happening::Request(command) => engine.obey(command),
             Happening::LinkChanged => engine.follow_link(&control),
             Happening::Resolved(answer) => engine.take_answer(&answer),
-            Happening::NetworkChanged => engine.surroundings.paths.stir(clock::now().mono),
+            Happening::NetworkChanged => {
+                engine.surroundings.paths.stir(clock::now().mono);
+                engine.follow_addresses();
+            }
             Happening::ClockJumped => engine.follow_clocks(),
             Happening::Cloned => engine.start_over_as_copy(),
             Happening::SocketTouched => {
@@ -253,7 +260,8 @@ impl Engine {
         settings.offloads.aead_batch = kernel.is_some();
         let (interface, offloads) = (tun.name().to_owned(), tun.offloads());
         let queues = open_queues(tun, settings.shards.get());
-        let engine = Self::new(interface, offloads, queues.len(), settings)?;
+        let mut engine = Self::new(interface, offloads, queues.len(), settings)?;
+        engine.carrying = Carrying::of(&queues).map_err(EngineError::Watch)?;
         let shards = u32::try_from(queues.len()).ok().and_then(NonZeroU32::new);
         let ports = queues.into_iter().zip(&engine.sockets).zip(engine.inboxes.iter());
         let threads = ports.map(|((queue, sockets), inbox)| {
@@ -295,6 +303,7 @@ impl Engine {
             surroundings: Surroundings::new(&interface),
             lookups: Lookups::new(),
             path_mtus: PathMtus::default(),
+            carrying: Carrying::default(),
             watchdog: Watchdog::from_environment(),
             interface,
             settings,
@@ -386,6 +395,7 @@ impl Engine {
                 None => {}
                 Some(Notice::RoutesChanged) => {
                     self.tables.set_routes(self.device.allowed_ips().routes());
+                    self.carrying.look_again();
                 }
                 Some(Notice::Resolve { peer, position }) => {
                     if let Some(place) = self.device.place(peer, position) {
@@ -423,6 +433,7 @@ impl Engine {
                 aead_batch: self.settings.offloads.aead_batch,
             },
             port_is_random: self.port_is_random,
+            flows: self.carrying.count(),
             paths: self.path_statuses(),
         }
     }
@@ -442,7 +453,13 @@ impl Engine {
             }
             Some(_) | None => {}
         }
+        let mark_changes = mark != self.fwmark;
         self.fwmark = mark;
+        if let Some(flows) = request.flows {
+            self.carry(flows)?;
+        } else if mark_changes {
+            self.follow_addresses();
+        }
         if let Some(setting) = request.clamp_mss {
             self.tables.set_clamp_mss(setting);
         }

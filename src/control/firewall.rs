@@ -15,7 +15,7 @@ use std::rc::Rc;
 use crate::control::host_change::{HostChange, Lasting};
 use crate::control::journal::Journal;
 use crate::control::lifecycle::{LifecycleError, Step};
-use crate::control::netlink::nft::{Chain, Hook, Owner, Part, Table};
+use crate::control::netlink::nft::{Chain, Hook, Kind, Owner, Part, Table};
 use crate::control::netlink::{Family, Mark, Netlink};
 
 /// The table for one family of a tunnel with these addresses, whose packets carry `mark`.
@@ -29,8 +29,13 @@ pub fn table(interface: &str, family: Family, addresses: &[IpAddr], mark: Mark) 
             Part::Drop,
         ]
     });
-    let chain =
-        |name: &str, hook, priority, rules| Chain { name: name.to_owned(), hook, priority, rules };
+    let chain = |name: &str, hook, priority, rules| Chain {
+        name: name.to_owned(),
+        kind: Kind::Filter,
+        hook,
+        priority,
+        rules,
+    };
     let sent = vec![Part::Udp, Part::Marked(mark), Part::SetConnectionMark(mark)];
     let answered = vec![Part::Udp, Part::ConnectionMarked(mark), Part::SetMark(mark)];
     Table {

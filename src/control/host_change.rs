@@ -4,11 +4,15 @@
 //! They are data, so that a [`Journal`] can keep them for whoever cleans up: `down`, or the next
 //! `up` after a crash. Taking back what is not there any more is no failure.
 
+use std::io;
+
 use serde::{Deserialize, Serialize};
 
 use crate::control::dns::DnsChange;
+use crate::control::forwarding::{self, Forwarding};
 use crate::control::journal::Journal;
 use crate::control::lifecycle::{LifecycleError, Step};
+use crate::control::masquerade;
 use crate::control::netlink::nft::Table;
 use crate::control::netlink::{Family, Netlink, NetlinkError, Rule, Unreachable};
 use crate::control::src_valid_mark::Parameters;
@@ -24,6 +28,8 @@ pub enum HostChange {
     Firewall(Table),
     /// `net.ipv4.conf.all.src_valid_mark` was 0 and is 1.
     SrcValidMark,
+    /// Forwarding was off and is on.
+    Forwarding(Forwarding),
     Dns(DnsChange),
 }
 
@@ -35,6 +41,7 @@ impl HostChange {
             Self::Unreachable(route) => format!("ip {} route add {route}", route.family.flag()),
             Self::Firewall(table) => table.add_command(),
             Self::SrcValidMark => "sysctl -q net.ipv4.conf.all.src_valid_mark=1".to_owned(),
+            Self::Forwarding(change) => format!("sysctl -q {}=1", Forwarding::name(change.family)),
             Self::Dns(change) => change.describe(),
         }
     }
@@ -46,6 +53,7 @@ impl HostChange {
             Self::Unreachable(route) => format!("ip {} route delete {route}", route.family.flag()),
             Self::Firewall(table) => table.delete_command(),
             Self::SrcValidMark => "sysctl -q net.ipv4.conf.all.src_valid_mark=0".to_owned(),
+            Self::Forwarding(change) => format!("sysctl -q {}=0", Forwarding::name(change.family)),
             Self::Dns(change) => change.describe_undo(),
         }
     }
@@ -56,6 +64,7 @@ impl HostChange {
             Self::Unreachable(route) => netlink.add_unreachable(route)?,
             Self::Firewall(table) => netlink.replace_table(table)?,
             Self::SrcValidMark => mind_marks(true)?,
+            Self::Forwarding(change) => forward(change, forwarding::Parameters::turn_on)?,
             Self::Dns(change) => change.apply().map_err(LifecycleError::Dns)?,
         }
         Ok(())
@@ -68,6 +77,7 @@ impl HostChange {
             Self::Unreachable(route) => if_there(netlink.delete_unreachable(route))?,
             Self::Firewall(table) => if_there(netlink.delete_table(table))?,
             Self::SrcValidMark => mind_marks(false)?,
+            Self::Forwarding(change) => forward(change, forwarding::Parameters::turn_off)?,
             Self::Dns(change) => change.undo().map_err(LifecycleError::Dns)?,
         }
         Ok(())
@@ -85,6 +95,14 @@ fn mind_marks(on: bool) -> Result<(), LifecycleError> {
     Parameters::of_this_host().set(on).map_err(LifecycleError::SrcValidMark)
 }
 
+fn forward(
+    change: &Forwarding,
+    turn: impl Fn(&forwarding::Parameters, &Forwarding) -> io::Result<()>,
+) -> Result<(), LifecycleError> {
+    let outcome = turn(&forwarding::Parameters::of_this_host(), change);
+    outcome.map_err(|source| LifecycleError::Forwarding { family: change.family, source })
+}
+
 /// A change as a step: it stands in the journal from before it is made until it is taken back.
 #[derive(Debug)]
 pub struct Lasting {
@@ -99,9 +117,14 @@ impl Lasting {
     /// # Errors
     /// What the kernel refused, or a journal that cannot be written.
     pub fn is_handed_over(&self, netlink: &mut Netlink) -> Result<bool, LifecycleError> {
-        if self.change != HostChange::SrcValidMark {
-            return Ok(false);
+        match &self.change {
+            HostChange::SrcValidMark => self.is_minded_by_another(netlink),
+            HostChange::Forwarding(change) => self.is_forwarded_for_another(change, netlink),
+            _ => Ok(false),
         }
+    }
+
+    fn is_minded_by_another(&self, netlink: &mut Netlink) -> Result<bool, LifecycleError> {
         // Every tunnel that takes everything, wg-quick's as well, has such a rule.
         let own = self.journal.read();
         let mut rules = netlink.rules()?;
@@ -120,6 +143,19 @@ impl Lasting {
         if let Some(other) = others.find(|other| other.read().iter().any(is_here)) {
             other.add(&self.change)?;
         }
+        self.journal.strike(&self.change)?;
+        Ok(true)
+    }
+
+    fn is_forwarded_for_another(
+        &self,
+        change: &Forwarding,
+        netlink: &mut Netlink,
+    ) -> Result<bool, LifecycleError> {
+        let interfaces = masquerade::interfaces(netlink, change.family);
+        let mut journals = interfaces.iter().map(|interface| self.journal.of_other(interface));
+        let Some(other) = journals.find(|other| *other != self.journal) else { return Ok(false) };
+        other.add(&self.change)?;
         self.journal.strike(&self.change)?;
         Ok(true)
     }

@@ -16,7 +16,7 @@ const DIRECTORY: &str = "/run/hybridwg";
 const EXTENSION: &str = "changes";
 
 /// The journal of one interface. Clones are the same journal.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Journal {
     path: PathBuf,
 }
@@ -80,6 +80,11 @@ impl Journal {
         let text = fs::read_to_string(&self.path).unwrap_or_default();
         // A line that was cut short belongs to a change that was not made.
         text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+
+    /// That of another interface.
+    pub fn of_other(&self, interface: &str) -> Self {
+        Self::in_folder(self.path.parent().unwrap_or(Path::new(DIRECTORY)), interface)
     }
 
     /// Those of the other interfaces.

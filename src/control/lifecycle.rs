@@ -11,9 +11,10 @@ use std::path::PathBuf;
 use std::process::ExitStatus;
 
 use crate::control::daemon::DaemonError;
+use crate::control::forwarding::Forwarding;
 use crate::control::interrupt::Interrupt;
 use crate::control::journal::JournalError;
-use crate::control::netlink::{Netlink, NetlinkError};
+use crate::control::netlink::{Family, Netlink, NetlinkError};
 use crate::control::policy;
 use crate::control::resolve::ResolveError;
 use crate::control::save::SaveError;
@@ -55,6 +56,18 @@ pub enum LifecycleError {
          ::/0 in its AllowedIPs"
     )]
     NothingToClose { interface: String },
+    #[error(
+        "Masquerade is on, but for whom? A peer of {interface} has everything (0.0.0.0/0 or ::/0) \
+         in its AllowedIPs, which is a way out and no source: MasqueradeFrom says the networks"
+    )]
+    NoMasqueradeSource { interface: String },
+    #[error(
+        "{interface} cannot masquerade by nftables:\n- {obstacles}\n\
+         `Masquerade = flow` needs nothing of that"
+    )]
+    NoMasquerade { interface: String, obstacles: String },
+    #[error("cannot write {}", Forwarding::name(*.family))]
+    Forwarding { family: Family, source: io::Error },
     #[error("cannot set DNS")]
     Dns(#[source] io::Error),
     #[error("cannot write net.ipv4.conf.all.src_valid_mark")]

@@ -23,6 +23,7 @@ use crate::control::interrupt::Interrupt;
 use crate::control::journal::Journal;
 use crate::control::lifecycle::{Console, Kind, LifecycleError, Step, TakenBack, Transaction};
 use crate::control::link::{AddAddress, SetMark, SetMtuUp};
+use crate::control::masquerade::{self, Masquerading};
 use crate::control::netlink::nft::Owner;
 use crate::control::netlink::{Link, Mark, Netlink};
 use crate::control::peer_changes::{self, SetDevice, SetPeers, policy_of};
@@ -84,7 +85,8 @@ pub fn reload(
     let kind = if is_rehearsal { Kind::Rehearsing } else { Kind::Changing };
     let mut steps = Transaction::new(&mut netlink, console, interrupt, kind);
     let after = afterwards(&device, device_change.iter().chain([&peers]));
-    let wanted = Wanted::plan(&mut steps, &link, config, after)?;
+    let masqueraded = masqueraded(interface, &before.interface, &device)?;
+    let wanted = Wanted::plan(&mut steps, &link, config, after, masqueraded)?;
     if runs_hooks {
         hooks.run_old(&mut steps)?;
     }
@@ -110,6 +112,20 @@ pub fn reload(
         console.warn(&format!("the next reload will repeat this one: {error}"));
     }
     Ok(has_changed)
+}
+
+/// What masquerades now: the daemon knows whether it does, and the tables follow from the file.
+fn masqueraded(
+    interface: &str,
+    before: &Interface,
+    device: &DeviceSnapshot,
+) -> Result<masquerade::Standing, LifecycleError> {
+    if UapiClient::connect(interface)?.status()?.flows.is_some() {
+        let flows = Some(masquerade::flows_of(before));
+        return Ok(masquerade::Standing { flows, ..Default::default() });
+    }
+    let tables = masquerade::standing(interface, before, &device.networks());
+    Ok(masquerade::Standing { tables, flows: None })
 }
 
 fn with_hooks_of(before: &Config, config: &Config) -> Config {
@@ -158,17 +174,21 @@ struct Wanted {
     routes: Vec<(IpNet, u32)>,
     diversion: Option<Diversion>,
     standing: Standing,
+    masquerading: Masquerading,
 }
 
 impl Wanted {
-    /// For `config` and the `device` that it leads to. Changes nothing.
+    /// For `config` and the `device` that it leads to, where there are the tables `masqueraded`.
+    /// Changes nothing.
     fn plan(
         steps: &mut Transaction<'_>,
         link: &Link,
         config: &Config,
         device: DeviceSnapshot,
+        masqueraded: masquerade::Standing,
     ) -> Result<Self, LifecycleError> {
         let settings = &config.interface;
+        let sources = device.networks();
         let destination = Destination::of(settings.table.as_ref().map(|table| &table.value))?;
         let standing = Standing::of(steps.netlink(), link)?;
         let addresses = without_ipv6_if_off(&settings.addresses, &link.name, "Address", steps);
@@ -176,7 +196,8 @@ impl Wanted {
         let (networks, diversion) =
             plan_routes(steps, link, device, destination, settings, standing.clone())?;
         let routes = destination.routes(networks, &settings.addresses);
-        Ok(Self { addresses, mtu, routes, diversion, standing })
+        let masquerading = Masquerading::plan(steps, &link.name, settings, &sources, masqueraded)?;
+        Ok(Self { addresses, mtu, routes, diversion, standing, masquerading })
     }
 }
 
@@ -190,7 +211,7 @@ fn change_host(
     wanted: &Wanted,
     owner: Option<&Rc<Owner>>,
 ) -> Result<(), LifecycleError> {
-    let Wanted { diversion, standing, .. } = wanted;
+    let Wanted { diversion, standing, masquerading, .. } = wanted;
     let (was, is) = (&before.interface, &after.interface);
     let routed = steps.netlink().routes_through(link)?;
     steps.apply(RestoreRoutes { link: link.clone(), routes: routed })?;
@@ -209,6 +230,7 @@ fn change_host(
         diversion.open(steps, &addresses, owner)?;
     }
     standing.take_back(steps, link, diversion.as_ref(), owner)?;
+    masquerading.apply(steps, owner)?;
     let picked = standing.mark().filter(|_| was.fwmark.unwrap_or(0) == 0);
     if let Some(Mark { value: former, .. }) = picked
         && diversion.is_none()

@@ -137,6 +137,8 @@ pub struct Status {
     pub offloads: Offloads,
     /// The kernel has picked the port that it listens on; nobody has asked for this one.
     pub port_is_random: bool,
+    /// How many flows of peers are carried on now, if any may be.
+    pub flows: Option<usize>,
     /// One of each peer.
     pub paths: Vec<PathStatus>,
 }

@@ -25,6 +25,7 @@ use crate::control::interrupt::Interrupt;
 use crate::control::journal::Journal;
 use crate::control::lifecycle::{Console, Kind, LifecycleError, Step, Transaction};
 use crate::control::link::{self, AddAddress, AddInterface, Configure, SetMtuUp, delete_command};
+use crate::control::masquerade::Masquerading;
 use crate::control::mtu;
 use crate::control::netlink::nft::Owner;
 use crate::control::netlink::{Family, Link, MAIN_TABLE, Mark, Netlink};
@@ -99,9 +100,9 @@ pub fn up(
     let link = steps.netlink().link(interface)?.ok_or_else(gone)?;
     let addresses = without_ipv6_if_off(&settings.addresses, interface, "Address", &mut steps);
     let mtu = mtu(settings, &addresses, &device, &mut steps)?;
-    let nothing = Standing::default();
+    let sources = device.networks();
     let (networks, diversion) =
-        plan_routes(&mut steps, &link, device, destination, settings, nothing)?;
+        plan_routes(&mut steps, &link, device, destination, settings, Standing::default())?;
     if let Some(diversion) = &diversion {
         diversion.close(&mut steps, &mut left)?;
     }
@@ -117,6 +118,8 @@ pub fn up(
         let addresses = steps.netlink().addresses(&link)?;
         diversion.open(&mut steps, &addresses, owner.as_ref())?;
     }
+    Masquerading::plan(&mut steps, interface, settings, &sources, Default::default())?
+        .apply(&mut steps, owner.as_ref())?;
     for hook in &settings.post_up {
         steps.apply(RunHook::new("PostUp", hook, interface, shell))?;
     }

@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use crate::dataplane::port::DatagramPort;
+use crate::dataplane::port::{DatagramPort, IpPort};
 use crate::proto::device::{Destination, SmallDatagram};
 use crate::proto::peer::PeerId;
 
@@ -34,6 +34,8 @@ pub enum ShardCommand {
     Forget(PeerId),
     /// The listening port or the mark has changed: these sockets replace the old ones.
     Rebind(Box<dyn DatagramPort>),
+    /// This port replaces the one that packets of the inside came and went by.
+    Rewire(Box<dyn IpPort>),
     /// Proves that the shard looks into its inbox: it drops this.
     Pulse(Arc<()>),
     /// Ends the shard.
@@ -46,7 +48,7 @@ impl ShardCommand {
         match self {
             Self::Transmit { .. } | Self::Keepalive(_) | Self::Probe { .. } => true,
             Self::Flush(_) | Self::SendStaged(_) | Self::Purge(_) | Self::Forget(_) => false,
-            Self::Rebind(_) | Self::Pulse(_) | Self::Shutdown => false,
+            Self::Rebind(_) | Self::Rewire(_) | Self::Pulse(_) | Self::Shutdown => false,
         }
     }
 }
@@ -64,6 +66,7 @@ impl std::fmt::Debug for ShardCommand {
             Self::Purge(peer) => f.debug_tuple("Purge").field(peer).finish(),
             Self::Forget(peer) => f.debug_tuple("Forget").field(peer).finish(),
             Self::Rebind(_) => f.write_str("Rebind"),
+            Self::Rewire(_) => f.write_str("Rewire"),
             Self::Pulse(_) => f.write_str("Pulse"),
             Self::Shutdown => f.write_str("Shutdown"),
         }

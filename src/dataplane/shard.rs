@@ -59,7 +59,7 @@ pub struct Shard {
     inbound: Inbound,
     outbound: Outbound,
     kernel: Option<Kernel>,
-    /// Counts the replacements of `udp`, whose descriptors must be watched anew.
+    /// Counts the replacements of ports, whose descriptors must be watched anew.
     rebinds: u64,
 }
 
@@ -166,6 +166,10 @@ impl Shard {
                 ShardCommand::Rebind(replacement) => {
                     self.outbound.send(context, udp)?;
                     self.udp = replacement;
+                    self.rebinds += 1;
+                }
+                ShardCommand::Rewire(replacement) => {
+                    self.ip = replacement;
                     self.rebinds += 1;
                 }
                 ShardCommand::Pulse(pulse) => drop(pulse),

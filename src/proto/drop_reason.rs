@@ -111,6 +111,28 @@ drop_reasons! {
     /// The TUN device refused the packet.
     TunWriteFailed "tun_write_failed",
 
+    // Flows of peers that are carried on by sockets of this host.
+    /// A peer may not go where the packet was to go.
+    FlowDenied "flow_denied",
+    /// A peer, or all of them together, have as many flows as they may have, or begin them too fast.
+    FlowLimit "flow_limit",
+    /// The packet is of a kind that no socket of this host can carry on.
+    FlowUnsupported "flow_unsupported",
+    /// A header or the checksum of a packet to be carried on is wrong.
+    FlowMalformed "flow_malformed",
+    /// A fragment overlaps another, or there are too many of them, or the others have not come in time.
+    FlowFragment "flow_fragment",
+    /// The packet has made as many hops as it may.
+    FlowHops "flow_hops",
+    /// This host, or the network behind it, refused to carry on the packet.
+    FlowRefused "flow_refused",
+    /// A datagram came for a peer from somebody to whom it has sent nothing. [RFC 4787 §5]
+    FlowFiltered "flow_filtered",
+    /// A TCP segment belongs to no connection.
+    FlowUnknown "flow_unknown",
+    /// More packets wait for peers than may wait.
+    FlowOverflow "flow_overflow",
+
     // Outbound.
     /// A packet from the TUN device is not IP, or is shorter than its header says.
     OutboundNotIp "outbound_not_ip",

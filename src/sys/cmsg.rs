@@ -173,6 +173,52 @@ pub fn narrower_path(control: &[u8]) -> Option<u32> {
     )
 }
 
+/// What an error queue says of one datagram. [LNX include/uapi/linux/errqueue.h:sock_extended_err]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExtendedError {
+    pub errno: i32,
+    /// Who says so: `SO_EE_ORIGIN_…`.
+    pub origin: u8,
+    /// Type and code of the ICMP message, if it was one.
+    pub kind: u8,
+    pub code: u8,
+    /// For errors about sizes, the bytes of a whole packet that would fit.
+    pub info: u32,
+    /// Who sent the ICMP message.
+    pub offender: Option<IpAddr>,
+}
+
+impl ExtendedError {
+    /// Finds the error in the control messages of an error queue.
+    pub fn decode(control: &[u8]) -> Option<Self> {
+        let errors =
+            [(libc::IPPROTO_IP, libc::IP_RECVERR), (libc::IPPROTO_IPV6, libc::IPV6_RECVERR)];
+        let message =
+            Messages(control).find(|message| errors.contains(&(message.level, message.kind)))?;
+        let [origin, kind, code, _] = word(message.payload, 4)?;
+        // The address of the offender follows, of family 0 if there is none.
+        let family = message.payload.get(16..18).and_then(|bytes| bytes.first_chunk().copied());
+        let family = family.map_or(0, u16::from_ne_bytes);
+        let offender = match libc::c_int::from(family) {
+            libc::AF_INET => word(message.payload, 20).map(|octets| Ipv4Addr::from(octets).into()),
+            libc::AF_INET6 => message
+                .payload
+                .get(24..)
+                .and_then(|rest| rest.first_chunk::<16>())
+                .map(|octets| Ipv6Addr::from(*octets).into()),
+            _ => None,
+        };
+        Some(Self {
+            errno: i32::from_ne_bytes(word(message.payload, 0)?),
+            origin,
+            kind,
+            code,
+            info: u32::from_ne_bytes(word(message.payload, 8)?),
+            offender,
+        })
+    }
+}
+
 fn word(payload: &[u8], offset: usize) -> Option<[u8; 4]> {
     payload.get(offset..)?.first_chunk().copied()
 }

@@ -28,6 +28,7 @@ pub mod poll;
 pub mod process;
 pub mod reactor;
 pub mod sandbox;
+pub mod sockets;
 pub mod tcp;
 pub mod tun;
 pub mod udp;
@@ -117,6 +118,26 @@ impl SysError {
     /// on recent kernels, EADDRNOTAVAIL on others. The source should be forgotten. [P-81]
     pub fn is_source_refused(&self) -> bool {
         self.is_any(&[libc::ENETUNREACH, libc::EINVAL, libc::EADDRNOTAVAIL, libc::ENODEV])
+    }
+
+    /// The datagram is longer than any, or than what is known of the path lets through whole.
+    pub fn is_too_big(&self) -> bool {
+        self.is_any(&[libc::EMSGSIZE])
+    }
+
+    /// Nobody listens there, or the connection was reset before it was made.
+    pub fn is_refused(&self) -> bool {
+        self.is_any(&[libc::ECONNREFUSED, libc::ECONNRESET])
+    }
+
+    /// No route leads there.
+    pub fn is_network_unreachable(&self) -> bool {
+        self.is_any(&[libc::ENETUNREACH, libc::ENETDOWN])
+    }
+
+    /// A route leads there, and nobody answers at its end.
+    pub fn is_host_unreachable(&self) -> bool {
+        self.is_any(&[libc::EHOSTUNREACH, libc::EHOSTDOWN])
     }
 
     /// The kernel would not cut a message into datagrams: it would do so for another path

@@ -10,6 +10,9 @@ use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, SocketFlags, Socket
 
 use super::SysError;
 
+/// A batch is no longer, which is some thousand rules.
+const BATCH_BYTES: usize = 1 << 20;
+
 #[derive(Debug)]
 pub struct NetfilterSocket {
     socket: OwnedFd,
@@ -28,6 +31,8 @@ impl NetfilterSocket {
             Some(netlink::NETFILTER),
         )
         .map_err(|e| SysError::new("socket(AF_NETLINK, NETLINK_NETFILTER)", e))?;
+        // A batch is sent in one piece. Without the right to more, what a socket has must do.
+        let _ = net::sockopt::set_socket_send_buffer_size_force(&socket, BATCH_BYTES);
         Ok(Self { socket })
     }
 

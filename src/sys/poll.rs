@@ -1,7 +1,7 @@
 //! Readiness: an epoll set, and a waker that other threads ring.
 //!
-//! Level-triggered: what is not drained is reported again, so no event can be lost by a caller that
-//! stops early because its budget is spent.
+//! Level-triggered but for [`Interest::Arrivals`] and [`Interest::Changes`]: what is not drained is reported again, so no event
+//! can be lost by a caller that stops early because its budget is spent.
 
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -18,6 +18,11 @@ use super::SysError;
 pub enum Interest {
     Readable,
     Writable,
+    /// Readable, and told once each time that something arrives; otherwise as [`Self::Changes`].
+    Arrivals,
+    /// Both ways, and told once each time that it becomes so: who does not read or write until it
+    /// would block must remember that there is more.
+    Changes,
 }
 
 /// One ready descriptor.
@@ -37,6 +42,10 @@ pub struct Poller {
     events: Vec<epoll::Event>,
 }
 
+// SAFETY: the events are what the kernel has written: numbers, one of which may be read as a pointer,
+// and nobody does.
+unsafe impl Send for Poller {}
+
 impl Poller {
     /// Events handed out by one [`wait`](Self::wait); the rest follow in the next.
     const EVENTS: usize = 16;
@@ -52,6 +61,13 @@ impl Poller {
         let flags = match interest {
             Interest::Readable => epoll::EventFlags::IN,
             Interest::Writable => epoll::EventFlags::OUT,
+            Interest::Arrivals => epoll::EventFlags::IN | epoll::EventFlags::ET,
+            Interest::Changes => {
+                epoll::EventFlags::IN
+                    | epoll::EventFlags::OUT
+                    | epoll::EventFlags::RDHUP
+                    | epoll::EventFlags::ET
+            }
         };
         epoll::add(&self.epoll, fd, epoll::EventData::new_u64(token), flags)
             .map_err(|e| SysError::new("epoll_ctl add", e))

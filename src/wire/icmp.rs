@@ -2,9 +2,9 @@
 //! that of one that does not fit the way to its peer, and the echo that finds out what fits.
 //! [RFC 792] [RFC 1122 §3.2.2] [RFC 1812 §4.3.2] [RFC 1191] [RFC 4443 §2.4, §3.1, §3.2]
 //!
-//! The reply comes from the address that could not be reached: it is routed to the tunnel, so the
-//! kernel's reverse-path filter lets it pass, where an address of the host itself would be refused
-//! as a martian. Replies are never sent to what must not be answered. How often they may be sent
+//! The reply comes from the address that could not be reached, unless the caller names another: it is
+//! routed to the tunnel, so the kernel's reverse-path filter lets it pass, where an address of the
+//! host itself would be refused as a martian. Replies are never sent to what must not be answered. How often they may be sent
 //! is the caller's to limit.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -29,13 +29,52 @@ struct Head {
     v6: [u8; ICMP_HEADER_BYTES],
 }
 
-/// Destination unreachable: host unreachable, and address unreachable.
-const UNREACHABLE: Head = Head { v4: [3, 1, 0, 0, 0, 0, 0, 0], v6: [1, 3, 0, 0, 0, 0, 0, 0] };
+/// Why a packet goes no further. [RFC 792] [RFC 1812 §5.2.7] [RFC 4443 §3]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Problem {
+    NoRoute,
+    HostUnreachable,
+    Prohibited,
+    ProtocolUnknown,
+    HopsExhausted,
+    /// So many bytes would fit.
+    TooBig(u16),
+}
 
-/// Destination unreachable: fragmentation needed; and packet too big. Both name the MTU that fits.
-const fn too_big_for(mtu: u16) -> Head {
-    let [high, low] = mtu.to_be_bytes();
-    Head { v4: [3, 4, 0, 0, 0, 0, high, low], v6: [2, 0, 0, 0, 0, 0, high, low] }
+impl Problem {
+    const fn head(self) -> Head {
+        match self {
+            Self::NoRoute => head([3, 0], [1, 0], [0; 4]),
+            Self::HostUnreachable => head([3, 1], [1, 3], [0; 4]),
+            Self::Prohibited => head([3, 13], [1, 1], [0; 4]),
+            // IPv6 points at the field that it does not understand: the next header.
+            Self::ProtocolUnknown => Head {
+                v4: head([3, 2], [4, 1], [0; 4]).v4,
+                v6: head([3, 2], [4, 1], [0, 0, 0, 6]).v6,
+            },
+            Self::HopsExhausted => head([11, 0], [3, 0], [0; 4]),
+            Self::TooBig(mtu) => {
+                let [high, low] = mtu.to_be_bytes();
+                head([3, 4], [2, 0], [0, 0, high, low])
+            }
+        }
+    }
+}
+
+/// Type and code of either version, and the second word.
+const fn head(v4: [u8; 2], v6: [u8; 2], word: [u8; 4]) -> Head {
+    let [a, b, c, d] = word;
+    Head { v4: [v4[0], v4[1], 0, 0, a, b, c, d], v6: [v6[0], v6[1], 0, 0, a, b, c, d] }
+}
+
+/// What an ICMP error of somebody else's says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Told {
+    pub from: IpAddr,
+    pub kind: u8,
+    pub code: u8,
+    /// The second word of the message.
+    pub word: u32,
 }
 
 /// Precedence "internetwork control". [RFC 1812 §4.3.2.5]
@@ -49,27 +88,59 @@ const HOP_LIMIT: u8 = 64;
 /// No reply goes to ICMP errors and redirects, to later fragments, to what was sent to or from a
 /// group or no single host, or to what is not IP. [RFC 1122 §3.2.2] [RFC 4443 §2.4 (e)]
 pub fn unreachable(packet: &[u8], out: &mut [u8; REPLY_BYTES]) -> Option<usize> {
-    reply(packet, UNREACHABLE, out)
+    reply(packet, None, Problem::HostUnreachable.head(), out)
 }
 
 /// Writes "too big" as the reply to `packet`, of which `mtu` bytes would fit; otherwise the same.
 pub fn too_big(packet: &[u8], mtu: u16, out: &mut [u8; REPLY_BYTES]) -> Option<usize> {
-    reply(packet, too_big_for(mtu), out)
+    reply(packet, None, Problem::TooBig(mtu).head(), out)
 }
 
-fn reply(packet: &[u8], head: Head, out: &mut [u8; REPLY_BYTES]) -> Option<usize> {
+/// Writes that there is a `problem` with `packet`, in the name of `from`, or of who was not reached;
+/// otherwise as [`unreachable`].
+pub fn refuse(
+    packet: &[u8],
+    from: Option<IpAddr>,
+    problem: Problem,
+    out: &mut [u8; REPLY_BYTES],
+) -> Option<usize> {
+    reply(packet, from, problem.head(), out)
+}
+
+/// Writes that somebody else has `told` this about `packet`; otherwise as [`unreachable`].
+pub fn pass_on(packet: &[u8], told: Told, out: &mut [u8; REPLY_BYTES]) -> Option<usize> {
+    let Told { from, kind, code, word } = told;
+    let [a, b, c, d] = word.to_be_bytes();
+    let head = [kind, code, 0, 0, a, b, c, d];
+    reply(packet, Some(from), Head { v4: head, v6: head }, out)
+}
+
+fn reply(
+    packet: &[u8],
+    from: Option<IpAddr>,
+    head: Head,
+    out: &mut [u8; REPLY_BYTES],
+) -> Option<usize> {
     let header = IpHeader::parse(packet)?;
     let packet = &packet[..packet.len().min(header.total_length)];
     match (header.source, header.destination) {
         (IpAddr::V4(source), IpAddr::V4(destination)) => {
+            let from = match from {
+                Some(IpAddr::V4(from)) => from,
+                Some(IpAddr::V6(_)) | None => destination,
+            };
             let answerable =
                 is_one_host_v4(source) && is_one_host_v4(destination) && is_answerable_v4(packet);
-            answerable.then(|| write_v4(packet, source, destination, head.v4, out))
+            answerable.then(|| write_v4(packet, source, from, head.v4, out))
         }
         (IpAddr::V6(source), IpAddr::V6(destination)) => {
+            let from = match from {
+                Some(IpAddr::V6(from)) => from,
+                Some(IpAddr::V4(_)) | None => destination,
+            };
             let answerable =
                 is_one_host_v6(source) && is_one_host_v6(destination) && is_answerable_v6(packet);
-            answerable.then(|| write_v6(packet, source, destination, head.v6, out))
+            answerable.then(|| write_v6(packet, source, from, head.v6, out))
         }
         (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => None,
     }
@@ -228,7 +299,7 @@ fn is_answerable_v6(packet: &[u8]) -> bool {
 fn write_v4(
     packet: &[u8],
     source: Ipv4Addr,
-    unreached: Ipv4Addr,
+    from: Ipv4Addr,
     head: [u8; ICMP_HEADER_BYTES],
     out: &mut [u8; REPLY_BYTES],
 ) -> usize {
@@ -242,7 +313,7 @@ fn write_v4(
     out[2..4].copy_from_slice(&(length as u16).to_be_bytes());
     out[8] = HOP_LIMIT;
     out[9] = PROTOCOL_ICMP;
-    out[12..16].copy_from_slice(&unreached.octets());
+    out[12..16].copy_from_slice(&from.octets());
     out[16..20].copy_from_slice(&source.octets());
     let sum = checksum(&out[..IPV4_HEADER_BYTES]);
     out[10..12].copy_from_slice(&sum.to_be_bytes());
@@ -256,7 +327,7 @@ fn write_v4(
 fn write_v6(
     packet: &[u8],
     source: Ipv6Addr,
-    unreached: Ipv6Addr,
+    from: Ipv6Addr,
     head: [u8; ICMP_HEADER_BYTES],
     out: &mut [u8; REPLY_BYTES],
 ) -> usize {
@@ -270,11 +341,11 @@ fn write_v6(
     out[4..6].copy_from_slice(&payload.to_be_bytes());
     out[6] = PROTOCOL_ICMPV6;
     out[7] = HOP_LIMIT;
-    out[8..24].copy_from_slice(&unreached.octets());
+    out[8..24].copy_from_slice(&from.octets());
     out[24..40].copy_from_slice(&source.octets());
     out[40..48].copy_from_slice(&head);
     out[headers..length].copy_from_slice(&packet[..quoted]);
-    let sum = pseudo_header_v6(unreached, source, u32::from(payload), PROTOCOL_ICMPV6)
+    let sum = pseudo_header_v6(from, source, u32::from(payload), PROTOCOL_ICMPV6)
         .add(&out[IPV6_HEADER_BYTES..length])
         .finish();
     out[42..44].copy_from_slice(&sum.to_be_bytes());
@@ -338,6 +409,28 @@ mod tests {
         let (source, destination) = ("fd00::99".parse().unwrap(), "fd00::1".parse().unwrap());
         let sum = pseudo_header_v6(source, destination, 60, 58).add(&reply[40..]).finish();
         assert_eq!(sum, 0);
+    }
+
+    #[test]
+    fn a_problem_is_told_in_the_name_that_is_asked_for() {
+        let mut out = [0xee; REPLY_BYTES];
+        let hub: IpAddr = "10.10.0.254".parse().unwrap();
+        for (problem, head) in [
+            (Problem::NoRoute, [3, 0]),
+            (Problem::HostUnreachable, [3, 1]),
+            (Problem::ProtocolUnknown, [3, 2]),
+            (Problem::Prohibited, [3, 13]),
+            (Problem::HopsExhausted, [11, 0]),
+        ] {
+            let len = refuse(&v4(17, &[7; 40]), Some(hub), problem, &mut out).unwrap();
+            assert_eq!((&out[12..16], &out[20..22]), (&[10, 10, 0, 254][..], &head[..]));
+            assert_eq!(checksum(&out[20..len]), 0);
+        }
+        let len = refuse(&v6(47, &[7; 40]), None, Problem::ProtocolUnknown, &mut out).unwrap();
+        assert_eq!((&out[40..42], &out[44..48], len), (&[4, 1][..], &[0, 0, 0, 6][..], 128));
+        let told = Told { from: hub, kind: 3, code: 4, word: 1340 };
+        pass_on(&v4(17, &[7; 40]), told, &mut out).unwrap();
+        assert_eq!(out[24..28], [0, 0, 5, 0x3c]);
     }
 
     #[test]

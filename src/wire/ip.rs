@@ -15,8 +15,8 @@ pub const PROTOCOL_ICMP: u8 = 1;
 pub const PROTOCOL_TCP: u8 = 6;
 pub const PROTOCOL_UDP: u8 = 17;
 pub const PROTOCOL_ICMPV6: u8 = 58;
-const IPV6_FRAGMENT_HEADER: u8 = 44;
-const IPV6_FRAGMENT_HEADER_BYTES: usize = 8;
+pub const IPV6_FRAGMENT_HEADER: u8 = 44;
+pub const IPV6_FRAGMENT_HEADER_BYTES: usize = 8;
 
 /// The explicit congestion notification field. [RFC 3168 §5]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -123,11 +123,8 @@ fn mend(segment: &mut [u8], place: usize, old: u16, new: u16) {
 /// Where in `packet` the segment of a SYN is whose options are well-formed, and how large segments
 /// of its family may be.
 fn syn(packet: &[u8], limits: Limits) -> Option<(Range<usize>, u16)> {
-    let (segment, limit) = match packet.first()? >> 4 {
-        4 => (segment_v4(packet)?, limits.v4),
-        6 => (segment_v6(packet)?, limits.v6),
-        _ => return None,
-    };
+    let segment = segment(packet)?;
+    let limit = if packet.first()? >> 4 == 4 { limits.v4 } else { limits.v6 };
     let bytes = packet.get(segment.clone())?;
     let header: &[u8; TCP_HEADER_BYTES] = bytes.first_chunk()?;
     let header_bytes = usize::from(header[12] >> 4) * 4;
@@ -146,7 +143,16 @@ fn syn(packet: &[u8], limits: Limits) -> Option<(Range<usize>, u16)> {
     is_whole.then_some((segment, limit))
 }
 
-/// The segment of a packet that is one, or of a first fragment.
+/// Where in `packet` its TCP segment is, as far as it is there; `None` if the packet is none, nor the
+/// first fragment of one. It may be shorter than a header.
+pub fn segment(packet: &[u8]) -> Option<Range<usize>> {
+    match packet.first()? >> 4 {
+        4 => segment_v4(packet),
+        6 => segment_v6(packet),
+        _ => None,
+    }
+}
+
 fn segment_v4(packet: &[u8]) -> Option<Range<usize>> {
     let header: &[u8; IPV4_HEADER_BYTES] = packet.first_chunk()?;
     let header_bytes = usize::from(header[0] & 0xf) * 4;

@@ -67,3 +67,8 @@ fn the_coalesce_corpus_holds() {
 fn the_mss_corpus_holds() {
     replay("mss", targets::mss);
 }
+
+#[test]
+fn the_tcp_corpus_holds() {
+    replay("tcp", targets::tcp);
+}

@@ -64,8 +64,8 @@ impl Texts {
     }
 }
 
-/// What in the file is a command of the operator's: the demo does not run it.
-pub fn take_hooks(config: &mut Config) -> Vec<String> {
+/// What in the file changes the host beyond the tunnel, as hooks do: the demo leaves it out.
+pub fn take_host_changes(config: &mut Config) -> Vec<String> {
     let interface = &mut config.interface;
     let hooks = [
         ("PreUp", &mut interface.pre_up),
@@ -76,7 +76,10 @@ pub fn take_hooks(config: &mut Config) -> Vec<String> {
     let taken = hooks.into_iter().flat_map(|(key, commands)| {
         commands.drain(..).map(move |command| format!("{key} = {command}")).collect::<Vec<_>>()
     });
-    taken.collect()
+    let mut taken: Vec<String> = taken.collect();
+    let masquerade = interface.masquerade.take();
+    taken.extend(masquerade.map(|how| format!("Masquerade = {}", how.value.name())));
+    taken
 }
 
 fn new_key(entropy: &mut dyn Entropy) -> PrivateKey {
@@ -121,8 +124,8 @@ mod tests {
         assert_eq!(client.peers[0].endpoint, Some(Endpoint::Address(endpoint)));
         assert_eq!(hub.interface.mtu, Some(1360));
         assert_eq!(client.peers[0].persistent_keepalive, Some(25));
-        assert_eq!(take_hooks(&mut hub).len(), 4);
-        assert_eq!(take_hooks(&mut hub).len(), 0);
+        assert_eq!(take_host_changes(&mut hub), ["Masquerade = auto"]);
+        assert!(take_host_changes(&mut hub).is_empty());
     }
 
     #[test]

@@ -82,9 +82,9 @@ impl Side {
     /// The hooks of the reference deployment open the host's firewall; there is none here.
     fn leave_out_hooks(&mut self) {
         self.config.interface.save_config = None;
-        let hooks = reference::take_hooks(&mut self.config);
+        let hooks = reference::take_host_changes(&mut self.config);
         if !hooks.is_empty() {
-            message::note("The commands of the operator are left out here:");
+            message::note("What changes the host beyond the tunnel is left out here:");
         }
         for hook in hooks {
             message::note(&format!("{:<6} | {hook}", self.name));

@@ -7,6 +7,7 @@
 //!     "name": "wg0",
 //!     "public_key": "base64", "private_key": "base64, or (hidden)",
 //!     "listen_port": 51820, "fwmark": null,
+//!     "flows": 12,
 //!     "offloads": ["tso", "uso", "gso", "gro", "aead-batch"],
 //!     "peers": [ {
 //!       "public_key": "base64", "preshared_key": "base64, or (hidden)",
@@ -18,6 +19,7 @@
 //! ```
 //!
 //! `latest_handshake` counts seconds since the Unix epoch, `persistent_keepalive` seconds.
+//! `flows` are those that `Masquerade = flow` carries on now, `null` where it does not.
 //! Private and preshared keys are hidden unless `WG_HIDE_KEYS=never`.
 
 use serde::{Serialize, Serializer};
@@ -40,6 +42,7 @@ struct Interface<'a> {
     private_key: Option<Secret>,
     listen_port: Option<u16>,
     fwmark: Option<u32>,
+    flows: Option<usize>,
     offloads: Option<Vec<&'static str>>,
     peers: Vec<Peer>,
 }
@@ -83,6 +86,7 @@ fn interface(shown: &Shown, style: Style) -> Interface<'_> {
         private_key: private_key.map(|key| secret(key, style)),
         listen_port: Some(device.listen_port).filter(|&port| port != 0),
         fwmark: Some(device.fwmark).filter(|&mark| mark != 0),
+        flows: shown.status.as_ref().and_then(|status| status.flows),
         offloads: shown.status.as_ref().map(|status| status.offloads.names().collect()),
         peers: device.peers.iter().map(|snapshot| peer(shown, snapshot, style)).collect(),
     }

@@ -1,5 +1,5 @@
-//! The text for people. Its form is that of wg(8), byte for byte, but for lines about offloads and path
-//! MTUs where the device is one of ours.
+//! The text for people. Its form is that of wg(8), byte for byte, but for lines about offloads, flows and
+//! path MTUs where the device is one of ours.
 
 use std::fmt::{self, Write};
 
@@ -55,6 +55,10 @@ impl Page {
             let names: Vec<_> = offloads.names().collect();
             let text = if names.is_empty() { "(none)".to_owned() } else { names.join(", ") };
             self.field("offloads", &text);
+        }
+        if let Some(Status { flows: Some(flows), .. }) = &shown.status {
+            let plural = if *flows == 1 { "" } else { "s" };
+            self.field("masquerade", &format!("flow by flow ({flows} flow{plural})"));
         }
         let mut peers: Vec<&PeerSnapshot> = device.peers.iter().collect();
         peers.sort_by_key(|peer| std::cmp::Reverse(peer.last_handshake));

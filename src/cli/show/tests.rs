@@ -83,12 +83,17 @@ fn a_device_of_our_own_tells_its_offloads() {
         ),
         (Offloads::NONE, "(none)", "[]"),
     ] {
-        shown.status = Some(Status { offloads, port_is_random: false, paths: vec![] });
+        let flows = (offloads == Offloads::ALL).then_some(3);
+        shown.status = Some(Status { offloads, port_is_random: false, flows, paths: vec![] });
         let told = plain(std::slice::from_ref(&shown));
-        assert!(told.starts_with(&format!("interface: wg1\n  offloads: {text}\n")), "{told}");
+        let head = format!("interface: wg1\n  offloads: {text}\n");
+        assert!(told.starts_with(&head), "{told}");
+        let line = "  masquerade: flow by flow (3 flows)\n";
+        assert_eq!(told.contains(line), flows.is_some(), "{told}");
         let json = json::render(std::slice::from_ref(&shown), Style::default()).unwrap();
         let json: serde_json::Value = serde_json::from_str(&json).unwrap();
         assert_eq!(json["interfaces"][0]["offloads"].to_string(), names);
+        assert_eq!(json["interfaces"][0]["flows"].as_u64(), flows.map(|flows| flows as u64));
     }
 }
 
@@ -223,11 +228,11 @@ fn wg_15_json_has_every_value_and_hides_keys_unless_asked() {
     let expected = serde_json::json!({ "interfaces": [
         {
             "name": "wg0", "public_key": PUBLIC, "private_key": "(hidden)",
-            "listen_port": 51820, "fwmark": 0xca6c, "offloads": null, "peers": peers
+            "listen_port": 51820, "fwmark": 0xca6c, "flows": null, "offloads": null, "peers": peers
         },
         {
             "name": "wg1", "public_key": null, "private_key": null,
-            "listen_port": null, "fwmark": null, "offloads": null, "peers": [peers[0]]
+            "listen_port": null, "fwmark": null, "flows": null, "offloads": null, "peers": [peers[0]]
         }
     ] });
     assert_eq!(hidden, expected);

@@ -4,10 +4,11 @@ use ipnet::IpNet;
 
 use super::{Finding, Severity, Surroundings};
 use crate::control::command::AllowedIpChange;
-use crate::control::config::{Config, Endpoint, Key, Peer, Table};
+use crate::control::config::{At, Config, Endpoint, Interface, Key, Masquerade, Peer, Table};
 use crate::control::mtu::{IPV6_MINIMUM_MTU, OVERHEAD};
 use crate::control::netlink::MAIN_TABLE;
 use crate::crypto::dh;
+use crate::flow::policy::{BUILT_IN, Denial, Rule, Target};
 
 /// What is judged, and where.
 #[derive(Clone, Copy, Debug)]
@@ -48,6 +49,8 @@ const LINTS: &[Lint] = &[
     about_mtu,
     about_keepalive,
     about_hooks,
+    about_masquerading,
+    about_openings,
 ];
 
 /// What all of them find, in no order.
@@ -286,6 +289,57 @@ fn about_hooks(subject: &Subject<'_>, findings: &mut Vec<Finding>) {
     }
 }
 
+/// Hooks that do what `Masquerade` does, and go on working. [U-24]
+fn about_masquerading(subject: &Subject<'_>, findings: &mut Vec<Finding>) {
+    let is_on = subject.config.interface.masquerade.is_some_and(|it| it.value != Masquerade::Off);
+    for (key, command) in subject.hooks() {
+        let Some(word) = command.split_whitespace().find(|word| is_masquerade(word)) else {
+            continue;
+        };
+        if matches!(key, Key::PreDown | Key::PostDown) {
+            continue;
+        }
+        let name = key.name();
+        let text = if is_on {
+            format!("{name}: Masquerade does this already: the hook can go")
+        } else {
+            format!(
+                "{name}: `#hybridwg: Masquerade = auto` in place of the hooks that masquerade does \
+                 the same without iptables, on whatever interface leads out, and is taken back \
+                 whatever ends the tunnel"
+            )
+        };
+        findings.push(Finding::about(Severity::Note, key, word, text));
+    }
+}
+
+/// As iptables and nft name it.
+fn is_masquerade(word: &str) -> bool {
+    word.trim_matches([';', '"', '\'', '}']).eq_ignore_ascii_case("masquerade")
+}
+
+/// An `AllowTo` that opens a metadata service by the way: who names it means it.
+fn about_openings(subject: &Subject<'_>, findings: &mut Vec<Finding>) {
+    let Interface { allow_to, deny_to, .. } = &subject.config.interface;
+    let holds = |rule: &At<Rule>, inner: &IpNet| matches!(rule.value.target, Target::Network(network) if network.contains(inner));
+    for rule in allow_to {
+        let services = BUILT_IN.iter().filter(|(_, denial)| *denial == Denial::Metadata);
+        let opened = services.map(|(service, _)| service).find(|service| {
+            rule.value.target != Target::Network(**service)
+                && holds(rule, service)
+                && !deny_to.iter().any(|deny| holds(deny, service))
+        });
+        if let Some(service) = opened {
+            let (rule, line, address) = (rule.value, rule.line, service.addr());
+            let text = format!(
+                "AllowTo: {rule} opens {address} as well, the metadata service of a cloud: \
+                 `DenyTo = {address}` closes it"
+            );
+            findings.push(Finding::warning(line, text));
+        }
+    }
+}
+
 /// The interfaces that a command names, each with the option before it.
 fn interfaces_in(command: &str) -> impl Iterator<Item = (&str, &str)> {
     let split = |c: char| c.is_whitespace() || matches!(c, ';' | '"' | '\'');
@@ -444,7 +498,11 @@ mod tests {
             uplink: Some("ens5".to_owned()),
             ..Surroundings::default()
         };
-        let hook = |hook: &str| told(&format!("PostUp = {hook}"), "", "", &host);
+        let hook = |hook: &str| {
+            let mut found = told(&format!("PostUp = {hook}"), "", "", &host);
+            found.retain(|text| !text.contains("Masquerade = auto"));
+            found
+        };
         let masquerade = "iptables -t nat -A POSTROUTING -o";
         assert_eq!(
             hook(&format!("{masquerade} eth1 -j MASQUERADE")),
@@ -467,6 +525,38 @@ mod tests {
         );
         for fine in ["ens5", "%i", "wg0", "$IF", "eth+"] {
             assert!(hook(&format!("{masquerade} {fine} -j MASQUERADE")).is_empty(), "{fine}");
+        }
+    }
+
+    #[test]
+    fn u_24_a_hook_that_masquerades_is_offered_the_line_that_does_the_same() {
+        let nat = "iptables -t nat -A POSTROUTING -o ens5 -j MASQUERADE";
+        let text = "PostUp: `#hybridwg: Masquerade = auto` in place of the hooks that masquerade \
+                    does the same without iptables, on whatever interface leads out, and is taken \
+                    back whatever ends the tunnel";
+        assert_eq!(alone(&format!("PostUp = {nat}\nPostDown = {nat}"), ""), [text]);
+        assert_eq!(alone("PostUp = nft 'add rule ip n p masquerade; }'", ""), [text]);
+        assert!(alone("PostUp = echo no masquerading", "").is_empty());
+        assert_eq!(
+            alone(&format!("Masquerade = nft\nPostUp = {nat}"), ""),
+            ["PostUp: Masquerade does this already: the hook can go"]
+        );
+    }
+
+    #[test]
+    fn an_allow_to_that_opens_a_metadata_service_by_the_way_is_told() {
+        let rules = |rules: &str| alone(&format!("Masquerade = auto\n{rules}"), "");
+        assert_eq!(
+            rules("AllowTo = fd00::/8"),
+            ["AllowTo: fd00::/8 opens fd00:ec2::254 as well, the metadata service of a cloud: \
+              `DenyTo = fd00:ec2::254` closes it"]
+        );
+        for fine in [
+            "AllowTo = 10.0.0.0/8",
+            "AllowTo = 169.254.169.254:53",
+            "AllowTo = 100.64.0.0/10\nDenyTo = 100.100.100.200",
+        ] {
+            assert!(rules(fine).is_empty(), "{fine}");
         }
     }
 }

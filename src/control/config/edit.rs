@@ -14,8 +14,8 @@ use zeroize::Zeroizing;
 
 use super::lex::{Key, Line, Section, joined, lex};
 use super::model::{At, Config, Endpoint, MergedPeer, Peer, Table};
-use super::parse::{parse_endpoint, parse_network, words};
 use super::render::write_peer;
+use super::value::{parse_endpoint, parse_network, words};
 use crate::control::command::{AllowedIpChange, DeviceSnapshot, PeerSnapshot};
 use crate::control::resolve::endpoint_text;
 use crate::crypto::dh;

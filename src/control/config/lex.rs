@@ -4,6 +4,8 @@
 
 use zeroize::Zeroizing;
 
+use crate::flow::policy;
+
 /// One line that is not blank.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Line<'a> {
@@ -124,7 +126,7 @@ pub enum Reader {
 }
 
 macro_rules! keys {
-    ($($key:ident $name:literal $section:ident $reader:ident $accepted:literal,)*) => {
+    ($($key:ident $name:literal $section:ident $reader:ident $accepted:expr,)*) => {
         /// Every key of wg(8) and wg-quick(8), and our own.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum Key { $($key,)* }
@@ -169,6 +171,10 @@ keys! {
     FwMarkMask "FwMarkMask" Interface Hybridwg "a number from 1 to 4294967295, decimal or hexadecimal (0x…)",
     KillSwitch "KillSwitch" Interface Hybridwg "on or off",
     ClampMss "ClampMSS" Interface Hybridwg "on, off, or a number of bytes from 536 to 65535",
+    Masquerade "Masquerade" Interface Hybridwg "off, auto, nft or flow",
+    MasqueradeFrom "MasqueradeFrom" Interface Hybridwg "networks as ADDRESS/LENGTH, separated by commas",
+    AllowTo "AllowTo" Interface Hybridwg policy::ACCEPTED,
+    DenyTo "DenyTo" Interface Hybridwg policy::ACCEPTED,
     RequireDns "RequireDNS" Interface Hybridwg "on or off",
     PublicEndpoint "PublicEndpoint" Interface Hybridwg "HOST:PORT, where an IPv6 address stands in brackets",
     PrivateKeyFile "PrivateKeyFile" Interface Hybridwg "a path (after `any-mode:` if others may read the file), credential:NAME or env:NAME",

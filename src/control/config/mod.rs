@@ -18,6 +18,7 @@ mod parse;
 mod render;
 mod secret;
 mod strip;
+mod value;
 mod warn;
 
 #[cfg(test)]
@@ -31,10 +32,11 @@ pub use file::{
     read, replace, stripped, updated,
 };
 pub use lex::{Key, Reader, Section, line_with};
-pub use model::{At, Config, Dns, Endpoint, Interface, MergedPeer, Peer, Table};
-pub use parse::{parse, parse_dns, parse_endpoint, parse_network};
+pub use model::{At, Config, Dns, Endpoint, Interface, Masquerade, MergedPeer, Peer, Table};
+pub use parse::parse;
 pub use render::render;
 pub use secret::{KeySource, SecretError, SecretProblem, fetch_keys};
+pub use value::{parse_dns, parse_endpoint, parse_network};
 
 /// A file that was understood, and what is odd about it.
 #[derive(Clone, Debug)]

@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use super::secret::KeySource;
 use crate::control::command::{AllowedIpChange, ClampMss, MtuPolicy, PeerUpdate, SetRequest};
 use crate::crypto::key::{PresharedKey, PrivateKey, PublicKey};
+use crate::flow::policy::{Policy, Rule};
 /// Where a peer is reached.
 pub use crate::proto::places::Place as Endpoint;
 
@@ -52,6 +53,13 @@ pub struct Interface {
     pub mtu_probe: bool,
     /// How far announced TCP segment sizes are lowered.
     pub clamp_mss: Option<ClampMss>,
+    /// Whether, and how, peers get out under this host's own addresses.
+    pub masquerade: Option<At<Masquerade>>,
+    /// The sources that this is done for, host bits zero; empty: all that peers have.
+    pub masquerade_from: Vec<At<IpNet>>,
+    /// Where peers may go beyond this host.
+    pub allow_to: Vec<At<Rule>>,
+    pub deny_to: Vec<At<Rule>>,
     pub table: Option<At<Table>>,
     pub save_config: Option<At<bool>>,
     /// Commands in the order of the file, `%i` not yet replaced.
@@ -62,6 +70,12 @@ pub struct Interface {
 }
 
 impl Interface {
+    /// Where peers may go beyond this host.
+    pub fn policy(&self) -> Policy {
+        let rules = |rules: &[At<Rule>]| rules.iter().map(|rule| rule.value).collect();
+        Policy { allow_to: rules(&self.allow_to), deny_to: rules(&self.deny_to) }
+    }
+
     /// Who decides about the MTU, if the file says anything.
     pub fn mtu_policy(&self) -> Option<MtuPolicy> {
         if self.mtu_probe { Some(MtuPolicy::Probe) } else { self.mtu.map(|_| MtuPolicy::Fixed) }
@@ -73,6 +87,32 @@ impl Interface {
 pub enum Dns {
     Server(IpAddr),
     SearchDomain(String),
+}
+
+/// How peers get out under this host's own addresses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Masquerade {
+    #[default]
+    Off,
+    /// By the first way that nothing stands in.
+    Auto,
+    /// By a table of nftables.
+    Nft,
+    /// By this program itself, flow by flow.
+    Flow,
+}
+
+impl Masquerade {
+    pub const ALL: [Self; 4] = [Self::Off, Self::Auto, Self::Nft, Self::Flow];
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Auto => "auto",
+            Self::Nft => "nft",
+            Self::Flow => "flow",
+        }
+    }
 }
 
 /// Where the routes of the allowed IPs go.
@@ -133,6 +173,7 @@ impl Config {
             fwmark: self.interface.fwmark,
             clamp_mss: self.interface.clamp_mss,
             mtu_policy: self.interface.mtu_policy(),
+            flows: None,
             measure_paths: false,
             replace_peers: false,
             peers: Vec::with_capacity(self.peers.len()),

@@ -1,17 +1,19 @@
 //! From text to [`Config`], strictly, with all faults of a file at once.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
-
-use ipnet::IpNet;
 
 use super::lex::{Key, Line, Reader, Section, edit_distance, has_comment_of_ours, joined, lines};
-use super::model::{At, Config, Dns, Endpoint, Interface, Peer, Table};
+use super::model::{At, Config, Endpoint, Interface, Peer, Table};
 use super::secret::KeySource;
+use super::value::{
+    is_probe, number_of, parse_dns, parse_endpoint, parse_endpoints, parse_fwmark,
+    parse_masquerade, parse_network, parse_switch, parse_table, parse_truth, words,
+};
 use super::{BadKey, ConfigError, Problem, Read, Warning, Written, warn};
 use crate::control::command::AllowedIpChange;
 use crate::control::marks;
 use crate::crypto::key::{PresharedKey, PrivateKey, PublicKey};
+use crate::flow::policy::Rule;
 
 /// Reads a whole file.
 ///
@@ -165,6 +167,28 @@ impl<'a> Parser<'a> {
         if let Some(At { line, .. }) = needs_auto {
             self.fault(line, Some(Key::KillSwitch), Problem::Needs { what: "Table = auto" });
         }
+        self.end_masquerade();
+    }
+
+    /// Rules without what they are about would be taken for a firewall.
+    fn end_masquerade(&mut self) {
+        let Interface { masquerade, masquerade_from, allow_to, deny_to, .. } =
+            &self.config.interface;
+        if masquerade.is_some() {
+            return;
+        }
+        let first = |rules: &[At<Rule>]| rules.first().map(|rule| rule.line);
+        let lines = [
+            (Key::MasqueradeFrom, masquerade_from.first().map(|network| network.line)),
+            (Key::AllowTo, first(allow_to)),
+            (Key::DenyTo, first(deny_to)),
+        ];
+        for (key, line) in lines {
+            if let Some(line) = line {
+                let what = "Masquerade = auto, nft or flow";
+                self.fault(line, Some(key), Problem::Needs { what });
+            }
+        }
     }
 
     fn end_peer(&mut self) {
@@ -261,6 +285,10 @@ impl<'a> Parser<'a> {
             Key::KillSwitch => parse_switch(value)
                 .map(|on| interface.kill_switch = Some(At { line: number, value: on })),
             Key::ClampMss => value.parse().ok().map(|setting| interface.clamp_mss = Some(setting)),
+            Key::Masquerade => parse_masquerade(value)
+                .map(|how| interface.masquerade = Some(At { line: number, value: how })),
+            Key::MasqueradeFrom => return self.masquerade_from(number, value),
+            Key::AllowTo | Key::DenyTo => return self.rules(number, key, value),
             Key::RequireDns => parse_switch(value)
                 .map(|on| interface.require_dns = Some(At { line: number, value: on })),
             Key::PublicEndpoint => {
@@ -336,6 +364,10 @@ impl<'a> Parser<'a> {
             | Key::FwMarkMask
             | Key::KillSwitch
             | Key::ClampMss
+            | Key::Masquerade
+            | Key::MasqueradeFrom
+            | Key::AllowTo
+            | Key::DenyTo
             | Key::RequireDns
             | Key::PublicEndpoint
             | Key::Address
@@ -373,6 +405,35 @@ impl<'a> Parser<'a> {
                 Some(network) => self.config.interface.addresses.push(network),
                 None => self.bad_value(number, Key::Address, word),
             }
+        }
+    }
+
+    fn masquerade_from(&mut self, number: usize, value: &str) {
+        for word in words(value) {
+            match parse_network(word) {
+                Some(network) => {
+                    let network = At { line: number, value: network.trunc() };
+                    self.config.interface.masquerade_from.push(network);
+                }
+                None => self.bad_value(number, Key::MasqueradeFrom, word),
+            }
+        }
+    }
+
+    /// Of `AllowTo` or `DenyTo`.
+    fn rules(&mut self, number: usize, key: Key, value: &str) {
+        let interface = &mut self.config.interface;
+        let rules =
+            if key == Key::AllowTo { &mut interface.allow_to } else { &mut interface.deny_to };
+        let mut refused = Vec::new();
+        for word in words(value) {
+            match word.parse() {
+                Ok(rule) => rules.push(At { line: number, value: rule }),
+                Err(_) => refused.push(word),
+            }
+        }
+        for word in refused {
+            self.bad_value(number, key, word);
         }
     }
 
@@ -438,125 +499,4 @@ impl<'a> Parser<'a> {
     fn fault(&mut self, line: usize, key: Option<Key>, problem: Problem) {
         self.errors.push(ConfigError { file: self.file.to_owned(), line, key, problem });
     }
-}
-
-pub(super) fn words(value: &str) -> impl Iterator<Item = &str> {
-    value.split(|c: char| c == ',' || c.is_whitespace()).filter(|word| !word.is_empty())
-}
-
-fn number_of<T: std::str::FromStr>(text: &str) -> Option<T> {
-    text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok())?
-}
-
-/// A decimal number with a leading zero is refused: `wg` would read it as octal.
-fn parse_fwmark(text: &str) -> Option<u32> {
-    if text.eq_ignore_ascii_case("off") {
-        return Some(0);
-    }
-    match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
-        Some(digits) if digits.starts_with('+') => None,
-        Some(digits) => u32::from_str_radix(digits, 16).ok(),
-        None if text.len() > 1 && text.starts_with('0') => None,
-        None => number_of(text),
-    }
-}
-
-fn parse_table(text: &str) -> Option<Table> {
-    let word = |b: u8| b.is_ascii_alphanumeric() || b"_.-".contains(&b);
-    if text.eq_ignore_ascii_case("auto") {
-        Some(Table::Auto)
-    } else if text.eq_ignore_ascii_case("off") {
-        Some(Table::Off)
-    } else if text.starts_with(|c: char| c.is_ascii_digit()) {
-        number_of(text).filter(|number| *number != 0).map(Table::Number)
-    } else {
-        (!text.is_empty() && text.bytes().all(word)).then(|| Table::Name(text.to_owned()))
-    }
-}
-
-fn parse_truth(text: &str) -> Option<bool> {
-    match text.to_ascii_lowercase().as_str() {
-        "true" => Some(true),
-        "false" => Some(false),
-        _ => None,
-    }
-}
-
-fn is_probe(value: &str) -> bool {
-    value.eq_ignore_ascii_case("probe")
-}
-
-fn parse_switch(text: &str) -> Option<bool> {
-    match text.to_ascii_lowercase().as_str() {
-        "on" => Some(true),
-        "off" => Some(false),
-        _ => None,
-    }
-}
-
-/// An address with or without its prefix length, host bits kept.
-pub fn parse_network(text: &str) -> Option<IpNet> {
-    let (address, length) = match text.split_once('/') {
-        Some((address, length)) => (address, Some(length)),
-        None => (text, None),
-    };
-    let address: IpAddr = address.parse().ok()?;
-    match length {
-        Some(length) => IpNet::new(address, number_of(length)?).ok(),
-        None => Some(IpNet::from(address)),
-    }
-}
-
-/// An entry of `DNS`. Digits and dots, or a colon, make a name server; everything else is a search domain.
-pub fn parse_dns(word: &str) -> Option<Dns> {
-    if word.contains(':') || word.bytes().all(|b| b.is_ascii_digit() || b == b'.') {
-        return word.parse().ok().map(Dns::Server);
-    }
-    is_host_name(word).then(|| Dns::SearchDomain(word.to_owned()))
-}
-
-/// More places than anybody has.
-const MAX_ENDPOINTS: usize = 16;
-
-fn parse_endpoints(text: &str) -> Option<Vec<Endpoint>> {
-    let mut endpoints = Vec::new();
-    for word in words(text) {
-        let endpoint = parse_endpoint(word)?;
-        if !endpoints.contains(&endpoint) {
-            endpoints.push(endpoint);
-        }
-    }
-    (1..=MAX_ENDPOINTS).contains(&endpoints.len()).then_some(endpoints)
-}
-
-/// `HOST:PORT`, where an IPv6 address stands in brackets.
-pub fn parse_endpoint(text: &str) -> Option<Endpoint> {
-    let (host, port) = text.rsplit_once(':')?;
-    let port: u16 = number_of(port)?;
-    if let Some(inside) = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
-        if let Ok(address) = inside.parse::<Ipv6Addr>() {
-            return Some(Endpoint::Address((address, port).into()));
-        }
-        let (address, interface) = inside.split_once('%')?;
-        let address: Ipv6Addr = address.parse().ok()?;
-        let is_local = address.is_unicast_link_local();
-        return (is_local && crate::control::uapi::is_interface_name(interface))
-            .then(|| Endpoint::Name { host: inside.to_owned(), port });
-    }
-    match host.parse::<IpAddr>() {
-        Ok(IpAddr::V4(address)) => Some(Endpoint::Address((address, port).into())),
-        // Without brackets nobody can tell where the address ends.
-        Ok(IpAddr::V6(_)) => None,
-        // What looks like an IPv4 address and is none shall not be asked of a name server.
-        Err(_) if host.bytes().all(|b| b.is_ascii_digit() || b == b'.') => None,
-        Err(_) => is_host_name(host).then(|| Endpoint::Name { host: host.to_owned(), port }),
-    }
-}
-
-/// The characters that occur in names: letters beyond ASCII are left to the resolver.
-fn is_host_name(text: &str) -> bool {
-    (1..=253).contains(&text.len())
-        && !text.starts_with(['-', '.'])
-        && !text.contains("..")
-        && text.chars().all(|c| c.is_alphanumeric() || "-_.".contains(c))
 }

@@ -4,6 +4,7 @@ use std::fmt::{self, Write};
 
 use zeroize::Zeroizing;
 
+use super::lex::Key;
 use super::model::{Config, Dns, Interface, Peer, Table};
 use crate::control::command::AllowedIpChange;
 
@@ -70,6 +71,7 @@ fn write_interface(out: &mut impl Write, interface: &Interface) -> fmt::Result {
     if let Some(setting) = interface.clamp_mss {
         writeln!(out, "#hybridwg: ClampMSS = {setting}")?;
     }
+    write_masquerade(out, interface)?;
     match interface.table.as_ref().map(|table| &table.value) {
         Some(Table::Auto) => out.write_str("Table = auto\n")?,
         Some(Table::Off) => out.write_str("Table = off\n")?,
@@ -89,6 +91,21 @@ fn write_interface(out: &mut impl Write, interface: &Interface) -> fmt::Result {
     for (key, commands) in hooks {
         for command in commands {
             writeln!(out, "{key} = {command}")?;
+        }
+    }
+    Ok(())
+}
+
+fn write_masquerade(out: &mut impl Write, interface: &Interface) -> fmt::Result {
+    if let Some(how) = interface.masquerade {
+        writeln!(out, "#hybridwg: Masquerade = {}", how.value.name())?;
+    }
+    for network in &interface.masquerade_from {
+        writeln!(out, "#hybridwg: MasqueradeFrom = {}", network.value)?;
+    }
+    for (key, rules) in [(Key::AllowTo, &interface.allow_to), (Key::DenyTo, &interface.deny_to)] {
+        for rule in rules {
+            writeln!(out, "#hybridwg: {} = {}", key.name(), rule.value)?;
         }
     }
     Ok(())

@@ -43,16 +43,30 @@ impl Netlink {
     /// # Errors
     /// What the kernel refused.
     pub fn addresses(&mut self, link: &Link) -> Result<Vec<IpNet>, NetlinkError> {
+        let all = self.all_addresses()?;
+        Ok(all
+            .into_iter()
+            .filter(|(at, _)| *at == link.index)
+            .map(|(_, address)| address)
+            .collect())
+    }
+
+    /// The addresses of all interfaces, host bits kept, each with the number of its interface.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn all_addresses(&mut self) -> Result<Vec<(u32, IpNet)>, NetlinkError> {
         let mut found = Vec::new();
         let request = Request::new().op_getaddr_dump(&Ifaddrmsg::new());
-        let action = || format!("ip address show dev {}", link.name);
-        self.query(&request, action, |(header, attributes)| {
-            if header.ifa_index == link.index
-                && let Some(address) = address_of(&attributes)
-            {
-                found.extend(IpNet::new(address, header.ifa_prefixlen));
-            }
-        })?;
+        self.query(
+            &request,
+            || "ip address show".to_owned(),
+            |(header, attributes)| {
+                let network = address_of(&attributes)
+                    .and_then(|address| IpNet::new(address, header.ifa_prefixlen).ok());
+                found.extend(network.map(|network| (header.ifa_index, network)));
+            },
+        )?;
         Ok(found)
     }
 

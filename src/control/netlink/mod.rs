@@ -29,18 +29,22 @@ pub use link::Link;
 pub use route::{Path, Route, Unreachable, add_route_command, delete_route_command};
 pub use rule::{Mark, OUR_PROTOCOL, Rule};
 
+use crate::sys::netfilter::NetfilterSocket;
+
 /// A connection to rtnetlink.
 ///
 /// It belongs to the network namespace in which its thread is at the time of the first request,
 /// and stays there if the thread moves on.
 pub struct Netlink {
     socket: NetlinkSocket,
+    /// For tables of nftables, when one is made or deleted.
+    netfilter: Option<NetfilterSocket>,
 }
 
 impl Netlink {
     /// A connection that is made by the first request.
     pub fn new() -> Self {
-        Self { socket: NetlinkSocket::new() }
+        Self { socket: NetlinkSocket::new(), netfilter: None }
     }
 
     /// Sends a request that is answered by an acknowledgement alone.
@@ -116,6 +120,11 @@ impl NetlinkError {
     /// The answer lacked what it must contain.
     fn incomplete(action: String, missing: &str) -> Self {
         Self { action, reason: format!("the kernel's answer has no {missing}"), errno: None }
+    }
+
+    /// What the kernel said, without what was asked of it.
+    pub fn reason(&self) -> &str {
+        &self.reason
     }
 
     /// Whether the thing that was named does not exist.

@@ -8,9 +8,10 @@ use std::fmt::{self, Write};
 use zeroize::Zeroizing;
 
 use super::{Errno, parse_endpoint, parse_network, parse_number};
-use crate::control::command::{AllowedIpChange, MtuPolicy, PeerUpdate, SetRequest};
+use crate::control::command::{AllowedIpChange, Flows, MtuPolicy, PeerUpdate, SetRequest};
 use crate::control::config;
 use crate::crypto::key::{PresharedKey, PrivateKey, PublicKey};
+use crate::flow::policy::{self, Policy};
 
 /// A key of our own, which only our own client sends: a place where the peer may be, name or address.
 /// Repeated, the best first.
@@ -22,6 +23,13 @@ const CLAMP_MSS: &str = "hybridwg_clamp_mss";
 /// Two more, of the device: the name of a policy, and `true`.
 const MTU: &str = "hybridwg_mtu";
 const MEASURE: &str = "hybridwg_measure_paths";
+
+/// And four, of the device: `on` or `off`; and after `on`, repeated, where flows come from and where
+/// they may and may not go.
+const FLOWS: &str = "hybridwg_flows";
+const FLOWS_FROM: &str = "hybridwg_flows_from";
+const FLOWS_ALLOW: &str = "hybridwg_flows_allow_to";
+const FLOWS_DENY: &str = "hybridwg_flows_deny_to";
 
 /// Collects the lines after `set=1` into one request.
 #[derive(Debug, Default)]
@@ -82,9 +90,36 @@ fn device_line(request: &mut SetRequest, key: &str, value: &str) -> Result<(), R
                 policy.ok_or((Errno::INVALID, "hybridwg_mtu is not fixed, auto or probe"))?;
             request.mtu_policy = Some(policy);
         }
+        FLOWS => {
+            request.flows = match value {
+                "on" => Some(Some(Flows::default())),
+                "off" => Some(None),
+                _ => return Err((Errno::INVALID, "hybridwg_flows is not on or off")),
+            };
+        }
+        FLOWS_FROM | FLOWS_ALLOW | FLOWS_DENY => flows_line(request, key, value)?,
         MEASURE => request.measure_paths = truth(value, "hybridwg_measure_paths is not true")?,
         "replace_peers" => request.replace_peers = truth(value, "replace_peers is not true")?,
         _ => return Err((Errno::INVALID, "unknown device key")),
+    }
+    Ok(())
+}
+
+fn flows_line(request: &mut SetRequest, key: &str, value: &str) -> Result<(), Refusal> {
+    let Some(Some(flows)) = &mut request.flows else {
+        return Err((Errno::INVALID, "rules of flows without hybridwg_flows=on before them"));
+    };
+    if key == FLOWS_FROM {
+        let network = parse_network(value);
+        flows.sources.push(network.ok_or((Errno::INVALID, "not ADDRESS/LENGTH"))?);
+        return Ok(());
+    }
+    let rule = value.parse().map_err(|_| (Errno::INVALID, policy::ACCEPTED))?;
+    let Policy { allow_to, deny_to } = &mut flows.policy;
+    if key == FLOWS_ALLOW {
+        allow_to.push(rule)
+    } else {
+        deny_to.push(rule)
     }
     Ok(())
 }
@@ -172,6 +207,16 @@ fn write_request(out: &mut impl Write, request: &SetRequest) -> fmt::Result {
     }
     if let Some(policy) = request.mtu_policy {
         writeln!(out, "{MTU}={}", policy.name())?;
+    }
+    match &request.flows {
+        None => {}
+        Some(None) => writeln!(out, "{FLOWS}=off")?,
+        Some(Some(Flows { policy: Policy { allow_to, deny_to }, sources })) => {
+            writeln!(out, "{FLOWS}=on")?;
+            sources.iter().try_for_each(|network| writeln!(out, "{FLOWS_FROM}={network}"))?;
+            allow_to.iter().try_for_each(|rule| writeln!(out, "{FLOWS_ALLOW}={rule}"))?;
+            deny_to.iter().try_for_each(|rule| writeln!(out, "{FLOWS_DENY}={rule}"))?;
+        }
     }
     if request.measure_paths {
         writeln!(out, "{MEASURE}=true")?;

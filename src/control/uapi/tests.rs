@@ -14,9 +14,11 @@ use super::{
     socket_path,
 };
 use crate::control::command::{
-    AllowedIpChange, ClampMss, DeviceSnapshot, MtuPolicy, PeerSnapshot, PeerUpdate, SetRequest,
+    AllowedIpChange, ClampMss, DeviceSnapshot, Flows, MtuPolicy, PeerSnapshot, PeerUpdate,
+    SetRequest,
 };
 use crate::crypto::key::{PresharedKey, PrivateKey, PublicKey};
+use crate::flow::policy::{Policy, Rule};
 use crate::proto::places::Place;
 use crate::time::Wall;
 
@@ -532,6 +534,7 @@ prop_compose! {
         fwmark in any::<Option<u32>>(),
         clamp_mss in proptest::option::of(clamp_mss()),
         mtu_policy in proptest::option::of(proptest::sample::select(&MtuPolicy::ALL[..])),
+        flows in proptest::option::of(proptest::option::of(flows())),
         measure_paths in any::<bool>(),
         replace_peers in any::<bool>(),
         peers in proptest::collection::vec(peer_update(), 0..4),
@@ -542,11 +545,22 @@ prop_compose! {
             fwmark,
             clamp_mss,
             mtu_policy,
+            flows,
             measure_paths,
             replace_peers,
             peers,
         }
     }
+}
+
+fn flows() -> impl Strategy<Value = Flows> {
+    let rules = ["10.20.0.0/16", "10.30.5.7:443/tcp", "[fd00::/8]:5000-5999", "host/icmp"];
+    let rules = rules.map(|rule| rule.parse::<Rule>().unwrap()).to_vec();
+    let rules = proptest::sample::subsequence(rules, 0..=4);
+    let sources = vec!["10.10.0.0/24".parse().unwrap(), "fd10::/64".parse().unwrap()];
+    (rules.clone(), rules, proptest::sample::subsequence(sources, 0..=2)).prop_map(
+        |(allow_to, deny_to, sources)| Flows { policy: Policy { allow_to, deny_to }, sources },
+    )
 }
 
 fn clamp_mss() -> impl Strategy<Value = ClampMss> {

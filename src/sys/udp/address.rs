@@ -3,20 +3,20 @@
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 
 /// Room for a `sockaddr_in6`, the longer of the two.
-pub(super) const BYTES: usize = size_of::<libc::sockaddr_in6>();
+pub(in crate::sys) const BYTES: usize = size_of::<libc::sockaddr_in6>();
 
 /// A `sockaddr_in` or `sockaddr_in6`.
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(8))]
-pub(super) struct RawAddress {
+pub(in crate::sys) struct RawAddress {
     bytes: [u8; BYTES],
 }
 
 impl RawAddress {
-    pub(super) const EMPTY: Self = Self { bytes: [0; BYTES] };
+    pub(in crate::sys) const EMPTY: Self = Self { bytes: [0; BYTES] };
 
     /// The layout the kernel reads, and how many bytes of it count.
-    pub(super) fn encode(address: SocketAddr) -> (Self, usize) {
+    pub(in crate::sys) fn encode(address: SocketAddr) -> (Self, usize) {
         let mut raw = Self::EMPTY;
         let bytes = &mut raw.bytes;
         bytes[2..4].copy_from_slice(&address.port().to_be_bytes());
@@ -38,7 +38,7 @@ impl RawAddress {
 
     /// What the kernel wrote; `None` for a family that is neither, which it never writes here. The
     /// flow label is dropped: an answer need not repeat it.
-    pub(super) fn decode(&self) -> Option<SocketAddr> {
+    pub(in crate::sys) fn decode(&self) -> Option<SocketAddr> {
         let [f0, f1, p0, p1, rest @ ..] = &self.bytes;
         let port = u16::from_be_bytes([*p0, *p1]);
         if [*f0, *f1] == family(libc::AF_INET) {
@@ -53,7 +53,7 @@ impl RawAddress {
         None
     }
 
-    pub(super) fn as_mut_ptr(&mut self) -> *mut libc::c_void {
+    pub(in crate::sys) fn as_mut_ptr(&mut self) -> *mut libc::c_void {
         self.bytes.as_mut_ptr().cast()
     }
 }

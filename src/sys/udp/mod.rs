@@ -11,7 +11,7 @@
 //! Nothing here allocates per call: headers, addresses and control data live in a [`Receiver`] and
 //! a [`Sender`], one of each per thread.
 
-mod address;
+pub(super) mod address;
 mod errors;
 mod receive;
 mod self_test;
@@ -270,7 +270,7 @@ fn port_of(socket: &OwnedFd) -> Result<u16, SysError> {
     Ok(address.port())
 }
 
-fn set_mark(fd: BorrowedFd<'_>, mark: u32) -> Result<(), SysError> {
+pub(super) fn set_mark(fd: BorrowedFd<'_>, mark: u32) -> Result<(), SysError> {
     set_option("setsockopt SO_MARK", fd, libc::SOL_SOCKET, libc::SO_MARK, mark.cast_signed())
 }
 
@@ -285,7 +285,7 @@ fn enlarge_buffer(
     )
 }
 
-fn set_option(
+pub(super) fn set_option(
     op: &'static str,
     fd: BorrowedFd<'_>,
     level: libc::c_int,

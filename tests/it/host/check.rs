@@ -140,6 +140,11 @@ fn whatever_is_odd_about_a_file_is_told_with_its_line_to_whoever_can_read_it() {
             1,
         ),
         (
+            file("PostUp = iptables -t nat -A POSTROUTING -j MASQUERADE", ""),
+            ":4: note: PostUp: `#hybridwg: Masquerade = auto` in place of the hooks",
+            0,
+        ),
+        (
             file("PostUp = iptables -A FORWARD -o eth0 -j ACCEPT", ""),
             ":4: warning: PostUp: eth0 is not the way out (the default route uses ens5)\n  4 | PostUp = iptables -A FORWARD -o eth0 -j ACCEPT\n    |                                 ^^^^\n",
             1,

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::control::command::ClampMss;
+use crate::flow::policy::Rule;
 
 #[test]
 fn keys_of_our_own_stand_in_a_comment_or_by_themselves() {
@@ -124,6 +125,41 @@ fn a_kill_switch_and_a_mask_say_what_they_need() {
     );
     assert_eq!(config.interface.kill_switch.map(|switch| switch.value), Some(false));
     assert_eq!(config.interface.fwmark_mask.map(|mask| mask.value), Some(0xff));
+}
+
+#[test]
+fn masquerade_is_a_way_and_its_rules_add_up_and_say_what_they_need() {
+    let text = "[Interface]\n#hybridwg: Masquerade = Auto\n\
+                #hybridwg: MasqueradeFrom = 10.10.0.7/24, fd10::/64\n\
+                #hybridwg: AllowTo = 10.20.0.0/16, host:22/tcp\n#hybridwg: AllowTo = [fd20::1]:53\n\
+                #hybridwg: DenyTo = 10.20.9.0/24\n";
+    let interface = good(text).interface;
+    assert_eq!(interface.masquerade.map(|it| it.value), Some(Masquerade::Auto));
+    let texts = |rules: &[At<Rule>]| -> Vec<String> {
+        rules.iter().map(|rule| rule.value.to_string()).collect()
+    };
+    assert_eq!(texts(&interface.allow_to), ["10.20.0.0/16", "host:22/tcp", "[fd20::1]:53"]);
+    assert_eq!(texts(&interface.deny_to), ["10.20.9.0/24"]);
+    let from: Vec<String> =
+        interface.masquerade_from.iter().map(|network| network.value.to_string()).collect();
+    assert_eq!(from, ["10.10.0.0/24", "fd10::/64"]);
+
+    assert_eq!(
+        interface_fault("#hybridwg: Masquerade = on"),
+        "t.conf:2: Masquerade: read \"on\", accepted is off, auto, nft or flow"
+    );
+    let told = interface_fault("#hybridwg: AllowTo = example.org");
+    assert!(told.starts_with("t.conf:2: AllowTo: read \"example.org\", accepted is a network,"));
+    for line in ["MasqueradeFrom = 10.0.0.0/8", "AllowTo = 10.0.0.0/8", "DenyTo = host"] {
+        let key = line.split(' ').next().unwrap();
+        assert_eq!(
+            interface_fault(&format!("#hybridwg: {line}")),
+            format!("t.conf:2: {key}: takes effect only with Masquerade = auto, nft or flow")
+        );
+        good(&format!("[Interface]\n#hybridwg: Masquerade = off\n#hybridwg: {line}\n"));
+    }
+    let told = interface_fault("#hybridwg: Masqerade = auto");
+    assert!(told.ends_with("did you mean Masquerade?"), "{told}");
 }
 
 #[test]

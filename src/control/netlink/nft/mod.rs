@@ -12,10 +12,12 @@ mod owner;
 use std::fmt;
 use std::net::IpAddr;
 
-use netlink_bindings::nftables;
+use netlink_bindings::nftables::{Nfgenmsg, Request};
 use serde::{Deserialize, Serialize};
 
 use super::{Family, Mark, Netlink, NetlinkError};
+use crate::sys::SysError;
+use crate::sys::netfilter::NetfilterSocket;
 
 pub use owner::Owner;
 
@@ -27,10 +29,12 @@ pub struct Table {
     pub chains: Vec<Chain>,
 }
 
-/// A base chain of the type "filter".
+/// A base chain. What no rule decides goes on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Chain {
     pub name: String,
+    #[serde(default)]
+    pub kind: Kind,
     pub hook: Hook,
     /// Lower comes first.
     pub priority: i32,
@@ -38,10 +42,20 @@ pub struct Chain {
     pub rules: Vec<Vec<Part>>,
 }
 
+/// What a chain is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Kind {
+    #[default]
+    Filter,
+    /// Sees only the first packet of each connection.
+    Nat,
+}
+
 /// Where packets pass a chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Hook {
     Prerouting,
+    Forward,
     Postrouting,
 }
 
@@ -50,17 +64,62 @@ pub enum Hook {
 pub enum Part {
     /// Came by another interface than this.
     NotByInterface(String),
+    /// Leaves by this interface.
+    ToInterface(String),
+    NotToInterface(String),
+    /// What the source is in the bits of the mask; both are of the table's family.
+    SourceBits {
+        value: IpAddr,
+        mask: IpAddr,
+    },
     /// An address of the table's family.
     Destination(IpAddr),
+    /// As `SourceBits`.
+    DestinationBits {
+        value: IpAddr,
+        mask: IpAddr,
+    },
     /// The source is no address of this host.
     SourceNotOurs,
+    Tcp,
     Udp,
+    /// That of the table's family.
+    Icmp,
+    /// From the first to the last, of a protocol that has ports: stands behind the match of it.
+    DestinationPorts(u16, u16),
+    /// Belongs to a connection that was let through before, or is an answer about one.
+    Established,
     Marked(Mark),
     ConnectionMarked(Mark),
     /// Sets the bits of the mask, and leaves the others.
     SetMark(Mark),
     SetConnectionMark(Mark),
+    /// Ends the chain.
+    Accept,
     Drop,
+    /// Tells the sender that this is prohibited.
+    Reject,
+    /// The packet gets an address of the interface by which it leaves, and answers go back.
+    Masquerade,
+}
+
+/// A base chain of anybody's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// As nft(8) names the family of its table.
+    pub family: &'static str,
+    pub table: String,
+    pub name: String,
+    pub is_forward: bool,
+    /// What none of its rules decides is dropped.
+    pub drops: bool,
+}
+
+impl Standing {
+    /// Whether packets of the family pass it.
+    pub fn is_of(&self, family: Family) -> bool {
+        self.family == "inet" || self.family == family_name(family)
+    }
 }
 
 impl Table {
@@ -81,8 +140,7 @@ impl Netlink {
     /// # Errors
     /// A kernel without nftables or what a rule needs, a table that belongs to somebody, no right.
     pub fn replace_table(&mut self, table: &Table) -> Result<(), NetlinkError> {
-        let number = self.next_number();
-        self.transact(&encode::replace(table, number), || table.add_command())
+        self.transact(&encode::replace(table), || table.add_command())
     }
 
     /// Deletes the table.
@@ -90,25 +148,82 @@ impl Netlink {
     /// # Errors
     /// No such table ([`NetlinkError::is_absent`]), one that belongs to somebody, no right.
     pub fn delete_table(&mut self, table: &Table) -> Result<(), NetlinkError> {
-        let number = self.next_number();
-        self.transact(&encode::delete(table, number), || table.delete_command())
+        self.transact(&encode::delete(table), || table.delete_command())
     }
 
-    fn next_number(&mut self) -> u32 {
-        self.socket.reserve_seq(encode::MAX_MESSAGES)
+    /// Finds out whether the kernel would make the table, and changes nothing.
+    ///
+    /// # Errors
+    /// As for [`Self::replace_table`].
+    pub fn rehearse_table(&mut self, table: &Table) -> Result<(), NetlinkError> {
+        self.transact(&encode::rehearse(table), || table.add_command())
     }
 
-    fn transact(
-        &mut self,
-        batch: &nftables::ChainedFinal<'_>,
-        action: impl FnOnce() -> String,
-    ) -> Result<(), NetlinkError> {
-        let reply = self.socket.request_chained(batch);
-        match reply.map_err(Into::into).and_then(|mut reply| reply.recv_all()) {
-            Ok(()) => Ok(()),
-            Err(error) => Err(NetlinkError::new(action(), &error)),
-        }
+    /// The base chains of all tables of the families that forward IP.
+    ///
+    /// # Errors
+    /// A kernel without nftables, no right.
+    pub fn base_chains(&mut self) -> Result<Vec<Standing>, NetlinkError> {
+        // [LNX netfilter.h:nf_inet_hooks]
+        const FORWARD: u32 = 2;
+        // [LNX netfilter.h:NF_DROP]
+        const DROP: u32 = 0;
+        let request = Request::new().op_getchain_dump(&Nfgenmsg::new());
+        let mut chains = Vec::new();
+        self.query(
+            &request,
+            || "nft list chains".to_owned(),
+            |(header, attributes)| {
+                let text = |name: Option<&std::ffi::CStr>| {
+                    name.map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+                };
+                let family = match i32::from(header.nfgen_family) {
+                    // [LNX netfilter.h:NFPROTO_INET]
+                    1 => "inet",
+                    libc::AF_INET => "ip",
+                    libc::AF_INET6 => "ip6",
+                    _ => return,
+                };
+                let Ok(hook) = attributes.get_hook() else { return };
+                chains.push(Standing {
+                    family,
+                    table: text(attributes.get_table().ok()),
+                    name: text(attributes.get_name().ok()),
+                    is_forward: hook.get_num() == Ok(FORWARD),
+                    drops: attributes.get_policy() == Ok(DROP),
+                });
+            },
+        )?;
+        Ok(chains)
     }
+
+    fn transact(&mut self, batch: &[u8], action: impl Fn() -> String) -> Result<(), NetlinkError> {
+        let socket = match &mut self.netfilter {
+            Some(socket) => socket,
+            none => {
+                let socket = NetfilterSocket::open();
+                none.insert(socket.map_err(|error| failed(&error, &action))?)
+            }
+        };
+        transact(socket, batch, action)
+    }
+}
+
+/// Sends a batch, which is one transaction: the first message that was refused is the reason.
+fn transact(
+    socket: &NetfilterSocket,
+    batch: &[u8],
+    action: impl Fn() -> String,
+) -> Result<(), NetlinkError> {
+    let answers = socket.exchange(batch).map_err(|error| failed(&error, &action))?;
+    match answers.iter().flat_map(|datagram| encode::refusals(datagram)).next() {
+        Some(errno) => Err(NetlinkError::of_errno(action(), errno)),
+        None => Ok(()),
+    }
+}
+
+fn failed(error: &SysError, action: impl Fn() -> String) -> NetlinkError {
+    NetlinkError::of_errno(action(), error.errno().unwrap_or(libc::EIO))
 }
 
 const fn family_name(family: Family) -> &'static str {
@@ -122,12 +237,17 @@ const fn family_name(family: Family) -> &'static str {
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "table {} {} {{", family_name(self.family), self.name)?;
-        for Chain { name, hook, priority, rules } in &self.chains {
+        for Chain { name, kind, hook, priority, rules } in &self.chains {
+            let kind = match kind {
+                Kind::Filter => "filter",
+                Kind::Nat => "nat",
+            };
             let hook = match hook {
                 Hook::Prerouting => "prerouting",
+                Hook::Forward => "forward",
                 Hook::Postrouting => "postrouting",
             };
-            write!(f, " chain {name} {{ type filter hook {hook} priority {priority};")?;
+            write!(f, " chain {name} {{ type {kind} hook {hook} priority {priority};")?;
             for rule in rules {
                 for part in rule {
                     f.write_str(" ")?;
@@ -145,15 +265,46 @@ impl Part {
     fn write(&self, f: &mut fmt::Formatter<'_>, family: Family) -> fmt::Result {
         match self {
             Self::NotByInterface(name) => write!(f, "iifname != \"{name}\""),
+            Self::ToInterface(name) => write!(f, "oifname \"{name}\""),
+            Self::NotToInterface(name) => write!(f, "oifname != \"{name}\""),
+            Self::SourceBits { value, mask } => write_bits(f, family, "saddr", *value, *mask),
             Self::Destination(address) => write!(f, "{} daddr {address}", family_name(family)),
+            Self::DestinationBits { value, mask } => write_bits(f, family, "daddr", *value, *mask),
             Self::SourceNotOurs => f.write_str("fib saddr type != local"),
+            Self::Tcp => f.write_str("meta l4proto tcp"),
             Self::Udp => f.write_str("meta l4proto udp"),
+            Self::Icmp => f.write_str(match family {
+                Family::V4 => "meta l4proto icmp",
+                Family::V6 => "meta l4proto ipv6-icmp",
+            }),
+            Self::DestinationPorts(first, last) => write!(f, "th dport {first}-{last}"),
+            Self::Established => f.write_str("ct state established,related"),
             Self::Marked(mark) => write_match(f, "meta mark", *mark),
             Self::ConnectionMarked(mark) => write_match(f, "ct mark", *mark),
             Self::SetMark(mark) => write_set(f, "meta mark", *mark),
             Self::SetConnectionMark(mark) => write_set(f, "ct mark", *mark),
+            Self::Accept => f.write_str("accept"),
             Self::Drop => f.write_str("drop"),
+            Self::Reject => f.write_str(match family {
+                Family::V4 => "reject with icmp type admin-prohibited",
+                Family::V6 => "reject with icmpv6 type admin-prohibited",
+            }),
+            Self::Masquerade => f.write_str("masquerade"),
         }
+    }
+}
+
+fn write_bits(
+    f: &mut fmt::Formatter<'_>,
+    family: Family,
+    what: &str,
+    value: IpAddr,
+    mask: IpAddr,
+) -> fmt::Result {
+    let family = family_name(family);
+    match ipnet::ip_mask_to_prefix(mask) {
+        Ok(length) => write!(f, "{family} {what} {value}/{length}"),
+        Err(_) => write!(f, "{family} {what} & {mask} == {value}"),
     }
 }
 

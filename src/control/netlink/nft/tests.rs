@@ -1,3 +1,4 @@
+use std::net::IpAddr;
 use std::os::fd::AsFd;
 
 use super::*;
@@ -11,8 +12,20 @@ fn table(family: Family) -> Table {
     };
     let exact = Mark::exact(0x1002);
     let masked = Mark { value: 0x1002, mask: 0xffff };
-    let chain =
-        |name: &str, hook, priority, rules| Chain { name: name.to_owned(), hook, priority, rules };
+    let chain = |name: &str, kind, hook, priority, rules| Chain {
+        name: name.to_owned(),
+        kind,
+        hook,
+        priority,
+        rules,
+    };
+    let bits = |value: &str, mask: &str| -> (IpAddr, IpAddr) {
+        (value.parse().unwrap(), mask.parse().unwrap())
+    };
+    let (network, odd) = match family {
+        Family::V4 => (bits("10.20.0.0", "255.255.0.0"), bits("10.0.0.1", "255.0.0.255")),
+        Family::V6 => (bits("fd20::", "ffff::"), bits("fd00::1", "ff00::ffff")),
+    };
     let early = vec![vec![
         Part::NotByInterface("wg0".to_owned()),
         Part::Destination(address.parse().unwrap()),
@@ -23,13 +36,28 @@ fn table(family: Family) -> Table {
         .map(|mark| vec![Part::Udp, Part::Marked(mark), Part::SetConnectionMark(mark)]);
     let back = [exact, masked]
         .map(|mark| vec![Part::Udp, Part::ConnectionMarked(mark), Part::SetMark(mark)]);
+    let (value, mask) = odd;
+    let policy = vec![
+        vec![Part::ToInterface("wg0".to_owned()), Part::Established, Part::Accept],
+        vec![Part::DestinationBits { value, mask }, Part::Icmp, Part::Reject],
+        vec![Part::Tcp, Part::DestinationPorts(80, 443), Part::Reject],
+    ];
+    let (value, mask) = network;
+    let masquerade = vec![vec![
+        Part::SourceBits { value, mask },
+        Part::NotToInterface("wg0".to_owned()),
+        Part::Masquerade,
+    ]];
+    let (filter, nat) = (Kind::Filter, Kind::Nat);
     Table {
         family,
         name: "test-wg0".to_owned(),
         chains: vec![
-            chain("early", Hook::Prerouting, -300, early),
-            chain("marks", Hook::Postrouting, -150, marks.to_vec()),
-            chain("back", Hook::Prerouting, -150, back.to_vec()),
+            chain("early", filter, Hook::Prerouting, -300, early),
+            chain("marks", filter, Hook::Postrouting, -150, marks.to_vec()),
+            chain("back", filter, Hook::Prerouting, -150, back.to_vec()),
+            chain("policy", filter, Hook::Forward, 0, policy),
+            chain("masquerade", nat, Hook::Postrouting, 100, masquerade),
         ],
     }
 }
@@ -46,7 +74,14 @@ fn a_table_reads_as_nft_takes_it() {
          meta l4proto udp meta mark & 0xffff == 0x1002 ct mark set ct mark & 0xffff0000 | 0x1002; }; \
          chain back { type filter hook prerouting priority -150; \
          meta l4proto udp ct mark 0x1002 meta mark set 0x1002; \
-         meta l4proto udp ct mark & 0xffff == 0x1002 meta mark set meta mark & 0xffff0000 | 0x1002; }; }'"
+         meta l4proto udp ct mark & 0xffff == 0x1002 meta mark set meta mark & 0xffff0000 | 0x1002; }; \
+         chain policy { type filter hook forward priority 0; \
+         oifname \"wg0\" ct state established,related accept; \
+         ip6 daddr & ff00::ffff == fd00::1 meta l4proto ipv6-icmp \
+         reject with icmpv6 type admin-prohibited; \
+         meta l4proto tcp th dport 80-443 reject with icmpv6 type admin-prohibited; }; \
+         chain masquerade { type nat hook postrouting priority 100; \
+         ip6 saddr fd20::/16 oifname != \"wg0\" masquerade; }; }'"
     );
 }
 
@@ -96,6 +131,47 @@ fn a_table_of_an_owner_is_touched_by_nobody_else_and_goes_with_the_last_copy_of_
             assert!(owner.delete_table(&table).unwrap_err().is_absent());
             owner.replace_table(&table).unwrap();
             owner.delete_table(&table).unwrap();
+        })
+        .unwrap();
+}
+
+#[test]
+fn a_rehearsal_makes_nothing_and_tells_what_the_kernel_would_refuse() {
+    let Some(namespace) = namespace() else { return };
+    namespace
+        .run(|| {
+            let mut netlink = Netlink::new();
+            let mut table = table(Family::V4);
+            netlink.rehearse_table(&table).unwrap();
+            assert_eq!(netlink.base_chains().unwrap(), []);
+            netlink.replace_table(&table).unwrap();
+            let chains = netlink.base_chains().unwrap();
+            let forwards = chains.iter().filter(|chain| chain.is_forward && !chain.drops);
+            assert_eq!(forwards.map(|chain| &*chain.name).collect::<Vec<_>>(), ["policy"]);
+            // The kernel knows no "nat" there.
+            table.chains[4].hook = Hook::Forward;
+            let refused = netlink.rehearse_table(&table).unwrap_err();
+            assert!(refused.is_unsupported(), "{refused}");
+            assert_eq!(netlink.base_chains().unwrap(), chains);
+        })
+        .unwrap();
+}
+
+#[test]
+fn a_table_of_an_owner_gets_other_rules_also_if_it_is_long() {
+    let Some(namespace) = namespace() else { return };
+    namespace
+        .run(|| {
+            let (mut netlink, owner) = (Netlink::new(), Owner::new().unwrap());
+            let mut table = table(Family::V6);
+            owner.replace_table(&table).unwrap();
+            let masquerade = table.chains[4].rules[0].clone();
+            table.chains[4].rules = vec![masquerade; 2000];
+            owner.replace_table(&table).unwrap();
+            // A chain cannot be moved: the table is made anew.
+            table.chains[4].priority = 101;
+            owner.replace_table(&table).unwrap();
+            assert_eq!(netlink.base_chains().unwrap().len(), 5);
         })
         .unwrap();
 }

@@ -1,0 +1,290 @@
+//! Peers get out under this host's own addresses: `Masquerade`, `MasqueradeFrom`, `AllowTo`,
+//! `DenyTo`.
+//!
+//! By nftables where that works, and else flow by flow, by sockets of the daemon, which need nothing of
+//! the kernel's. The tables of nftables belong to the daemon and go with it, where the kernel knows owners; else
+//! `down` deletes them. Forwarding is turned on, and turned off again by `down` if it was off and no
+//! other tunnel needs it. A plan is made from what the host says and changes nothing.
+
+mod flows;
+mod obstacles;
+mod tables;
+
+use std::path::Path;
+use std::rc::Rc;
+
+use ipnet::IpNet;
+
+use self::flows::SetFlows;
+use self::obstacles::Obstacle;
+use crate::control::command::Flows;
+use crate::control::config::{Interface, Masquerade};
+use crate::control::firewall::Protect;
+use crate::control::forwarding::Parameters;
+use crate::control::host_change::{HostChange, Lasting};
+use crate::control::journal::Journal;
+use crate::control::lifecycle::{LifecycleError, Step, TakenBack, Transaction};
+use crate::control::netlink::nft::{Owner, Table};
+use crate::control::netlink::{Family, Netlink};
+use crate::control::up::{is_ipv6_off, without_ipv6_if_off};
+
+/// What is to be done for one tunnel.
+#[derive(Clone, Debug, Default)]
+pub struct Masquerading {
+    interface: String,
+    tables: Vec<Table>,
+    /// In whose place the tables come.
+    former: Standing,
+    /// What is carried on flow by flow.
+    flows: Option<Flows>,
+    /// Each family's sources.
+    sources: Vec<IpNet>,
+    /// Why this way was taken, in words behind its name.
+    reason: &'static str,
+}
+
+/// What an interface has.
+#[derive(Clone, Debug, Default)]
+pub struct Standing {
+    pub tables: Vec<Table>,
+    pub flows: Option<Flows>,
+}
+
+impl Masquerading {
+    /// For a tunnel whose peers have `networks`, and which has what `former` says.
+    ///
+    /// # Errors
+    /// Nothing can be masqueraded in the way that is asked for.
+    pub fn plan(
+        steps: &mut Transaction<'_>,
+        interface: &str,
+        settings: &Interface,
+        networks: &[IpNet],
+        former: Standing,
+    ) -> Result<Self, LifecycleError> {
+        let wanted = settings.masquerade.map_or(Masquerade::Off, |wanted| wanted.value);
+        // The way that was taken stays: what has come in its way since is no reason to leave it.
+        let wanted = match wanted {
+            Masquerade::Auto if !former.tables.is_empty() => Masquerade::Nft,
+            Masquerade::Auto if former.flows.is_some() => Masquerade::Flow,
+            wanted => wanted,
+        };
+        let nothing = Self { interface: interface.to_owned(), former, ..Self::default() };
+        match wanted {
+            Masquerade::Off => return Ok(nothing),
+            Masquerade::Flow => return Ok(Self { flows: Some(flows_of(settings)), ..nothing }),
+            Masquerade::Auto | Masquerade::Nft => {}
+        }
+        let sources = sources(settings, networks);
+        let sources = without_ipv6_if_off(&sources, interface, "MasqueradeFrom", steps);
+        if sources.is_empty() && networks.iter().any(is_everything) {
+            return Err(LifecycleError::NoMasqueradeSource { interface: interface.to_owned() });
+        }
+        let (tables, obstacles) = match tables(interface, settings, &sources) {
+            Ok(tables) => {
+                let obstacles = obstacles::of(&tables, steps.netlink());
+                (tables, obstacles)
+            }
+            Err(rule) => (Vec::new(), vec![Obstacle::Rule(rule)]),
+        };
+        if wanted == Masquerade::Auto && !obstacles.is_empty() {
+            for obstacle in &obstacles {
+                let told = obstacle.tell(interface);
+                steps.console().warn(&format!("flow by flow, and not by nftables: {told}"));
+            }
+            let reason = " (auto: nftables would not do)";
+            return Ok(Self { flows: Some(flows_of(settings)), reason, ..nothing });
+        }
+        let reason = choose(wanted, interface, &obstacles)?;
+        for obstacle in &obstacles {
+            let told = obstacle.tell(interface);
+            steps.console().warn(&format!("what is masqueraded may not get through: {told}"));
+        }
+        Ok(Self { tables, sources, reason, ..nothing })
+    }
+
+    /// Makes the tables, and lets the host forward; takes back the tables that are not wanted any
+    /// more.
+    ///
+    /// # Errors
+    /// The first step that failed.
+    pub fn apply(
+        &self,
+        steps: &mut Transaction<'_>,
+        owner: Option<&Rc<Owner>>,
+    ) -> Result<(), LifecycleError> {
+        if self.flows != self.former.flows {
+            steps.apply(SetFlows::new(self))?;
+        }
+        for table in &self.tables {
+            let family = table.family;
+            let former = self.former.tables.iter().find(|former| former.family == family).cloned();
+            // What stands may be of other peers: it is made anew in any case.
+            let announcement =
+                if former.as_ref() == Some(table) { String::new() } else { self.announce(family) };
+            steps.apply(self.put(table, former, announcement, owner))?;
+            self.forward(steps, family)?;
+        }
+        let is_wanted = |table: &&Table| self.tables.iter().any(|it| it.family == table.family);
+        for table in self.former.tables.iter().filter(|table| !is_wanted(table)) {
+            let announcement = format!("# {}: masquerades by nftables again", self.interface);
+            steps.apply(TakenBack(self.put(table, None, announcement, owner)))?;
+        }
+        Ok(())
+    }
+
+    fn put(
+        &self,
+        table: &Table,
+        former: Option<Table>,
+        announcement: String,
+        owner: Option<&Rc<Owner>>,
+    ) -> PutTable {
+        let journal = Journal::of(&self.interface);
+        let delete = if former.is_some() { String::new() } else { table.delete_command() };
+        let protect = Protect::new(owner.cloned(), table.clone(), former, journal);
+        PutTable { protect, announcement, delete }
+    }
+
+    fn announce(&self, family: Family) -> String {
+        let Self { interface, sources, reason, .. } = self;
+        let ours = sources.iter().filter(|network| Family::of(network.addr()) == family);
+        let sources: Vec<String> = ours.map(ToString::to_string).collect();
+        let sources = sources.join(", ");
+        format!("# {interface}: masquerades {sources} by nftables{reason}")
+    }
+
+    fn forward(&self, steps: &mut Transaction<'_>, family: Family) -> Result<(), LifecycleError> {
+        let parameters = Parameters::of_this_host();
+        if parameters.is_on(family) {
+            return Ok(());
+        }
+        if family == Family::V6 {
+            for uplink in uplinks(steps.netlink())? {
+                if parameters.heeds_routers_only_as_a_host(&uplink) {
+                    steps.console().warn(&format!(
+                        "as a router of IPv6, this host no longer heeds router advertisements on \
+                         {uplink}: if its address or its default route comes from there, it will \
+                         be lost unless net.ipv6.conf.{uplink}.accept_ra is 2"
+                    ));
+                }
+            }
+        }
+        let change = HostChange::Forwarding(parameters.change(family));
+        steps.apply(Lasting { change, journal: Journal::of(&self.interface) })
+    }
+}
+
+/// The tables that `settings` have led to for a tunnel whose peers have `networks`.
+pub fn standing(interface: &str, settings: &Interface, networks: &[IpNet]) -> Vec<Table> {
+    if settings.masquerade.is_none_or(|wanted| wanted.value == Masquerade::Off) {
+        return Vec::new();
+    }
+    let mut sources = sources(settings, networks);
+    if is_ipv6_off(Path::new("/proc/sys/net"), interface) {
+        sources.retain(|network| matches!(network, IpNet::V4(_)));
+    }
+    tables(interface, settings, &sources).unwrap_or_default()
+}
+
+/// The tunnels of this network namespace that masquerade packets of the family. None if the kernel
+/// tells nothing of nftables.
+pub fn interfaces(netlink: &mut Netlink, family: Family) -> Vec<String> {
+    let chains = netlink.base_chains().unwrap_or_default();
+    let ours = chains.iter().filter(|chain| chain.is_forward && chain.is_of(family));
+    ours.filter_map(|chain| chain.table.strip_prefix(tables::PREFIX)).map(str::to_owned).collect()
+}
+
+/// By whom and why nftables are taken.
+///
+/// # Errors
+/// They cannot be.
+fn choose(
+    wanted: Masquerade,
+    interface: &str,
+    obstacles: &[Obstacle],
+) -> Result<&'static str, LifecycleError> {
+    if wanted == Masquerade::Auto {
+        return Ok(" (auto: nothing stands in the way)");
+    }
+    if !obstacles.iter().any(Obstacle::is_certain) {
+        return Ok("");
+    }
+    let list: Vec<String> = obstacles.iter().map(|obstacle| obstacle.tell(interface)).collect();
+    let interface = interface.to_owned();
+    Err(LifecycleError::NoMasquerade { interface, obstacles: list.join("\n- ") })
+}
+
+/// What the file says about flows.
+pub fn flows_of(settings: &Interface) -> Flows {
+    let sources = settings.masquerade_from.iter().map(|network| network.value).collect();
+    Flows { policy: settings.policy(), sources }
+}
+
+/// A table for each family that has sources.
+fn tables(
+    interface: &str,
+    settings: &Interface,
+    sources: &[IpNet],
+) -> Result<Vec<Table>, crate::flow::policy::Rule> {
+    let policy = settings.policy();
+    let has_sources =
+        |family: &Family| sources.iter().any(|network| Family::of(network.addr()) == *family);
+    let families = Family::BOTH.into_iter().filter(has_sources);
+    families.map(|family| tables::table(interface, family, sources, &policy)).collect()
+}
+
+/// Those that the file names, else what the peers have. A peer that has everything is a way out and
+/// no source.
+fn sources(settings: &Interface, networks: &[IpNet]) -> Vec<IpNet> {
+    let named: Vec<IpNet> = settings.masquerade_from.iter().map(|network| network.value).collect();
+    let all = if named.is_empty() { networks.to_vec() } else { named };
+    let mut sources = IpNet::aggregate(&all);
+    sources.retain(|network| !is_everything(network) || !settings.masquerade_from.is_empty());
+    sources
+}
+
+fn is_everything(network: &IpNet) -> bool {
+    network.prefix_len() == 0
+}
+
+/// The interfaces through which default routes of IPv6 lead.
+fn uplinks(netlink: &mut Netlink) -> Result<Vec<String>, LifecycleError> {
+    let mut names = Vec::new();
+    for route in netlink.routes()? {
+        let is_default = is_everything(&route.destination) && route.destination.addr().is_ipv6();
+        if let Some(index) = route.interface.filter(|_| is_default)
+            && let Some(link) = netlink.link_by_index(index)?
+            && !names.contains(&link.name)
+        {
+            names.push(link.name);
+        }
+    }
+    Ok(names)
+}
+
+/// A table under words of its own: it is too long to be printed.
+#[derive(Debug)]
+struct PutTable {
+    protect: Protect,
+    announcement: String,
+    delete: String,
+}
+
+impl Step for PutTable {
+    fn describe(&self) -> String {
+        self.announcement.clone()
+    }
+
+    fn apply(&mut self, netlink: &mut Netlink) -> Result<(), LifecycleError> {
+        self.protect.apply(netlink)
+    }
+
+    fn describe_undo(&self) -> Option<String> {
+        Some(self.delete.clone())
+    }
+
+    fn undo(&mut self, netlink: &mut Netlink) -> Result<(), LifecycleError> {
+        self.protect.undo(netlink)
+    }
+}

@@ -1,0 +1,263 @@
+//! What all kinds of flows have to do with: settings, sockets that are watched, deadlines, limits,
+//! and the packets that wait for peers.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::net::IpAddr;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tracing::warn;
+
+use crate::dataplane::tables::Tables;
+use crate::flow::inner::cut_v6;
+use crate::flow::limits::{Limit, Limits};
+use crate::flow::policy::{Destination, Service};
+use crate::flow::slots::Token;
+use crate::flow::switch::Settings;
+use crate::packet::batch::IpBatch;
+use crate::packet::slab::HEADROOM;
+use crate::proto::drop_reason::DropReason;
+use crate::proto::peer::PeerId;
+use crate::sys::SysError;
+use crate::sys::poll::{Interest, Poller};
+use crate::time::{Instant, TokenBucket};
+use crate::wire::icmp::{self, Problem, Told};
+use crate::wire::{fragment, ip};
+
+/// Packets that may wait for peers, and their bytes: those of the largest batch that a shard receives.
+const WAITING_PACKETS: usize = 4096;
+const WAITING_BYTES: usize = 8 << 20;
+
+/// How often a line says that a limit was met.
+const LOG_INTERVAL: Duration = Duration::from_secs(10);
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Common {
+    pub settings: Arc<Settings>,
+    pub tables: Arc<Tables>,
+    pub limits: Limits,
+    pub deadlines: Deadlines,
+    /// Flows that may have something for their peers.
+    pub ready: VecDeque<Token>,
+    pub poller: Poller,
+    waiting: VecDeque<Vec<u8>>,
+    waiting_bytes: usize,
+    log: TokenBucket,
+    /// Of the next packet that may be cut.
+    next_id: u32,
+}
+
+impl Common {
+    pub fn new(
+        settings: Arc<Settings>,
+        tables: Arc<Tables>,
+        limits: Limits,
+    ) -> Result<Self, SysError> {
+        Ok(Self {
+            settings,
+            tables,
+            limits,
+            deadlines: Deadlines::default(),
+            ready: VecDeque::new(),
+            poller: Poller::new()?,
+            waiting: VecDeque::new(),
+            waiting_bytes: 0,
+            log: TokenBucket::new(1, LOG_INTERVAL),
+            next_id: 0,
+        })
+    }
+
+    /// Has `token` told of what happens on `socket`.
+    pub fn watch(
+        &self,
+        socket: impl AsFd,
+        token: Token,
+        interest: Interest,
+    ) -> Result<(), SysError> {
+        self.poller.add(socket.as_fd(), token.number(), interest)
+    }
+
+    /// Whether a peer may reach `service` at `address`.
+    pub fn allows(&self, address: IpAddr, service: Service) -> bool {
+        let destination = Destination { address, service };
+        self.settings.policy.judge(destination, &self.settings.host).is_ok()
+    }
+
+    /// Counts that `limit` was met, and says so, not often.
+    pub fn met(&mut self, now: Instant, peer: PeerId, limit: Limit) -> DropReason {
+        if self.log.take(now) {
+            let peer = self.tables.peer(peer).map(|path| path.public_key);
+            warn!(?peer, %limit, "no more of them: new flows are dropped");
+        }
+        DropReason::FlowLimit
+    }
+
+    /// Says that no socket could be had for `what`, not often. That there is no way is no news.
+    pub fn cannot_open(&mut self, now: Instant, what: &str, error: &SysError) {
+        let is_usual = error.is_network_unreachable() || error.is_host_unreachable();
+        if !is_usual && self.log.take(now) {
+            warn!(%error, "{what} of peers are dropped: this host gives no socket for them");
+        }
+    }
+
+    /// Tells `peer` that there is a `problem` with a packet of its own.
+    pub fn refuse(&mut self, now: Instant, peer: PeerId, packet: &[u8], problem: Problem) {
+        // Who drops a packet because of its hops, or its size, is the next hop: this host.
+        let is_own = matches!(problem, Problem::HopsExhausted | Problem::TooBig(_));
+        let source = ip::IpHeader::parse(packet).map(|header| header.source);
+        let from = source.filter(|_| is_own).and_then(|source| self.settings.name(source));
+        self.complain(now, peer, |out| icmp::refuse(packet, from, problem, out));
+    }
+
+    /// Tells `peer` what somebody has `told` about a packet of its own.
+    pub fn pass_on(&mut self, now: Instant, peer: PeerId, packet: &[u8], told: Told) {
+        self.complain(now, peer, |out| icmp::pass_on(packet, told, out));
+    }
+
+    fn complain(
+        &mut self,
+        now: Instant,
+        peer: PeerId,
+        write: impl FnOnce(&mut [u8; icmp::REPLY_BYTES]) -> Option<usize>,
+    ) {
+        let mut out = [0; icmp::REPLY_BYTES];
+        if let Some(len) = write(&mut out)
+            && self.limits.may_complain(now, peer)
+        {
+            self.send(out[..len].to_vec());
+        }
+    }
+
+    /// Has `packet` wait for its peer.
+    pub fn send(&mut self, packet: Vec<u8>) {
+        if self.waiting.len() >= WAITING_PACKETS || self.waiting_bytes >= WAITING_BYTES {
+            self.tables.drops.count(DropReason::FlowOverflow);
+            return;
+        }
+        self.waiting_bytes += packet.len();
+        self.waiting.push_back(packet);
+    }
+
+    /// Has `packet` wait for its peer, in as many fragments as it takes.
+    pub fn send_cut(&mut self, packet: &[u8]) {
+        let limit = self.mtu(packet.first().is_some_and(|byte| byte >> 4 == 4));
+        if packet.first().is_some_and(|byte| byte >> 4 == 6) {
+            let id = self.next_id();
+            cut_v6(packet, limit, id).for_each(|fragment| self.send(fragment));
+            return;
+        }
+        let (mut done, mut out) = (0, vec![0; limit]);
+        while let Some((len, next)) = fragment::fragment(packet, limit, done, &mut out) {
+            self.send(out[..len].to_vec());
+            done = next;
+        }
+    }
+
+    /// The largest packet that gets through to `peer` in one piece, as far as that is known.
+    pub fn whole_bytes(&self, peer: PeerId, is_v4: bool) -> usize {
+        let mtu = self.tables.mtu();
+        let path = self.tables.peer(peer).filter(|_| !is_v4);
+        // IPv4 packets of ours are cut again by the shard, if they must be.
+        let mtu = path.map_or(mtu, |path| path.mtu.limit(true).min(mtu));
+        usize::try_from(mtu).unwrap_or(usize::MAX)
+    }
+
+    /// The largest packet that is sent to peers. IPv6 fragments are of a size that every path takes:
+    /// nobody on the way cuts them again.
+    pub fn mtu(&self, is_v4: bool) -> usize {
+        /// [RFC 8200 §5]
+        const IPV6_LEAST: usize = 1280;
+        let mtu = usize::try_from(self.tables.mtu()).unwrap_or(usize::MAX).max(68);
+        if is_v4 { mtu } else { mtu.min(IPV6_LEAST) }
+    }
+
+    /// For a packet that may be cut.
+    pub fn next_id(&mut self) -> u32 {
+        self.next_id = self.next_id.wrapping_add(1);
+        self.next_id
+    }
+
+    /// Whether something waits for a batch.
+    pub fn has_more(&self) -> bool {
+        !self.waiting.is_empty() || !self.ready.is_empty()
+    }
+
+    /// Moves packets that wait into `batch` until `budget` is used up.
+    pub fn fill(&mut self, batch: &mut IpBatch, budget: &mut Budget) {
+        while budget.is_left()
+            && let Some(slab) = batch.vacant()
+        {
+            let Some(packet) = self.waiting.pop_front() else { return };
+            self.waiting_bytes -= packet.len();
+            let Some(room) = slab.get_mut(HEADROOM..HEADROOM + packet.len()) else { continue };
+            room.copy_from_slice(&packet);
+            batch.push(packet.len(), Ok(Default::default()));
+            budget.take(packet.len());
+        }
+    }
+
+    /// Counts the end of a packet for `reason`.
+    pub fn drop(&self, reason: DropReason) {
+        self.tables.drops.count(reason);
+    }
+}
+
+/// What one call may put into a batch: less than it holds, so that the shard does not take a source
+/// that gives what is asked for to be a queue that stands.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Budget {
+    packets: usize,
+    bytes: usize,
+}
+
+impl Budget {
+    pub const fn new() -> Self {
+        Self { packets: 24, bytes: 48 << 10 }
+    }
+
+    pub const fn is_left(&self) -> bool {
+        self.packets > 0 && self.bytes > 0
+    }
+
+    pub const fn take(&mut self, bytes: usize) {
+        self.packets = self.packets.saturating_sub(1);
+        self.bytes = self.bytes.saturating_sub(bytes);
+    }
+}
+
+/// When flows are to be looked at. One entry a flow at most.
+#[derive(Debug, Default)]
+pub(super) struct Deadlines(BTreeSet<(Instant, Token)>);
+
+impl Deadlines {
+    /// Has `token` looked at no later than `at`. `scheduled` is what the flow remembers.
+    pub fn set(&mut self, token: Token, scheduled: &mut Option<Instant>, at: Instant) {
+        if scheduled.is_none_or(|before| at < before) {
+            self.clear(token, scheduled);
+            self.0.insert((at, token));
+            *scheduled = Some(at);
+        }
+    }
+
+    /// Forgets the flow's entry.
+    pub fn clear(&mut self, token: Token, scheduled: &mut Option<Instant>) {
+        if let Some(before) = scheduled.take() {
+            self.0.remove(&(before, token));
+        }
+    }
+
+    /// Takes one that is due. Who gets it notes that it is not scheduled any more.
+    pub fn next_due(&mut self, now: Instant) -> Option<Token> {
+        let &(at, token) = self.0.first()?;
+        (at <= now).then(|| {
+            self.0.pop_first();
+            token
+        })
+    }
+
+    pub fn first(&self) -> Option<Instant> {
+        self.0.first().map(|(at, _)| *at)
+    }
+}

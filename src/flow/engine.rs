@@ -1,0 +1,340 @@
+//! One flow engine: which flow a packet belongs to, and whose turn it is to speak.
+//!
+//! Runs on the thread of its shard and knows no other. Must not touch routes or the configuration: what
+//! it may do it is told by its [`Switch`].
+
+use std::net::IpAddr;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+
+use crate::dataplane::tables::Tables;
+use crate::flow::common::{Budget, Common};
+use crate::flow::inner::{Inner, take_hop};
+use crate::flow::limits::Limits;
+use crate::flow::mappings::Mappings;
+use crate::flow::policy::Service;
+use crate::flow::reassembly::{PATIENCE, Reassembly};
+use crate::flow::slots::{Kind, Token};
+use crate::flow::streams::Streams;
+use crate::flow::switch::{Settings, Switch};
+use crate::packet::batch::IpBatch;
+use crate::proto::allowed_ips::Routes;
+use crate::proto::drop_reason::DropReason;
+use crate::proto::peer::PeerId;
+use crate::sys::SysError;
+use crate::sys::alarm::Alarm;
+use crate::sys::poll::{Interest, Ready};
+use crate::sys::sockets::{self, raise_descriptor_limit};
+use crate::time::Instant;
+use crate::wire::icmp::Problem;
+use crate::wire::ip::{PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, PROTOCOL_UDP};
+
+const INSIDE: Token = Token::of_port(0);
+const BELL: Token = Token::of_port(1);
+const ALARM: Token = Token::of_port(2);
+/// Packets whose parts have not come.
+const PARTS: Token = Token::of_port(3);
+
+/// How often the sockets are asked before the shard goes on.
+const LOOKS: usize = 16;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Engine {
+    common: Common,
+    udp: Mappings,
+    echo: Mappings,
+    streams: Streams,
+    reassembly: Reassembly,
+    parts_scheduled: Option<Instant>,
+    switch: Arc<Switch>,
+    is_on: bool,
+    /// By which the flows were looked through.
+    routes: Arc<Routes<PeerId>>,
+    alarm: Alarm,
+    /// The bell rings: something is left to be done, or has been said.
+    is_rung: bool,
+}
+
+impl Engine {
+    pub fn new(tables: Arc<Tables>, switch: Arc<Switch>) -> Result<Self, SysError> {
+        let settings = switch.settings();
+        let is_on = settings.is_some();
+        let limits = Limits::new(raise_descriptor_limit());
+        let routes = Arc::clone(&tables.routes());
+        let streams = Streams::new(tables.mtu());
+        let common = Common::new(settings.unwrap_or_default(), tables, limits)?;
+        let alarm = Alarm::new()?;
+        common.poller.add(switch.bell().as_fd(), BELL.number(), Interest::Readable)?;
+        common.poller.add(alarm.as_fd(), ALARM.number(), Interest::Readable)?;
+        Ok(Self {
+            common,
+            udp: Mappings::new(sockets::Kind::Udp),
+            echo: Mappings::new(sockets::Kind::Echo),
+            streams,
+            reassembly: Reassembly::default(),
+            parts_scheduled: None,
+            switch,
+            is_on,
+            routes,
+            alarm,
+            is_rung: false,
+        })
+    }
+
+    /// Has the descriptor of the port behind this one watched as well.
+    pub fn watch_inside(&self, fd: BorrowedFd<'_>) -> Result<(), SysError> {
+        self.common.poller.add(fd, INSIDE.number(), Interest::Readable)
+    }
+
+    /// Takes a packet of a peer's; false if it is for the kernel.
+    pub fn take(&mut self, now: Instant, packet: &mut [u8]) -> bool {
+        if !self.is_on {
+            return false;
+        }
+        let Some(inner) = Inner::parse(packet) else {
+            self.common.drop(DropReason::FlowMalformed);
+            return true;
+        };
+        if self.common.settings.is_ours(inner.destination) {
+            return false;
+        }
+        // Its source has been checked: a peer that has just been removed is nobody's.
+        let Some(peer) = self.common.tables.route(inner.source) else {
+            self.common.drop(DropReason::PeerRemoved);
+            return true;
+        };
+        if inner.hops <= 1 {
+            self.common.refuse(now, peer, inner.packet, Problem::HopsExhausted);
+            self.common.drop(DropReason::FlowHops);
+            return true;
+        }
+        if self.common.tables.route(inner.destination).is_some() {
+            let len = inner.packet.len();
+            take_hop(&mut packet[..len]);
+            self.common.send(packet[..len].to_vec());
+            return true;
+        }
+        if let Err(reason) = self.carry(now, peer, &inner) {
+            self.common.drop(reason);
+        }
+        true
+    }
+
+    fn carry(&mut self, now: Instant, peer: PeerId, inner: &Inner<'_>) -> Result<(), DropReason> {
+        if !self.common.settings.takes(inner.source) {
+            self.common.refuse(now, peer, inner.packet, Problem::Prohibited);
+            return Err(DropReason::FlowDenied);
+        }
+        let Some(fragment) = inner.fragment else { return self.carry_whole(now, peer, inner) };
+        let outcome = self.reassembly.take(now, peer, inner, fragment);
+        if !self.reassembly.is_empty() && self.parts_scheduled.is_none() {
+            self.common.deadlines.set(PARTS, &mut self.parts_scheduled, now + PATIENCE);
+        }
+        let Some(whole) = outcome? else { return Ok(()) };
+        let inner = Inner::parse(&whole.packet).ok_or(DropReason::FlowMalformed)?;
+        // What came in parts may go on in parts.
+        let inner = Inner { hops: whole.hops, may_be_cut: true, ..inner };
+        self.carry_whole(now, peer, &inner)
+    }
+
+    fn carry_whole(
+        &mut self,
+        now: Instant,
+        peer: PeerId,
+        inner: &Inner<'_>,
+    ) -> Result<(), DropReason> {
+        let common = &mut self.common;
+        match (inner.protocol, inner.source) {
+            (PROTOCOL_TCP, _) => self.streams.carry(common, now, peer, inner),
+            (PROTOCOL_UDP, _) => self.udp.carry(common, now, peer, inner),
+            (PROTOCOL_ICMP, IpAddr::V4(_)) | (PROTOCOL_ICMPV6, IpAddr::V6(_)) => {
+                self.carry_icmp(now, peer, inner)
+            }
+            _ => {
+                common.refuse(now, peer, inner.packet, Problem::ProtocolUnknown);
+                Err(DropReason::FlowUnsupported)
+            }
+        }
+    }
+
+    /// Echo requests are carried on, and what is said of our segments is believed as far as it goes.
+    fn carry_icmp(
+        &mut self,
+        now: Instant,
+        peer: PeerId,
+        inner: &Inner<'_>,
+    ) -> Result<(), DropReason> {
+        let common = &mut self.common;
+        let [kind, code, _, _, word @ ..] = inner.icmp().ok_or(DropReason::FlowMalformed)?;
+        let word = u32::from_be_bytes(*word);
+        let quoted = &inner.payload[8..];
+        match (inner.source.is_ipv4(), *kind, *code) {
+            (true, 8, 0) | (false, 128, 0) => self.echo.carry(common, now, peer, inner),
+            (true, 3, 4) => {
+                self.streams.hear(common, quoted, Some(word & 0xffff));
+                Ok(())
+            }
+            (false, 2, _) => {
+                self.streams.hear(common, quoted, Some(word));
+                Ok(())
+            }
+            (true, 3, _) | (false, 1, _) => {
+                self.streams.hear(common, quoted, None);
+                Ok(())
+            }
+            _ => Err(DropReason::FlowUnsupported),
+        }
+    }
+
+    /// Acts upon what has been taken.
+    pub fn settle(&mut self) {
+        self.streams.settle(&mut self.common);
+    }
+
+    /// Finds out what has happened, and does what is due; true if the port behind has something.
+    pub fn look(&mut self, now: Instant) -> Result<bool, SysError> {
+        let mut has_inside = false;
+        for _ in 0..LOOKS {
+            let events: Vec<Ready> =
+                self.common.poller.wait(Some(std::time::Duration::ZERO))?.collect();
+            let is_last = events.len() < 16;
+            for event in events {
+                match Token::from_number(event.token) {
+                    INSIDE => has_inside = true,
+                    BELL => self.is_rung = true,
+                    ALARM => self.alarm.drain(),
+                    token => self.stir(now, token, event),
+                }
+            }
+            if is_last || has_inside {
+                break;
+            }
+        }
+        if self.is_rung {
+            self.follow();
+            self.take_handed(now);
+        }
+        while let Some(token) = self.common.deadlines.next_due(now) {
+            self.expire(now, token);
+        }
+        Ok(has_inside)
+    }
+
+    /// Takes packets that other shards have received, and that are for flows.
+    fn take_handed(&mut self, now: Instant) {
+        for mut packet in self.switch.take_handed() {
+            // The settings may be others by now: then it is nobody's.
+            if !self.take(now, &mut packet) {
+                self.common.drop(DropReason::FlowRefused);
+            }
+        }
+        self.settle();
+    }
+
+    fn stir(&mut self, now: Instant, token: Token, event: Ready) {
+        let common = &mut self.common;
+        match token.kind() {
+            Kind::Udp => self.udp.stir(common, token),
+            Kind::Echo => self.echo.stir(common, token),
+            Kind::Tcp => {
+                let readable = event.readable || event.failed;
+                let writable = event.writable || event.failed;
+                self.streams.stir(common, now, token, readable, writable);
+            }
+            Kind::Port => {}
+        }
+    }
+
+    fn expire(&mut self, now: Instant, token: Token) {
+        let common = &mut self.common;
+        match token.kind() {
+            Kind::Udp => self.udp.expire(common, now, token),
+            Kind::Echo => self.echo.expire(common, now, token),
+            Kind::Tcp => self.streams.expire(common, now, token),
+            Kind::Port => {
+                self.parts_scheduled = None;
+                let given_up = self.reassembly.expire(now);
+                common.tables.drops.count_many(DropReason::FlowFragment, given_up);
+                if !self.reassembly.is_empty() {
+                    // Those that are there have come within the time of one.
+                    common.deadlines.set(PARTS, &mut self.parts_scheduled, now + PATIENCE / 4);
+                }
+            }
+        }
+    }
+
+    /// Takes up new settings and routes: flows that they do not allow end.
+    fn follow(&mut self) {
+        let settings = self.switch.settings();
+        let routes = Arc::clone(&self.common.tables.routes());
+        let is_on = settings.is_some();
+        let settings = settings.unwrap_or_else(|| Arc::clone(&self.common.settings));
+        let is_new = is_on != self.is_on || !Arc::ptr_eq(&settings, &self.common.settings);
+        if !is_new && Arc::ptr_eq(&routes, &self.routes) {
+            return;
+        }
+        let keeps_mark = settings.mark == self.common.settings.mark;
+        self.is_on = is_on;
+        self.common.settings = Arc::clone(&settings);
+        self.routes = Arc::clone(&routes);
+        let is_wanted = |settings: &Settings, address: IpAddr, peer: PeerId| {
+            is_on && keeps_mark && settings.takes(address) && routes.lookup(address) == Some(peer)
+        };
+        let common = &mut self.common;
+        self.udp.retain(common, |address, peer| is_wanted(&settings, address, peer));
+        self.echo.retain(common, |address, peer| is_wanted(&settings, address, peer));
+        self.streams.retain(common, |common, address, place, peer| {
+            is_wanted(&settings, address, peer)
+                && common.allows(place.ip(), Service::Tcp(place.port()))
+        });
+        self.reassembly.retain(|address, peer| is_wanted(&settings, address, peer));
+        let tables = Arc::clone(&common.tables);
+        common.limits.retain(|peer| tables.peer(peer).is_some());
+    }
+
+    /// Puts packets for peers into `batch`, each flow in its turn.
+    pub fn fill(&mut self, now: Instant, batch: &mut IpBatch) {
+        let mut budget = Budget::new();
+        self.common.fill(batch, &mut budget);
+        for _ in 0..self.common.ready.len() {
+            if !budget.is_left() {
+                break;
+            }
+            let Some(token) = self.common.ready.pop_front() else { break };
+            let common = &mut self.common;
+            let is_done = match token.kind() {
+                Kind::Udp => self.udp.fill(common, now, token, batch, &mut budget),
+                Kind::Echo => self.echo.fill(common, now, token, batch, &mut budget),
+                Kind::Tcp => self.streams.fill(common, now, token, batch, &mut budget),
+                Kind::Port => true,
+            };
+            if !is_done {
+                self.common.ready.push_back(token);
+            }
+        }
+    }
+
+    /// Makes sure that the shard comes again if there is more to do, and when.
+    pub fn rest(&mut self, now: Instant) -> Result<(), SysError> {
+        if self.is_rung && !self.common.has_more() {
+            self.switch.bell().drain();
+            self.is_rung = false;
+            // What was said between the last look and now would not be heard.
+            self.follow();
+            self.take_handed(now);
+        }
+        if self.common.has_more() && !self.is_rung {
+            self.switch.bell().wake();
+            self.is_rung = true;
+        }
+        self.switch.count_flows(self.common.limits.flows());
+        self.alarm.set(self.common.deadlines.first())
+    }
+}
+
+impl AsFd for Engine {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.common.poller.as_fd()
+    }
+}

@@ -1,0 +1,259 @@
+//! How much of a host peers may take, each of them and all together.
+//!
+//! A peer that reaches its own limit is not noticed by the others: none of its limits is more than a
+//! part of what there is.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::proto::peer::PeerId;
+use crate::time::{Instant, TokenBucket};
+
+/// Flows of all peers, and how many of them one may have.
+const FLOWS: usize = 16_384;
+const SHARES: usize = 4;
+
+/// Of these, mappings of UDP ports.
+const UDP_A_PEER: usize = 1024;
+
+/// Connections that are being made: of all peers, of one, and to one place.
+const DIALS: usize = 1024;
+const DIALS_A_PEER: usize = 256;
+const DIALS_A_PLACE: usize = 64;
+
+/// New flows of one peer in a burst, and how long until there may be one more: 5000 a second.
+const NEW_BURST: u32 = 1000;
+const NEW_INTERVAL: Duration = Duration::from_micros(200);
+
+/// ICMP errors to one peer. [RFC 1812 §4.3.2.8] [RFC 4443 §2.4]
+const ERROR_BURST: u32 = 50;
+const ERROR_INTERVAL: Duration = Duration::from_millis(10);
+
+/// Descriptors that are left to the rest of the program.
+const SPARED_DESCRIPTORS: u64 = 256;
+
+/// Which limit was met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Limit {
+    #[error("flows of all peers")]
+    Flows,
+    #[error("flows of this peer")]
+    FlowsOfPeer,
+    #[error("UDP ports of this peer")]
+    UdpOfPeer,
+    #[error("connections being made for all peers")]
+    Dials,
+    #[error("connections being made for this peer")]
+    DialsOfPeer,
+    #[error("connections being made to one place")]
+    DialsToPlace,
+    #[error("new flows of this peer in a second")]
+    Rate,
+}
+
+/// What counts as what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sort {
+    Udp,
+    Echo,
+    Tcp,
+}
+
+#[derive(Debug)]
+struct Share {
+    flows: usize,
+    udp: usize,
+    dials: usize,
+    new: TokenBucket,
+    errors: TokenBucket,
+}
+
+impl Share {
+    const fn new() -> Self {
+        Self {
+            flows: 0,
+            udp: 0,
+            dials: 0,
+            new: TokenBucket::new(NEW_BURST, NEW_INTERVAL),
+            errors: TokenBucket::new(ERROR_BURST, ERROR_INTERVAL),
+        }
+    }
+}
+
+/// What is taken now.
+#[derive(Debug)]
+pub struct Limits {
+    most_flows: usize,
+    flows: usize,
+    dials: usize,
+    peers: HashMap<PeerId, Share>,
+    places: HashMap<SocketAddr, usize>,
+}
+
+impl Limits {
+    /// For a process that may have so many descriptors.
+    pub fn new(descriptors: u64) -> Self {
+        let flows = usize::try_from(descriptors.saturating_sub(SPARED_DESCRIPTORS));
+        Self {
+            most_flows: flows.unwrap_or(FLOWS).clamp(1, FLOWS),
+            flows: 0,
+            dials: 0,
+            peers: HashMap::new(),
+            places: HashMap::new(),
+        }
+    }
+
+    pub const fn flows(&self) -> usize {
+        self.flows
+    }
+
+    /// Takes one flow of `peer`'s.
+    ///
+    /// # Errors
+    /// There is none left, or none yet.
+    pub fn open(&mut self, now: Instant, peer: PeerId, sort: Sort) -> Result<(), Limit> {
+        let most = (self.most_flows / SHARES).max(1);
+        let share = self.peers.entry(peer).or_insert_with(Share::new);
+        if !share.new.take(now) {
+            return Err(Limit::Rate);
+        }
+        if self.flows >= self.most_flows {
+            return Err(Limit::Flows);
+        }
+        if share.flows >= most {
+            return Err(Limit::FlowsOfPeer);
+        }
+        if sort == Sort::Udp && share.udp >= UDP_A_PEER {
+            return Err(Limit::UdpOfPeer);
+        }
+        self.flows += 1;
+        share.flows += 1;
+        share.udp += usize::from(sort == Sort::Udp);
+        Ok(())
+    }
+
+    /// Gives one back.
+    pub fn close(&mut self, peer: PeerId, sort: Sort) {
+        self.flows = self.flows.saturating_sub(1);
+        if let Some(share) = self.peers.get_mut(&peer) {
+            share.flows = share.flows.saturating_sub(1);
+            share.udp = share.udp.saturating_sub(usize::from(sort == Sort::Udp));
+        }
+    }
+
+    /// Begins to make a connection to `place`.
+    ///
+    /// # Errors
+    /// Too many are being made.
+    pub fn dial(&mut self, peer: PeerId, place: SocketAddr) -> Result<(), Limit> {
+        let share = self.peers.entry(peer).or_insert_with(Share::new);
+        if share.dials >= DIALS_A_PEER {
+            return Err(Limit::DialsOfPeer);
+        }
+        if self.dials >= DIALS {
+            return Err(Limit::Dials);
+        }
+        let dials = self.places.entry(place).or_default();
+        if *dials >= DIALS_A_PLACE {
+            return Err(Limit::DialsToPlace);
+        }
+        *dials += 1;
+        share.dials += 1;
+        self.dials += 1;
+        Ok(())
+    }
+
+    /// Has made one, or given up.
+    pub fn dialled(&mut self, peer: PeerId, place: SocketAddr) {
+        self.dials = self.dials.saturating_sub(1);
+        if let Some(share) = self.peers.get_mut(&peer) {
+            share.dials = share.dials.saturating_sub(1);
+        }
+        if let Some(dials) = self.places.get_mut(&place) {
+            *dials = dials.saturating_sub(1);
+            if *dials == 0 {
+                self.places.remove(&place);
+            }
+        }
+    }
+
+    /// Whether one more ICMP error may be sent to `peer`.
+    pub fn may_complain(&mut self, now: Instant, peer: PeerId) -> bool {
+        self.peers.entry(peer).or_insert_with(Share::new).errors.take(now)
+    }
+
+    /// Forgets peers that are not there any more.
+    pub fn retain(&mut self, mut is_there: impl FnMut(PeerId) -> bool) {
+        self.peers.retain(|&peer, share| share.flows > 0 || share.dials > 0 || is_there(peer));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(millis: u64) -> Instant {
+        Instant::ZERO + Duration::from_millis(millis)
+    }
+
+    #[test]
+    fn a_peer_has_a_quarter_of_all_flows_and_the_others_have_theirs() {
+        let mut limits = Limits::new(256 + 400);
+        assert_eq!(limits.most_flows, 400);
+        for peer in 0..4 {
+            for _ in 0..100 {
+                limits.open(at(9000), PeerId(peer), Sort::Tcp).unwrap();
+            }
+            let refused = limits.open(at(9000), PeerId(peer), Sort::Tcp);
+            let limit = if peer == 3 { Limit::Flows } else { Limit::FlowsOfPeer };
+            assert_eq!(refused, Err(limit));
+        }
+        limits.close(PeerId(1), Sort::Tcp);
+        assert_eq!(limits.open(at(9000), PeerId(2), Sort::Tcp), Err(Limit::FlowsOfPeer));
+        assert_eq!(limits.open(at(9000), PeerId(1), Sort::Tcp), Ok(()));
+        assert_eq!(limits.flows(), 400);
+    }
+
+    #[test]
+    fn new_flows_and_complaints_have_a_rate_of_each_peer() {
+        let mut limits = Limits::new(u64::MAX);
+        let opened = |limits: &mut Limits, peer| {
+            (0..2000).filter(|_| limits.open(at(9000), PeerId(peer), Sort::Tcp).is_ok()).count()
+        };
+        assert_eq!((opened(&mut limits, 1), opened(&mut limits, 2)), (1000, 1000));
+        assert_eq!(limits.open(at(9000), PeerId(1), Sort::Tcp), Err(Limit::Rate));
+        assert_eq!(limits.open(at(9001), PeerId(1), Sort::Tcp), Ok(()));
+        let told = (0..99).filter(|_| limits.may_complain(at(9000), PeerId(1))).count();
+        assert_eq!(told, 50);
+    }
+
+    #[test]
+    fn connections_being_made_are_bounded_by_place_and_by_peer() {
+        let mut limits = Limits::new(u64::MAX);
+        let place = |port| SocketAddr::from(([192, 0, 2, 1], port));
+        for _ in 0..64 {
+            limits.dial(PeerId(1), place(1)).unwrap();
+        }
+        assert_eq!(limits.dial(PeerId(2), place(1)), Err(Limit::DialsToPlace));
+        for port in 2..194 {
+            limits.dial(PeerId(1), place(port)).unwrap();
+        }
+        assert_eq!(limits.dial(PeerId(1), place(999)), Err(Limit::DialsOfPeer));
+        assert_eq!(limits.dial(PeerId(2), place(999)), Ok(()));
+        limits.dialled(PeerId(1), place(1));
+        assert_eq!(limits.dial(PeerId(2), place(1)), Ok(()));
+    }
+
+    #[test]
+    fn udp_ports_have_a_limit_of_their_own() {
+        let mut limits = Limits::new(u64::MAX);
+        for n in 0..1024 {
+            limits.open(at(9000 + n), PeerId(1), Sort::Udp).unwrap();
+        }
+        assert_eq!(limits.open(at(19_000), PeerId(1), Sort::Udp), Err(Limit::UdpOfPeer));
+        assert_eq!(limits.open(at(19_000), PeerId(1), Sort::Tcp), Ok(()));
+        limits.close(PeerId(1), Sort::Udp);
+        assert_eq!(limits.open(at(19_000), PeerId(1), Sort::Udp), Ok(()));
+    }
+}

@@ -1,0 +1,23 @@
+//! What peers reach through this host: forwarding as a matter of flows, without a firewall's help.
+//!
+//! - [`policy`]: where they may go.
+//! - [`switch`]: what the device's engine says about it while it runs.
+//! - [`port`]: stands where a TUN stands, and tells what is for whom.
+//! - `engine`, `common`: which flow is meant, and whose turn it is; `limits`: how many there may be.
+//! - `mappings`: UDP and ICMP echo; `streams`: TCP, for which [`tcp`] is the end on the inside.
+//! - `inner`, [`reassembly`]: packets of the inside.
+//!
+//! Whose packets these are has been settled before: a source is a peer's.
+
+mod common;
+mod engine;
+mod inner;
+mod limits;
+mod mappings;
+pub mod policy;
+pub mod port;
+mod reassembly;
+mod slots;
+mod streams;
+pub mod switch;
+pub mod tcp;

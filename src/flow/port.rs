@@ -1,0 +1,142 @@
+//! Where a TUN stands, and behind it the sockets of this host: an [`IpPort`] that takes packets of peers
+//! apart into those for this host's kernel and those that are carried on.
+//!
+//! ```text
+//!                 ┌ for an address of the tunnel ─▶ TUN
+//! from a peer ────┼ for somebody in the tunnel ───▶ back into the tunnel
+//!                 └ for anybody else ─────────────▶ a flow ─▶ a socket
+//! ```
+//!
+//! What is not for the kernel never reaches it, whether it forwards or not. All sockets hang in one
+//! epoll set, whose descriptor is the port's: an idle flow costs nothing.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+
+use crate::dataplane::port::IpPort;
+use crate::dataplane::tables::Tables;
+use crate::flow::engine::Engine;
+use crate::flow::switch::Switch;
+use crate::packet::batch::{IpBatch, PlainBatch, PlainRange};
+use crate::proto::drop_reason::DropReason;
+use crate::sys::SysError;
+use crate::sys::clock;
+use crate::wire::ip::IpHeader;
+
+/// See the module.
+pub struct FlowPort {
+    inside: Box<dyn IpPort>,
+    engine: Engine,
+    /// What of a batch is for the kernel.
+    ranges: Vec<PlainRange>,
+}
+
+impl std::fmt::Debug for FlowPort {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FlowPort").field("engine", &self.engine).finish_non_exhaustive()
+    }
+}
+
+impl FlowPort {
+    /// A port in front of `inside`, for a device with these `tables`.
+    ///
+    /// # Errors
+    /// No descriptor is left.
+    pub fn new(
+        inside: Box<dyn IpPort>,
+        tables: Arc<Tables>,
+        switch: Arc<Switch>,
+    ) -> Result<Self, SysError> {
+        let engine = Engine::new(tables, switch)?;
+        if let Some(fd) = inside.fd() {
+            engine.watch_inside(fd)?;
+        }
+        Ok(Self { inside, engine, ranges: Vec::new() })
+    }
+}
+
+impl IpPort for FlowPort {
+    fn recv(&mut self, batch: &mut IpBatch) -> Result<usize, SysError> {
+        let before = batch.count();
+        let now = clock::now().mono;
+        let has_inside = self.engine.look(now)? || self.inside.fd().is_none();
+        self.engine.fill(now, batch);
+        let inside = if has_inside { self.inside.recv(batch) } else { Ok(0) };
+        self.engine.rest(now)?;
+        let count = batch.count() - before;
+        // What is in the batch is still to be sent; the next call fails again.
+        if count > 0 { Ok(count) } else { inside }
+    }
+
+    fn send(&mut self, packets: &mut PlainBatch<'_>) -> Result<usize, SysError> {
+        let now = clock::now().mono;
+        self.ranges.clear();
+        let (slabs, ranges) = packets.parts();
+        for range in ranges {
+            let packet = &mut slabs[range.slab][range.start..range.start + range.len];
+            if !self.engine.take(now, packet) {
+                self.ranges.push(*range);
+            }
+        }
+        self.engine.settle();
+        self.engine.rest(now)?;
+        if self.ranges.is_empty() {
+            return Ok(0);
+        }
+        self.inside.send(&mut PlainBatch::new(slabs, &self.ranges))
+    }
+
+    fn fd(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.engine.as_fd())
+    }
+}
+
+/// The port of a shard that carries nothing on itself: what is not for the kernel it leaves to the shard
+/// that does.
+pub struct HandingPort {
+    inside: Box<dyn IpPort>,
+    tables: Arc<Tables>,
+    switch: Arc<Switch>,
+    ranges: Vec<PlainRange>,
+}
+
+impl std::fmt::Debug for HandingPort {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HandingPort").field("switch", &self.switch).finish_non_exhaustive()
+    }
+}
+
+impl HandingPort {
+    pub fn new(inside: Box<dyn IpPort>, tables: Arc<Tables>, switch: Arc<Switch>) -> Self {
+        Self { inside, tables, switch, ranges: Vec::new() }
+    }
+}
+
+impl IpPort for HandingPort {
+    fn recv(&mut self, batch: &mut IpBatch) -> Result<usize, SysError> {
+        self.inside.recv(batch)
+    }
+
+    fn send(&mut self, packets: &mut PlainBatch<'_>) -> Result<usize, SysError> {
+        let Some(settings) = self.switch.settings() else { return self.inside.send(packets) };
+        self.ranges.clear();
+        let (slabs, ranges) = packets.parts();
+        for range in ranges {
+            let packet = &slabs[range.slab][range.start..range.start + range.len];
+            let destination = IpHeader::parse(packet).map(|header| header.destination);
+            if destination.is_some_and(|address| settings.is_ours(address)) {
+                self.ranges.push(*range);
+            } else if !self.switch.hand_over(packet) {
+                self.tables.drops.count(DropReason::FlowOverflow);
+            }
+        }
+        if self.ranges.is_empty() {
+            return Ok(0);
+        }
+        self.inside.send(&mut PlainBatch::new(slabs, &self.ranges))
+    }
+
+    fn fd(&self) -> Option<BorrowedFd<'_>> {
+        self.inside.fd()
+    }
+}

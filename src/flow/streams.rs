@@ -1,0 +1,511 @@
+//! TCP: a connection with the peer on the inside, and one of this host's with who it speaks to.
+//!
+//! The host connects first, and the peer's SYN is answered by what came of it: so a peer learns that a
+//! port is closed, or that there is no way, as if it had asked itself. Afterwards each side's bytes,
+//! ends and resets become the other's, and neither is read faster than the other takes.
+
+use std::collections::{HashMap, VecDeque};
+use std::io::{IoSlice, IoSliceMut};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::flow::common::{Budget, Common};
+use crate::flow::inner::{Inner, Quoted};
+use crate::flow::limits::Sort;
+use crate::flow::mappings::problem_of;
+use crate::flow::policy::Service;
+use crate::flow::slots::{Kind, Slots, Token};
+use crate::flow::tcp::{
+    Checksum, Config, Connection, End, Packet, Stack, State, Syn, Transmit, refuse,
+};
+use crate::packet::batch::IpBatch;
+use crate::packet::slab::HEADROOM;
+use crate::packet::split::Splitter;
+use crate::proto::drop_reason::DropReason;
+use crate::proto::peer::PeerId;
+use crate::sys::SysError;
+use crate::sys::entropy::OsEntropy;
+use crate::sys::poll::Interest;
+use crate::sys::sockets::Stream;
+use crate::time::Instant;
+use crate::wire::icmp::Problem;
+use crate::wire::transport::RST;
+
+/// How long this host tries to connect.
+const DIAL_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Connections that are over and remembered for stray segments. [RFC 9293 §3.6.1]
+const REMEMBERED: usize = 4096;
+
+/// Pieces that are written to a socket at once.
+const PIECES: usize = 16;
+
+/// Bytes that are read from a socket at once, and before the next flow has its turn.
+const READ_BYTES: usize = 64 << 10;
+const READS_A_TURN: usize = 4;
+
+/// A segment without data, and what stands before it.
+const LONGEST_HEADERS_BYTES: usize = 128;
+
+/// Both ends on the inside: the peer's, and the one that it speaks to.
+type Pair = (SocketAddr, SocketAddr);
+
+/// All connections.
+#[derive(Debug)]
+pub(super) struct Streams {
+    stack: Arc<Stack>,
+    by_pair: HashMap<Pair, Token>,
+    slots: Slots<Flow>,
+    /// Those that segments have come for.
+    touched: Vec<Token>,
+    /// Those that are over, the oldest first.
+    remembered: VecDeque<Token>,
+    buffer: Box<[u8]>,
+}
+
+#[derive(Debug)]
+struct Flow {
+    pair: Pair,
+    peer: PeerId,
+    side: Side,
+    scheduled: Option<Instant>,
+    is_queued: bool,
+    is_touched: bool,
+}
+
+#[derive(Debug)]
+enum Side {
+    /// The host connects, and the peer waits.
+    Dialling {
+        syn: Syn,
+        packet: Box<[u8]>,
+        stream: Stream,
+        until: Instant,
+    },
+    Open(Open),
+}
+
+#[derive(Debug)]
+struct Open {
+    connection: Connection,
+    /// `None` when the host's side is over.
+    stream: Option<Stream>,
+    /// Reading, or writing, may do something.
+    is_readable: bool,
+    is_writable: bool,
+    /// The host's side, or the peer, has said all.
+    host_is_done: bool,
+    peer_is_done: bool,
+}
+
+impl Streams {
+    pub fn new(mtu: u32) -> Self {
+        Self {
+            stack: stack(mtu),
+            by_pair: HashMap::new(),
+            slots: Slots::new(Kind::Tcp),
+            touched: Vec::new(),
+            remembered: VecDeque::new(),
+            buffer: vec![0; READ_BYTES].into(),
+        }
+    }
+
+    /// Takes a segment of `peer`'s.
+    pub fn carry(
+        &mut self,
+        common: &mut Common,
+        now: Instant,
+        peer: PeerId,
+        inner: &Inner<'_>,
+    ) -> Result<(), DropReason> {
+        let packet =
+            Packet::parse(inner.packet, Checksum::Verify).map_err(|_| DropReason::FlowMalformed)?;
+        let pair = (packet.source, packet.destination);
+        let Some(&token) = self.by_pair.get(&pair) else {
+            return self.begin(common, now, peer, inner, &packet);
+        };
+        let Some(flow) = self.slots.get_mut(token) else { return Ok(()) };
+        match &mut flow.side {
+            // The peer asks again, or has lost patience.
+            Side::Dialling { syn, .. } => {
+                let gives_up = packet.segment.has(RST)
+                    && packet.segment.sequence == syn.sequence.wrapping_add(1);
+                if gives_up {
+                    self.remove(common, token);
+                }
+            }
+            Side::Open(open) if open.connection.can_be_reused_by(now, &packet.segment) => {
+                self.remove(common, token);
+                return self.begin(common, now, peer, inner, &packet);
+            }
+            Side::Open(open) => {
+                open.connection.on_segment(now, &packet.segment);
+                if !std::mem::replace(&mut flow.is_touched, true) {
+                    self.touched.push(token);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A segment that belongs to no connection.
+    fn begin(
+        &mut self,
+        common: &mut Common,
+        now: Instant,
+        peer: PeerId,
+        inner: &Inner<'_>,
+        packet: &Packet<'_>,
+    ) -> Result<(), DropReason> {
+        let Some(syn) = Syn::of(packet) else {
+            let mut out = [0; LONGEST_HEADERS_BYTES];
+            if let Some(reset) = refuse(packet, &mut out)
+                && common.limits.may_complain(now, peer)
+            {
+                send_single(common, reset, &mut out);
+            }
+            return Err(DropReason::FlowUnknown);
+        };
+        let place = packet.destination;
+        if !common.allows(place.ip(), Service::Tcp(place.port())) {
+            common.refuse(now, peer, inner.packet, Problem::Prohibited);
+            return Err(DropReason::FlowDenied);
+        }
+        let allowed = common.limits.open(now, peer, Sort::Tcp).and_then(|()| {
+            let dial = common.limits.dial(peer, place);
+            dial.inspect_err(|_| common.limits.close(peer, Sort::Tcp))
+        });
+        allowed.map_err(|limit| common.met(now, peer, limit))?;
+        let pair = (packet.source, place);
+        let opened = self.slots.try_insert(|token| {
+            let stream = Stream::connect(place, common.settings.mark)?;
+            common.watch(&stream, token, Interest::Changes)?;
+            let packet = inner.packet.into();
+            let side = Side::Dialling { syn, packet, stream, until: now + DIAL_TIMEOUT };
+            Ok::<_, SysError>(Flow {
+                pair,
+                peer,
+                side,
+                scheduled: None,
+                is_queued: false,
+                is_touched: false,
+            })
+        });
+        match opened {
+            Ok(token) => {
+                self.by_pair.insert(pair, token);
+                if let Some(flow) = self.slots.get_mut(token) {
+                    common.deadlines.set(token, &mut flow.scheduled, now + DIAL_TIMEOUT);
+                }
+                Ok(())
+            }
+            Err(error) => {
+                common.limits.dialled(peer, place);
+                common.limits.close(peer, Sort::Tcp);
+                common.cannot_open(now, "connections", &error);
+                answer(common, now, peer, &error, &syn, inner.packet);
+                Err(DropReason::FlowRefused)
+            }
+        }
+    }
+
+    /// Acts upon all segments that have come since the last call.
+    pub fn settle(&mut self, common: &mut Common) {
+        for token in std::mem::take(&mut self.touched) {
+            if let Some(flow) = self.slots.get_mut(token) {
+                flow.is_touched = false;
+                self.pump(common, token);
+            }
+        }
+    }
+
+    /// Something has happened on the socket of `token`.
+    pub fn stir(
+        &mut self,
+        common: &mut Common,
+        now: Instant,
+        token: Token,
+        readable: bool,
+        writable: bool,
+    ) {
+        let Some(flow) = self.slots.get_mut(token) else { return };
+        match &mut flow.side {
+            Side::Dialling { .. } => self.dialled(common, now, token),
+            Side::Open(open) => {
+                open.is_readable |= readable;
+                open.is_writable |= writable;
+                self.pump(common, token);
+            }
+        }
+    }
+
+    /// Connecting has ended.
+    fn dialled(&mut self, common: &mut Common, now: Instant, token: Token) {
+        let Some(mut flow) = self.slots.get_mut(token) else { return };
+        let Side::Dialling { syn, packet, stream, .. } = &flow.side else { return };
+        if let Err(error) = stream.take_error() {
+            let (peer, syn, packet) = (flow.peer, *syn, packet.clone());
+            answer(common, now, peer, &error, &syn, &packet);
+            common.drop(DropReason::FlowRefused);
+            self.remove(common, token);
+            return;
+        }
+        common.limits.dialled(flow.peer, flow.pair.1);
+        // Those that there are keep theirs: what does not fit any more they are told.
+        if self.stack.config.mtu != common.tables.mtu() {
+            self.stack = stack(common.tables.mtu());
+        }
+        let connection = Connection::accept(now, &self.stack, syn);
+        let open = Side::Open(Open {
+            connection,
+            stream: None,
+            is_readable: true,
+            is_writable: true,
+            host_is_done: false,
+            peer_is_done: false,
+        });
+        let former = std::mem::replace(&mut flow.side, open);
+        flow = match self.slots.get_mut(token) {
+            Some(flow) => flow,
+            None => return,
+        };
+        if let (Side::Open(open), Side::Dialling { stream, .. }) = (&mut flow.side, former) {
+            open.stream = Some(stream);
+        }
+        common.deadlines.clear(token, &mut flow.scheduled);
+        self.pump(common, token);
+    }
+
+    /// Moves what can be moved between both sides, and has the peer told.
+    fn pump(&mut self, common: &mut Common, token: Token) {
+        let Some(flow) = self.slots.get_mut(token) else { return };
+        let Side::Open(open) = &mut flow.side else { return };
+        open.move_on(&mut self.buffer);
+        if open.connection.is_closed() {
+            self.remove(common, token);
+            return;
+        }
+        // What is over holds no socket, and does not count; it is remembered for a while.
+        if open.connection.state() == State::TimeWait && open.stream.take().is_some() {
+            common.limits.close(flow.peer, Sort::Tcp);
+            self.remembered.push_back(token);
+        }
+        if !std::mem::replace(&mut flow.is_queued, true) {
+            common.ready.push_back(token);
+        }
+        if self.remembered.len() > REMEMBERED
+            && let Some(oldest) = self.remembered.pop_front()
+        {
+            self.remove(common, oldest);
+        }
+    }
+
+    /// Puts segments for the peer into `batch`; false if there may be more of them.
+    pub fn fill(
+        &mut self,
+        common: &mut Common,
+        now: Instant,
+        token: Token,
+        batch: &mut IpBatch,
+        budget: &mut Budget,
+    ) -> bool {
+        let Some(flow) = self.slots.get_mut(token) else { return true };
+        let Side::Open(open) = &mut flow.side else { return true };
+        loop {
+            if !budget.is_left() {
+                return false;
+            }
+            let Some(slab) = batch.vacant() else { return false };
+            let Some(Transmit { len, vnet }) =
+                open.connection.poll_transmit(now, &mut slab[HEADROOM..])
+            else {
+                break;
+            };
+            batch.push(len, Ok(vnet));
+            budget.take(len);
+        }
+        if open.can_read_more() {
+            // There is room again for what the host's side has to say.
+            open.move_on(&mut self.buffer);
+            return false;
+        }
+        flow.is_queued = false;
+        if open.connection.is_closed() {
+            self.remove(common, token);
+        } else if let Some(at) = open.connection.next_deadline() {
+            common.deadlines.set(token, &mut flow.scheduled, at);
+        }
+        true
+    }
+
+    /// The deadline of `token` has come.
+    pub fn expire(&mut self, common: &mut Common, now: Instant, token: Token) {
+        let Some(flow) = self.slots.get_mut(token) else { return };
+        flow.scheduled = None;
+        match &mut flow.side {
+            Side::Dialling { until, .. } if *until > now => {
+                common.deadlines.set(token, &mut flow.scheduled, *until);
+            }
+            Side::Dialling { .. } => {
+                common.drop(DropReason::FlowRefused);
+                self.remove(common, token);
+            }
+            Side::Open(open) => {
+                open.connection.on_deadline(now);
+                self.pump(common, token);
+            }
+        }
+    }
+
+    /// The peer, or a router on the way to it, says that a segment of ours did not fit, or did not
+    /// arrive: `quoted` is its start.
+    pub fn hear(&mut self, common: &mut Common, quoted: &[u8], mtu: Option<u32>) {
+        let Some(quoted) = Quoted::parse(quoted) else { return };
+        let Some(&token) = self.by_pair.get(&(quoted.destination, quoted.source)) else { return };
+        let Some(flow) = self.slots.get_mut(token) else { return };
+        let Side::Open(open) = &mut flow.side else { return };
+        match mtu {
+            Some(mtu) => open.connection.on_too_big(mtu, quoted.sequence),
+            None => open.connection.on_unreachable(quoted.sequence),
+        }
+        self.pump(common, token);
+    }
+
+    /// Resets what is not wanted any more.
+    pub fn retain(
+        &mut self,
+        common: &mut Common,
+        mut is_wanted: impl FnMut(&Common, IpAddr, SocketAddr, PeerId) -> bool,
+    ) {
+        let unwanted = self.slots.find(|flow| {
+            let (inner, place) = flow.pair;
+            !is_wanted(common, inner.ip(), place, flow.peer)
+        });
+        for token in unwanted {
+            if let Some(flow) = self.slots.get_mut(token)
+                && let Side::Open(open) = &mut flow.side
+            {
+                open.connection.abort();
+                self.pump(common, token);
+            } else {
+                self.remove(common, token);
+            }
+        }
+    }
+
+    fn remove(&mut self, common: &mut Common, token: Token) {
+        let Some(mut flow) = self.slots.remove(token) else { return };
+        self.by_pair.remove(&flow.pair);
+        common.deadlines.clear(token, &mut flow.scheduled);
+        let stream = match flow.side {
+            Side::Dialling { stream, .. } => {
+                common.limits.dialled(flow.peer, flow.pair.1);
+                common.limits.close(flow.peer, Sort::Tcp);
+                Some(stream)
+            }
+            Side::Open(Open { connection, stream, .. }) => {
+                if stream.is_some() {
+                    common.limits.close(flow.peer, Sort::Tcp);
+                }
+                stream.filter(|_| connection.end() != Some(End::Closed))
+            }
+        };
+        if let Some(stream) = stream {
+            stream.reset();
+        }
+    }
+}
+
+impl Open {
+    fn can_read_more(&self) -> bool {
+        self.is_readable
+            && !self.host_is_done
+            && self.stream.is_some()
+            && self.connection.writable() > 0
+    }
+
+    fn move_on(&mut self, buffer: &mut [u8]) {
+        if self.feed_host().and_then(|()| self.feed_peer(buffer)).is_err() {
+            self.connection.abort();
+        }
+    }
+
+    /// From the peer to the host's side.
+    fn feed_host(&mut self) -> Result<(), SysError> {
+        let events = self.connection.take_events();
+        let Some(stream) = &mut self.stream else { return Ok(()) };
+        while self.is_writable && self.connection.readable_bytes() > 0 {
+            let mut pieces = [IoSlice::new(&[]); PIECES];
+            let mut count = 0;
+            for (piece, bytes) in pieces.iter_mut().zip(self.connection.readable()) {
+                *piece = IoSlice::new(bytes);
+                count += 1;
+            }
+            match stream.write(&pieces[..count])? {
+                Some(written) => self.connection.consume(written),
+                None => self.is_writable = false,
+            }
+        }
+        self.peer_is_done |= events.peer_closed;
+        if self.peer_is_done && self.connection.readable_bytes() == 0 {
+            stream.finish();
+        }
+        Ok(())
+    }
+
+    /// From the host's side to the peer.
+    fn feed_peer(&mut self, buffer: &mut [u8]) -> Result<(), SysError> {
+        let Some(stream) = &mut self.stream else { return Ok(()) };
+        for _ in 0..READS_A_TURN {
+            let room = self.connection.writable().min(buffer.len());
+            if !self.is_readable || self.host_is_done || room == 0 {
+                break;
+            }
+            match stream.read(&mut [IoSliceMut::new(&mut buffer[..room])])? {
+                Some(0) => {
+                    self.host_is_done = true;
+                    self.connection.shutdown_write();
+                }
+                Some(read) => {
+                    self.connection.write(&buffer[..read]);
+                }
+                None => self.is_readable = false,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What new connections share, on an interface with this MTU in bytes.
+fn stack(mtu: u32) -> Arc<Stack> {
+    Arc::new(Stack::new(Config { mtu, ..Config::default() }, &mut OsEntropy))
+}
+
+/// Answers a SYN by what became of connecting; by nothing if nobody has answered us.
+fn answer(
+    common: &mut Common,
+    now: Instant,
+    peer: PeerId,
+    error: &SysError,
+    syn: &Syn,
+    packet: &[u8],
+) {
+    if error.is_refused() {
+        let mut out = [0; LONGEST_HEADERS_BYTES];
+        let reset = syn.refuse(&mut out);
+        send_single(common, reset, &mut out);
+    } else if let Some(problem) = problem_of(error) {
+        common.refuse(now, peer, packet, problem);
+    }
+}
+
+/// Has one segment without data wait for its peer.
+fn send_single(common: &mut Common, transmit: Transmit, out: &mut [u8]) {
+    let Some(packet) = out.get_mut(..transmit.len) else { return };
+    if let Ok(mut packets) = Splitter::new(packet, &transmit.vnet)
+        && let Some(packet) = packets.next()
+    {
+        common.send(packet.to_vec());
+    }
+}

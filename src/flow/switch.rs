@@ -1,0 +1,177 @@
+//! What the engine of the device tells the flow engines of its shards, at any time.
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arc_swap::ArcSwapOption;
+use ipnet::IpNet;
+
+use crate::flow::policy::{HostAddresses, Policy};
+use crate::sys::SysError;
+use crate::sys::poll::Waker;
+
+/// Packets that may wait for the shard that carries on: those of the largest batch that one receives.
+const HANDED_PACKETS: usize = 4096;
+
+/// What peers may, and from where.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    pub policy: Policy,
+    /// Whose packets are carried on; empty: all that peers may send.
+    pub sources: Vec<IpNet>,
+    pub host: HostAddresses,
+    /// The tunnel's own addresses with their networks: what goes there stays with the kernel.
+    pub tunnel: Vec<IpNet>,
+    /// Of all sockets, so that they do not lead into the tunnel; 0 for none.
+    pub mark: u32,
+}
+
+impl Settings {
+    /// Whether packets to `address` are the kernel's: for an address of the tunnel, for all on its
+    /// network, or for a group on the link.
+    pub fn is_ours(&self, address: IpAddr) -> bool {
+        let is_of_tunnel = self.tunnel.iter().any(|network| {
+            let is_broadcast = match network {
+                IpNet::V4(network) => network.prefix_len() < 31 && network.broadcast() == address,
+                IpNet::V6(_) => false,
+            };
+            network.addr() == address || is_broadcast
+        });
+        is_of_tunnel
+            || match address {
+                IpAddr::V4(address) => address.is_multicast() || address.is_broadcast(),
+                IpAddr::V6(address) => address.is_multicast() || address.is_unicast_link_local(),
+            }
+    }
+
+    /// In whose name packets from `address` are refused.
+    pub fn name(&self, address: IpAddr) -> Option<IpAddr> {
+        let networks = self.tunnel.iter().map(IpNet::addr);
+        networks.into_iter().find(|own| own.is_ipv4() == address.is_ipv4())
+    }
+
+    /// Whether packets from `address` are carried on.
+    pub fn takes(&self, address: IpAddr) -> bool {
+        self.sources.is_empty() || self.sources.iter().any(|network| network.contains(&address))
+    }
+}
+
+/// The settings in force, and a bell for whoever has to follow them.
+#[derive(Debug)]
+pub struct Switch {
+    /// `None`: nothing is carried on, as if there were no flow engine.
+    settings: ArcSwapOption<Settings>,
+    bell: Waker,
+    /// Flows that there are now. Ordering: relaxed, statistics.
+    flows: AtomicUsize,
+    /// Packets that other shards have received.
+    ///
+    /// Locking: held for a push or a swap, and never together with another lock.
+    handed: Mutex<VecDeque<Vec<u8>>>,
+}
+
+impl Switch {
+    /// # Errors
+    /// No descriptor is left.
+    pub fn new(settings: Settings) -> Result<Self, SysError> {
+        Ok(Self {
+            settings: ArcSwapOption::from_pointee(settings),
+            bell: Waker::new()?,
+            flows: AtomicUsize::new(0),
+            handed: Mutex::default(),
+        })
+    }
+
+    /// Puts `settings` in force. Flows that they do not allow end.
+    pub fn set(&self, settings: Option<Settings>) {
+        self.settings.store(settings.map(Arc::new));
+        self.bell.wake();
+    }
+
+    /// Whether these settings are in force.
+    pub fn is_set_to(&self, settings: &Settings) -> bool {
+        self.settings.load().as_deref() == Some(settings)
+    }
+
+    /// Has the flows looked through: to whom addresses belong has changed.
+    pub fn look_again(&self) {
+        self.bell.wake();
+    }
+
+    /// How many flows there are now.
+    pub fn flows(&self) -> usize {
+        self.flows.load(Ordering::Relaxed)
+    }
+
+    /// Leaves a packet of a peer's to the shard that carries on; false if too many wait.
+    pub(super) fn hand_over(&self, packet: &[u8]) -> bool {
+        let mut handed = self.lock();
+        if handed.len() >= HANDED_PACKETS {
+            return false;
+        }
+        let was_empty = handed.is_empty();
+        handed.push_back(packet.to_vec());
+        drop(handed);
+        if was_empty {
+            self.bell.wake();
+        }
+        true
+    }
+
+    /// Takes what was left by others.
+    pub(super) fn take_handed(&self) -> VecDeque<Vec<u8>> {
+        std::mem::take(&mut self.lock())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Vec<u8>>> {
+        self.handed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn count_flows(&self, flows: usize) {
+        self.flows.store(flows, Ordering::Relaxed);
+    }
+
+    pub(super) fn settings(&self) -> Option<Arc<Settings>> {
+        self.settings.load_full()
+    }
+
+    pub(super) const fn bell(&self) -> &Waker {
+        &self.bell
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernel_keeps_what_is_for_the_tunnel_itself_and_for_groups_on_the_link() {
+        let tunnel = ["10.10.0.1/24", "fd10::1/64"].map(|network| network.parse().unwrap());
+        let sources = vec!["10.10.0.0/25".parse().unwrap()];
+        let settings = Settings { tunnel: tunnel.to_vec(), sources, ..Settings::default() };
+        let is_ours = |text: &str| settings.is_ours(text.parse().unwrap());
+        for ours in ["10.10.0.1", "10.10.0.255", "fd10::1", "224.0.0.251", "fe80::9", "ff02::1"] {
+            assert!(is_ours(ours), "{ours}");
+        }
+        for others in ["10.10.0.2", "192.0.2.1", "169.254.169.254", "127.0.0.1", "fd10::2", "::1"] {
+            assert!(!is_ours(others), "{others}");
+        }
+        let name = |text: &str| settings.name(text.parse().unwrap()).map(|own| own.to_string());
+        assert_eq!(name("192.0.2.1").as_deref(), Some("10.10.0.1"));
+        assert_eq!(name("fd00::7").as_deref(), Some("fd10::1"));
+        let takes = |text: &str| settings.takes(text.parse().unwrap());
+        assert!(takes("10.10.0.7") && !takes("10.10.0.200"));
+    }
+
+    #[test]
+    fn packets_are_handed_over_in_order_and_within_a_bound() {
+        let switch = Switch::new(Settings::default()).unwrap();
+        let taken = (0..5000_u32).filter(|n| switch.hand_over(&n.to_be_bytes())).count();
+        assert_eq!(taken, 4096);
+        let handed = switch.take_handed();
+        assert_eq!((handed.len(), &handed[1][..]), (4096, &[0, 0, 0, 1][..]));
+        assert!(switch.take_handed().is_empty() && switch.hand_over(&[]));
+    }
+}

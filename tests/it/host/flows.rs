@@ -1,0 +1,456 @@
+//! `Masquerade = flow`: what a peer reaches through the sockets of a hub that forwards nothing itself.
+//!
+//! ```text
+//! client ══ tunnel ══ hub ── router ── server
+//! second ══════════════╝
+//! ```
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::unix::net::UnixStream;
+use std::thread;
+use std::time::Duration;
+
+use rustix::net::sockopt::set_socket_linger;
+
+use super::net::{Host, eventually};
+use super::skips;
+use super::tunnel::End;
+use super::tunnel::Program::{self, Hybridwg, Sharded};
+
+const PROGRAMS: &[&str] = &["ip", "ping", "wg"];
+
+/// What must come comes by then, also on a busy machine.
+const SOON: Duration = Duration::from_secs(20);
+
+/// Nothing comes that should not come.
+const NOTHING: Duration = Duration::from_millis(300);
+
+/// The networks between the hosts.
+struct Places {
+    client: Host,
+    second: Host,
+    hub: Host,
+    router: Host,
+    server: Host,
+}
+
+const SERVER: &str = "198.51.100.2";
+const SERVER_V6: &str = "2001:db8:2::2";
+
+impl Places {
+    fn new() -> Self {
+        let [client, second, hub, router, server] = std::array::from_fn(|_| Host::new());
+        client.wire("192.168.7.1/24", &hub, "192.168.7.2/24");
+        second.wire("192.168.8.1/24", &hub, "192.168.8.2/24");
+        hub.wire("203.0.113.1/24 2001:db8:1::1/64", &router, "203.0.113.2/24 2001:db8:1::2/64");
+        router.wire(
+            "198.51.100.1/24 2001:db8:2::1/64",
+            &server,
+            "198.51.100.2/24 198.51.100.3/24 198.51.100.4/24 2001:db8:2::2/64",
+        );
+        for (host, v4, v6) in
+            [(&hub, "203.0.113.2", "2001:db8:1::2"), (&server, "198.51.100.1", "2001:db8:2::1")]
+        {
+            host.sh(&format!("ip route add default via {v4}"));
+            host.sh(&format!("ip route add default via {v6}"));
+        }
+        router.forward();
+        // As systemd and container runtimes have it.
+        hub.set("net/ipv4/ping_group_range", "0 2147483647");
+        Self { client, second, hub, router, server }
+    }
+
+    /// Everything of the client's goes to the hub, which carries on what `rules` say.
+    fn join(&self, program: Program, rules: &str) -> (End<'_>, End<'_>) {
+        let hub = End::start(&self.hub, program);
+        let client = End::start(&self.client, Hybridwg);
+        hub.setconf(&format!(
+            "[Peer]\nPublicKey = {}\nAllowedIPs = 10.10.0.2/32, fd10::2/128",
+            client.keys.public
+        ));
+        attach(&client, &hub, "192.168.7.2", "10.10.0.2/24 fd10::2/64");
+        hub.up("10.10.0.1/24 fd10::1/64");
+        carry(&hub, rules);
+        (client, hub)
+    }
+}
+
+/// Has `client` send everything to `hub`.
+fn attach(client: &End<'_>, hub: &End<'_>, endpoint: &str, addresses: &str) {
+    client.setconf(&format!(
+        "[Peer]\nPublicKey = {}\nAllowedIPs = 0.0.0.0/0, ::/0\nEndpoint = {endpoint}:{}",
+        hub.keys.public,
+        hub.port()
+    ));
+    client.up(addresses);
+    client.host.sh(&format!("ip route add default dev {}", client.interface));
+    client.host.sh(&format!("ip -6 route add default dev {}", client.interface));
+}
+
+/// Tells the daemon what to carry on.
+fn carry(hub: &End<'_>, rules: &str) {
+    let answer = configure(hub, &format!("hybridwg_flows=on\n{rules}"));
+    assert_eq!(answer, "errno=0\n\n");
+}
+
+fn configure(end: &End<'_>, lines: &str) -> String {
+    let path = format!("/var/run/wireguard/{}.sock", end.interface);
+    let mut socket = UnixStream::connect(path).unwrap();
+    socket.write_all(format!("set=1\n{lines}\n").as_bytes()).unwrap();
+    let mut answer = vec![0; 64];
+    let len = socket.read(&mut answer).unwrap();
+    String::from_utf8_lossy(&answer[..len]).into_owned()
+}
+
+fn listen(host: &Host, address: &str) -> (TcpListener, SocketAddr) {
+    let address: IpAddr = address.parse().unwrap();
+    let listener = host.run(|| TcpListener::bind((address, 0)).unwrap());
+    let place = listener.local_addr().unwrap();
+    (listener, place)
+}
+
+fn connect(host: &Host, place: SocketAddr) -> io::Result<TcpStream> {
+    let stream = host.run(|| TcpStream::connect_timeout(&place, SOON))?;
+    stream.set_read_timeout(Some(SOON))?;
+    stream.set_write_timeout(Some(SOON))?;
+    Ok(stream)
+}
+
+fn bind(host: &Host, address: &str) -> UdpSocket {
+    let address: IpAddr = address.parse().unwrap();
+    let socket = host.run(|| UdpSocket::bind((address, 0)).unwrap());
+    socket.set_read_timeout(Some(SOON)).unwrap();
+    socket
+}
+
+fn pattern(bytes: usize) -> Vec<u8> {
+    (0..bytes).map(|n| (n * 31 + n / 251) as u8).collect()
+}
+
+#[test]
+fn a_mebibyte_goes_up_then_the_end_then_a_mebibyte_comes_back_over_both_families() {
+    if skips(PROGRAMS) {
+        return;
+    }
+    let places = Places::new();
+    let (_client, _hub) = places.join(Hybridwg, "");
+    for address in [SERVER, SERVER_V6] {
+        let (listener, place) = listen(&places.server, address);
+        let served = thread::spawn(move || {
+            let (mut stream, from) = listener.accept().unwrap();
+            let mut heard = Vec::new();
+            stream.read_to_end(&mut heard).unwrap();
+            stream.write_all(&pattern(1 << 20)).unwrap();
+            (heard, from)
+        });
+        let mut stream = connect(&places.client, place).unwrap();
+        stream.write_all(&pattern(1 << 20)).unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        let mut heard = Vec::new();
+        stream.read_to_end(&mut heard).unwrap();
+        assert!(heard == pattern(1 << 20), "{} bytes", heard.len());
+        let (heard, from) = served.join().unwrap();
+        assert!(heard == pattern(1 << 20), "{} bytes", heard.len());
+        let hub = if place.is_ipv4() { "203.0.113.1" } else { "2001:db8:1::1" };
+        assert_eq!(from.ip(), hub.parse::<IpAddr>().unwrap(), "the hub's own address");
+    }
+}
+
+#[test]
+fn who_closes_first_may_still_hear_on_either_side() {
+    if skips(PROGRAMS) {
+        return;
+    }
+    let places = Places::new();
+    let (_client, _hub) = places.join(Hybridwg, "");
+    let (listener, place) = listen(&places.server, SERVER);
+    let mut stream = connect(&places.client, place).unwrap();
+    let (mut served, _) = listener.accept().unwrap();
+    served.set_read_timeout(Some(SOON)).unwrap();
+    served.write_all(b"all I have").unwrap();
+    served.shutdown(Shutdown::Write).unwrap();
+    let mut heard = Vec::new();
+    stream.read_to_end(&mut heard).unwrap();
+    assert_eq!(heard, b"all I have");
+    stream.write_all(b"thank you").unwrap();
+    let mut answer = [0; 9];
+    served.read_exact(&mut answer).unwrap();
+    assert_eq!(answer, *b"thank you");
+    stream.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(served.read(&mut answer).unwrap(), 0);
+}
+
+#[test]
+fn a_closed_port_refuses_and_an_unreachable_host_is_unreachable() {
+    if skips(PROGRAMS) {
+        return;
+    }
+    let places = Places::new();
+    places.hub.sh("ip route add unreachable 198.18.0.0/16");
+    places.hub.sh("ip route add prohibit 198.19.0.0/16");
+    places.hub.sh("ip route add throw 192.0.2.0/24");
+    let (_client, _hub) = places.join(Hybridwg, "");
+    for address in [SERVER, SERVER_V6] {
+        let (listener, place) = listen(&places.server, address);
+        drop(listener);
+        let error = connect(&places.client, place).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "{error}");
+    }
+    for address in ["198.18.0.1:80", "198.19.0.1:80"] {
+        let error = connect(&places.client, address.parse().unwrap()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::HostUnreachable, "{address}: {error}");
+    }
+}
+
+#[test]
+fn a_reset_on_one_side_is_a_reset_on_the_other() {
+    if skips(PROGRAMS) {
+        return;
+    }
+    let places = Places::new();
+    let (_client, _hub) = places.join(Hybridwg, "");
+    let (listener, place) = listen(&places.server, SERVER);
+    for client_resets in [true, false] {
+        let stream = connect(&places.client, place).unwrap();
+        let (served, _) = listener.accept().unwrap();
+        served.set_read_timeout(Some(SOON)).unwrap();
+        let (resets, mut hears) = if client_resets { (stream, served) } else { (served, stream) };
+        hears.write_all(b"unread").unwrap();
+        set_socket_linger(&resets, Some(Duration::ZERO)).unwrap();
+        drop(resets);
+        let error = hears.read(&mut [0; 8]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{error}");
+    }
+}
+
+#[test]
+fn ping_and_traceroute_show_the_real_hops() {
+    if skips(PROGRAMS) || skips(&["traceroute", "mtr"]) {
+        return;
+    }
+    let places = Places::new();
+    let (_client, _hub) = places.join(Hybridwg, "");
+    let client = &places.client;
+    for (address, hops) in [
+        (SERVER, ["10.10.0.1", "203.0.113.2", SERVER]),
+        (SERVER_V6, ["fd10::1", "2001:db8:1::2", SERVER_V6]),
+    ] {
+        eventually("an echo", SOON, || client.pings(address));
+        client.sh(&format!("ping -n -q -c 1 -W 5 -s 1200 {address}"));
+        let assert_hops = |text: &str| {
+            let at: Vec<_> = hops.iter().map(|hop| text.find(&format!("{hop} "))).collect();
+            assert!(at.iter().all(Option::is_some) && at.is_sorted(), "{address}:\n{text}");
+        };
+        for kind in ["-U -p 33434", "-I"] {
+            let line = format!("traceroute -n -q 1 -w 3 -N 1 {kind} {address}");
+            let text = client.sh(&line);
+            // The first line names the goal.
+            assert_hops(text.split_once('\n').unwrap().1);
+        }
+        for kind in ["", "--udp"] {
+            let text = client.sh(&format!("mtr -n -r -c 1 -G 2 {kind} {address}"));
+            assert_hops(&text);
+        }
+    }
+}
+
+#[test]
+fn datagrams_of_60_kilobytes_go_both_ways() {
+    if skips(PROGRAMS) {
+        return;
+    }
+    let places = Places::new();
+    let (_client, _hub) = places.join(Hybridwg, "");
+    eventually("a session", SOON, || places.client.pings("10.10.0.1"));
+    for (server, client) in [(SERVER, "10.10.0.2"), (SERVER_V6, "fd10::2")] {
+        let (server, client) = (bind(&places.server, server), bind(&places.client, client));
+        let datagram = pattern(60_000);
+        let mut buffer = vec![0; 65_536];
+        client.send_to(&datagram, server.local_addr().unwrap()).unwrap();
+        let (len, from) = server.recv_from(&mut buffer).unwrap();
+        assert!(buffer[..len] == datagram, "{len} bytes");
+        server.send_to(&datagram, from).unwrap();
+        let (len, _) = client.recv_from(&mut buffer).unwrap();
+        assert!(buffer[..len] == datagram, "{len} bytes");
+    }
+}
+
+#[test]
+fn a_udp_port_looks_the_same_from_everywhere_and_only_who_was_spoken_to_answers() {
+    if skips(PROGRAMS) {
+        return;
+    }
+    let places = Places::new();
+    let (_client, _hub) = places.join(Hybridwg, "");
+    let client = bind(&places.client, "10.10.0.2");
+    let [first, second, stranger] =
+        [SERVER, "198.51.100.3", "198.51.100.4"].map(|address| bind(&places.server, address));
+    let mut buffer = [0; 64];
+    let mut seen = Vec::new();
+    for server in [&first, &second] {
+        client.send_to(b"hello", server.local_addr().unwrap()).unwrap();
+        let (_, from) = server.recv_from(&mut buffer).unwrap();
+        seen.push(from);
+        server.send_to(b"hi", from).unwrap();
+        let (len, answered) = client.recv_from(&mut buffer).unwrap();
+        assert_eq!((&buffer[..len], answered), (&b"hi"[..], server.local_addr().unwrap()));
+    }
+    assert_eq!(seen[0], seen[1]);
+    assert_eq!(seen[0].port(), client.local_addr().unwrap().port(), "its own, if that is free");
+    // Another port of somebody who was spoken to may answer; another address may not.
+    let other_port = bind(&places.server, SERVER);
+    stranger.send_to(b"spam", seen[0]).unwrap();
+    other_port.send_to(b"fine", seen[0]).unwrap();
+    let (len, _) = client.recv_from(&mut buffer).unwrap();
+    assert_eq!(&buffer[..len], b"fine");
+    client.set_read_timeout(Some(NOTHING)).unwrap();
+    assert!(client.recv_from(&mut buffer).is_err());
+}
+
+#[test]
+fn a_closed_udp_port_is_told_and_a_narrow_path_too() {
+    if skips(PROGRAMS) {
+        return;
+    }
+    let places = Places::new();
+    let (_client, _hub) = places.join(Hybridwg, "");
+    let closed = bind(&places.server, SERVER).local_addr().unwrap();
+    let client = bind(&places.client, "10.10.0.2");
+    client.connect(closed).unwrap();
+    client.send(b"anybody?").unwrap();
+    let error = client.recv(&mut [0; 8]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "{error}");
+    places.router.sh("ip route replace 198.51.100.0/24 dev eth1 mtu lock 1280");
+    let learns = || {
+        let line = format!("ping -n -c 1 -W 1 -M do -s 1300 {SERVER}");
+        let output = places.client.try_sh(&line);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned()
+            + &String::from_utf8_lossy(&output.stderr);
+        text.contains("mtu = 1280") || text.contains("mtu=1280")
+    };
+    eventually("what fits is told", SOON, learns);
+}
+
+#[test]
+fn peers_reach_each_other_although_the_hub_does_not_forward() {
+    if skips(PROGRAMS) {
+        return;
+    }
+    let places = Places::new();
+    let (_client, hub) = places.join(Hybridwg, "");
+    let second = End::start(&places.second, Hybridwg);
+    hub.set(&format!("peer {} allowed-ips 10.10.0.3/32,fd10::3/128", second.keys.public));
+    attach(&second, &hub, "192.168.8.2", "10.10.0.3/24 fd10::3/64");
+    for address in ["10.10.0.1", "10.10.0.2", "fd10::2"] {
+        eventually(address, SOON, || places.second.pings(address));
+    }
+    let (listener, place) = listen(&places.client, "10.10.0.2");
+    let mut stream = connect(&places.second, place).unwrap();
+    let (mut served, from) = listener.accept().unwrap();
+    assert_eq!(from.ip(), "10.10.0.3".parse::<IpAddr>().unwrap(), "routed, not masqueraded");
+    stream.write_all(b"peer").unwrap();
+    let mut heard = [0; 4];
+    served.read_exact(&mut heard).unwrap();
+    assert_eq!(heard, *b"peer");
+}
+
+#[test]
+fn what_is_the_hubs_alone_is_denied_until_a_rule_names_it() {
+    if skips(PROGRAMS) {
+        return;
+    }
+    let places = Places::new();
+    places.hub.sh("ip address add 169.254.169.254/32 dev lo");
+    let (_client, hub) = places.join(Hybridwg, "");
+    let addresses = ["203.0.113.1", "169.254.169.254", "192.168.7.2"];
+    let listeners = addresses.map(|address| listen(&places.hub, address));
+    // The way to the endpoint is not the tunnel.
+    for (_, place) in &listeners[..2] {
+        let error = connect(&places.client, *place).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::HostUnreachable, "{place}: {error}");
+    }
+    assert!(!places.client.pings("203.0.113.1"));
+    carry(&hub, "hybridwg_flows_allow_to=host/tcp\nhybridwg_flows_allow_to=169.254.169.254/tcp\n");
+    for (_, place) in &listeners[..2] {
+        connect(&places.client, *place).unwrap();
+    }
+    let (_listener, place) = listen(&places.server, SERVER);
+    let error = connect(&places.client, place).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::HostUnreachable, "it is not named: {error}");
+}
+
+#[test]
+fn flows_of_a_peer_that_is_removed_end_at_once() {
+    if skips(PROGRAMS) {
+        return;
+    }
+    let places = Places::new();
+    let (client, hub) = places.join(Hybridwg, "");
+    let (listener, place) = listen(&places.server, SERVER);
+    let stream = connect(&places.client, place).unwrap();
+    let (mut served, _) = listener.accept().unwrap();
+    served.set_read_timeout(Some(SOON)).unwrap();
+    hub.set(&format!("peer {} remove", client.keys.public));
+    let error = served.read(&mut [0; 8]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{error}");
+    drop(stream);
+}
+
+#[test]
+fn several_shards_share_one_engine() {
+    if skips(PROGRAMS) {
+        return;
+    }
+    let places = Places::new();
+    let (_client, _hub) = places.join(Sharded, "");
+    let (listener, place) = listen(&places.server, SERVER);
+    let mut stream = connect(&places.client, place).unwrap();
+    let (mut served, _) = listener.accept().unwrap();
+    let sent = thread::spawn(move || served.write_all(&pattern(1 << 20)));
+    let mut heard = Vec::new();
+    stream.read_to_end(&mut heard).unwrap();
+    assert!(heard == pattern(1 << 20), "{} bytes", heard.len());
+    sent.join().unwrap().unwrap();
+}
+
+#[test]
+fn a_flood_of_syns_from_one_peer_leaves_the_others_their_flows() {
+    if skips(PROGRAMS) {
+        return;
+    }
+    let places = Places::new();
+    let (_client, hub) = places.join(Hybridwg, "");
+    let second = End::start(&places.second, Hybridwg);
+    hub.set(&format!("peer {} allowed-ips 10.10.0.3/32", second.keys.public));
+    attach(&second, &hub, "192.168.8.2", "10.10.0.3/24");
+    eventually("the second peer is there", SOON, || places.second.pings("10.10.0.1"));
+    // Nobody answers for these addresses, and nobody says so.
+    places.router.sh("ip route add blackhole 198.18.0.0/15");
+    let flood = places.client.run(|| {
+        let mut streams = Vec::new();
+        for n in 0..2000_u32 {
+            let [_, _, high, low] = n.to_be_bytes();
+            let place = SocketAddr::from(([198, 18, high, low], 80));
+            streams.push(dial(place));
+        }
+        streams
+    });
+    let (listener, place) = listen(&places.server, SERVER);
+    let mut stream = connect(&places.second, place).unwrap();
+    let (mut served, _) = listener.accept().unwrap();
+    stream.write_all(b"still here").unwrap();
+    let mut heard = [0; 10];
+    served.read_exact(&mut heard).unwrap();
+    assert_eq!(heard, *b"still here");
+    drop(flood);
+}
+
+/// Begins to connect and does not wait.
+fn dial(place: SocketAddr) -> rustix::fd::OwnedFd {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with};
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let socket = socket_with(AddressFamily::INET, SocketType::STREAM, flags, None).unwrap();
+    let _ = connect(&socket, &place);
+    socket
+}

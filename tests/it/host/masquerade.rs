@@ -1,0 +1,193 @@
+//! Clients that get out under their hub's address, as an operator brings it about.
+//!
+//! The hub is where the scripts run; the client `c`, and behind the hub a router `r` and a server
+//! `s`, to whom the tunnel's network is unknown.
+
+use super::script::{Host, PROGRAMS};
+use super::skips;
+
+/// The machines and their wires; `hub.conf` with the lines of `$1`, and `client.conf`.
+const NETWORK: &str = r#"
+    wire() { ip link add x1 type veth peer name x2
+        for side in 1 2; do
+            ip link set x$side netns $1 name $2
+            ip netns exec $1 sh -c "echo 0 > /proc/sys/net/ipv6/conf/$2/accept_dad"
+            for a in $3; do case $a in *:*) d=nodad;; *) d=;; esac; ip -n $1 address add $a dev $2 $d; done
+            ip -n $1 link set $2 up; shift 3
+        done }
+    for n in c r s; do ip netns add $n; ip -n $n link set lo up; eval "$n() { ip netns exec $n \"\$@\"; }"; done
+    touch /run/netns/hub; mount --bind /proc/self/ns/net /run/netns/hub
+    wire c eth0 192.168.7.2/24 hub eth0 192.168.7.1/24
+    wire hub ens5 '203.0.113.1/24 2001:db8:1::1/64' r eth0 '203.0.113.2/24 2001:db8:1::2/64'
+    wire r eth1 '198.51.100.1/24 2001:db8:2::1/64' s eth0 '198.51.100.2/24 2001:db8:2::2/64'
+    ip route add default via 203.0.113.2; ip -6 route add default via 2001:db8:1::2
+    ip -n s route add default via 198.51.100.1; ip -n s -6 route add default via 2001:db8:2::1
+    r sh -c 'echo 1 > /proc/sys/net/ipv4/ip_forward; echo 1 > /proc/sys/net/ipv6/conf/all/forwarding'
+    hub=$(hybridwg genkey) client=$(hybridwg genkey)
+    conf() { umask 077; cat > hub.conf << END
+[Interface]
+PrivateKey = $hub
+Address = 10.10.0.1/24, fd10::1/64
+ListenPort = 51820
+$1
+[Peer]
+PublicKey = $(hybridwg pubkey <<< $client)
+AllowedIPs = 10.10.0.2/32, fd10::2/128
+END
+    cat > client.conf << END
+[Interface]
+PrivateKey = $client
+Address = 10.10.0.2/32, fd10::2/128
+[Peer]
+PublicKey = $(hybridwg pubkey <<< $hub)
+AllowedIPs = 10.10.0.1/32, fd10::1/128, 198.51.100.0/24, 203.0.113.0/24, 2001:db8::/32, 169.254.0.0/16
+AllowedIPs = 64:ff9b::/96
+Endpoint = 192.168.7.1:51820
+END
+    umask 022; }
+    c() { ip netns exec c "$@"; }
+    c_up() { ip netns exec c ./hybridwg up ./client.conf > client.log 2>&1; }
+    forwards() { cat /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv6/conf/all/forwarding | tr '\n' ' '; }
+    # The program and no other: neither nft nor iptables nor sysctl is there.
+    alone() { PATH=/nowhere "$PWD/hybridwg" "$@"; }
+    within() { for i in {1..1000}; do eval "$1" > /dev/null 2>&1 && return; sleep 0.02; done; echo "not: $1" >&2; exit 90; }
+    port() { within "s ss -Hltn 'sport = $1' | grep -q ."; }
+"#;
+
+fn programs() -> Vec<&'static str> {
+    [PROGRAMS, &["nft", "ping", "ss"]].concat()
+}
+
+/// The hub does it all alone; what clients use gets through, and nothing stays.
+#[test]
+fn u_24_clients_get_out_under_the_hubs_address_and_all_of_it_goes_with_the_daemon() {
+    let more = ["traceroute", "mtr", "curl", "vsftpd", "iperf3", "iptables"];
+    if skips(&programs()) || skips(&more) {
+        return;
+    }
+    let outcome = Host::new("").run(&format!(
+        r##"{NETWORK} conf '#hybridwg: Masquerade = auto'; nft list ruleset > before; forwards
+        alone up ./hub.conf || exit 1; c_up || exit 2; forwards
+        echo; for a in 198.51.100.2 2001:db8:2::2; do
+            c ping -n -q -c 1 -W 5 $a > log || exit 3
+            c traceroute -n -q 1 -w 3 $a | sed 1d | awk '{{ print $2 }}' | xargs
+            c mtr -n -r -c 1 -G 1 $a | grep -- '|--' | awk '{{ print $2 }}' | xargs
+        done
+        s iperf3 -s -D --logfile $PWD/iperf; port 5201
+        c iperf3 -c 198.51.100.2 -n 100M > log || {{ cat log; exit 4; }}; port 5201
+        c iperf3 -u -b 20M -c 198.51.100.2 -n 1M > log || {{ cat log; exit 5; }}
+        grep -o 'connection from [0-9.]*' iperf | sort -u
+        mkdir -p ftp/pub ftp/empty; head -c 1000000 /dev/urandom > ftp/pub/file
+        printf '%s\n' listen=YES background=YES anonymous_enable=YES isolate=NO isolate_network=NO \
+            seccomp_sandbox=NO anon_root=$PWD/ftp/pub secure_chroot_dir=$PWD/ftp/empty > ftp/conf
+        s vsftpd $PWD/ftp/conf; port 21
+        c curl -sS --max-time 20 ftp://198.51.100.2/file | cmp - ftp/pub/file || exit 6
+        # What others do to the firewall, and what ends the daemon.
+        nft flush ruleset; c ping -n -q -c 1 -W 5 198.51.100.2 > log || exit 7
+        iptables -t nat -F; c ping -n -q -c 1 -W 5 198.51.100.2 > log || exit 8
+        alone reload ./hub.conf || exit 9; c ping -n -q -c 1 -W 5 198.51.100.2 > log || exit 10
+        kill -9 $(pgrep -ax hybridwg | grep ' hub$' | cut -d ' ' -f 1) || exit 11; within '! ip link show hub'
+        within 'nft list ruleset | diff before -'
+        forwards; alone down ./hub.conf || exit 13; forwards; ls /run/hybridwg"##
+    ));
+    outcome.assert_ok();
+    let hops = "10.10.0.1 203.0.113.2 198.51.100.2\n";
+    let hops_v6 = "fd10::1 2001:db8:1::2 2001:db8:2::2\n";
+    let out = format!(
+        "0 0 1 1 \n{hops}{hops}{hops_v6}{hops_v6}connection from 203.0.113.1\n\
+         1 1 0 0 client.applied\n"
+    );
+    assert_eq!(outcome.out, out);
+    let commands = outcome.commands();
+    for line in [
+        "# hub: masquerades 10.10.0.2/32 by nftables (auto: nothing stands in the way)",
+        "sysctl -q net.ipv4.ip_forward=1",
+        "# hub: masquerades fd10::2/128 by nftables (auto: nothing stands in the way)",
+        "sysctl -q net.ipv6.conf.all.forwarding=0",
+    ] {
+        assert!(commands.contains(&line), "no {line} in {commands:?}");
+    }
+    assert!(outcome.err.contains("router advertisements on ens5"), "{}", outcome.err);
+}
+
+#[test]
+fn allow_to_and_deny_to_decide_where_clients_get_and_follow_a_reload() {
+    if skips(&programs()) {
+        return;
+    }
+    let outcome = Host::new("").run(&format!(
+        r##"{NETWORK} conf '#hybridwg: Masquerade = nft'; hybridwg up ./hub.conf || exit 1; c_up || exit 2
+        s ip address add 198.51.100.3/24 dev eth0; s sh -c 'ip address add 198.51.100.4/24 dev eth0'
+        r ip route add 169.254.169.254 via 198.51.100.2
+        s ip address add 169.254.169.254/32 dev lo; s ip address add 64:ff9b::a9fe:a9fe/128 dev lo
+        way() {{ for a in "$@"; do c ping -n -c 1 -W 5 $a | grep -o 'bytes from\|filtered\|prohibited' || echo lost; done | xargs; }}
+        tcp() {{ c bash -c "exec 3<> /dev/tcp/198.51.100.2/$1" 2>&1 | grep -om1 'refused\|No route' || echo open; }}
+        way 198.51.100.2 198.51.100.3 169.254.169.254 64:ff9b::169.254.169.254 203.0.113.1
+        conf '#hybridwg: Masquerade = nft
+#hybridwg: AllowTo = 198.51.100.2:80-90/tcp, 198.51.100.0/24/icmp, 169.254.169.254
+#hybridwg: DenyTo = 198.51.100.3'; hybridwg reload ./hub.conf || exit 3
+        way 198.51.100.2 198.51.100.3 198.51.100.4 169.254.169.254 2001:db8:2::2
+        for p in 79 80 90 91; do tcp $p; done | xargs
+        conf '#hybridwg: Masquerade = nft
+#hybridwg: MasqueradeFrom = fd10::/64'; hybridwg reload ./hub.conf || exit 4
+        nft list tables; way 2001:db8:2::2
+        conf ''; hybridwg reload ./hub.conf || exit 5; nft list tables; hybridwg down ./hub.conf || exit 6; forwards
+        conf '#hybridwg: Masquerade = nft
+#hybridwg: DenyTo = host:22'; hybridwg up ./hub.conf && exit 7
+        conf '#hybridwg: Masquerade = auto'; sed -i 's/^Allowed.*/AllowedIPs = 0.0.0.0\/0/' hub.conf
+        hybridwg up ./hub.conf && exit 8; nft list ruleset; forwards; ls /run/hybridwg /run/wireguard"##
+    ));
+    outcome.assert_ok();
+    let out = &outcome.out;
+    assert!(out.starts_with("bytes from bytes from filtered prohibited bytes from\n"), "{out}");
+    assert!(out.contains("bytes from filtered bytes from bytes from prohibited\n"), "{out}");
+    assert!(out.contains("No route refused refused No route\n"), "{out}");
+    assert!(out.contains("table ip6 hybridwg_nat-hub\nbytes from\n"), "{out}");
+    assert!(
+        out.ends_with("0 0 0 0 /run/hybridwg:\nclient.applied\n\n/run/wireguard:\nclient.sock\n"),
+        "{out}"
+    );
+    for told in [
+        "hub cannot masquerade by nftables",
+        "the rule `host:22` is about this host itself",
+        "A peer of hub has everything (0.0.0.0/0 or ::/0)",
+    ] {
+        assert!(outcome.err.contains(told), "no {told} in {}", outcome.err);
+    }
+}
+
+/// As Docker sets it up.
+#[test]
+fn where_somebody_else_drops_what_is_forwarded_flows_get_through_and_so_does_the_line_that_is_told()
+{
+    if skips(&programs()) || skips(&["iptables"]) {
+        return;
+    }
+    let host = Host::new("");
+    let outcome = host.run(&format!(
+        r##"{NETWORK} conf '#hybridwg: Masquerade = auto'; iptables -P FORWARD DROP; nft list ruleset > before
+        echo 0 2147483647 > /proc/sys/net/ipv4/ping_group_range
+        hybridwg up ./hub.conf 2> told || exit 1; cat told >&2; nft list ruleset | diff before - || exit 2
+        forwards; c_up || exit 4; c ping -n -q -c 1 -W 5 198.51.100.2 > log || exit 9
+        hybridwg show hub | grep -o 'flow by flow.*'; hybridwg reload ./hub.conf 2>&1 | grep -i flow && exit 10
+        sed -i 's/auto/nft/' hub.conf; hybridwg reload ./hub.conf || exit 3; hybridwg show hub | grep 'by flow'
+        c ping -n -q -c 1 -W 1 198.51.100.2 > log && exit 5
+        grep -o "nft 'insert.*'" told | bash || exit 6
+        c ping -n -q -c 1 -W 5 198.51.100.2 > log || exit 7
+        # A second tunnel takes over what the first has changed.
+        sed 's/10.10.0/10.11.0/g; s/fd10/fd11/g; /^Listen/d' hub.conf > two.conf; chmod 600 two.conf
+        hybridwg up ./two.conf && hybridwg down ./hub.conf && forwards && hybridwg down ./two.conf || exit 8
+        forwards"##
+    ));
+    outcome.assert_ok();
+    assert_eq!(outcome.out, "0 0 flow by flow (1 flow)\n1 1 0 0 ");
+    for told in [
+        "flow by flow, and not by nftables: the chain FORWARD of the table ip filter drops what it \
+         does not accept",
+        "# hub: masquerades all peers flow by flow (auto: nftables would not do)",
+        "# hub: masquerades nothing flow by flow",
+        "what is masqueraded may not get through: the chain FORWARD",
+    ] {
+        assert!(outcome.err.contains(told), "no {told} in {}", outcome.err);
+    }
+}
