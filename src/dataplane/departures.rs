@@ -1,7 +1,8 @@
 //! Datagrams that are ready to go: trains, and what is to be noted once they are gone.
 //!
 //! A fixed number of trains that are filled by the stages and sent by one call. Datagrams leave in
-//! the order they were appended. Sealing happens straight into a train: the one copy outbound.
+//! the order they were appended. A packet alone is sealed straight into its train; several at once are
+//! copied there and sealed in place: the one copy outbound, either way.
 
 use std::sync::Arc;
 

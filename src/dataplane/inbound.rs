@@ -204,7 +204,8 @@ fn receiver(datagram: &[u8]) -> Option<u32> {
     }
 }
 
-/// Deals with one datagram, which may be `opened`; yields where in it the packet to deliver is, if there is one.
+/// Deals with one datagram, which may be `opened`; yields where in it the packet to deliver is, if
+/// there is one.
 fn receive(
     context: &Context<'_>,
     routes: &Routes<PeerId>,

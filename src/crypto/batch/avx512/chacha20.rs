@@ -85,7 +85,9 @@ pub(super) type Rows = [[__m512i; 4]; 4];
 #[inline]
 #[target_feature(enable = "avx512f")]
 pub(super) fn make(key: &Key, places: &Places, stream: &mut Stream) {
-    stream.0 = transpose(words(key, places));
+    let mut rows = words(key, places);
+    stream.0 = transpose(rows);
+    rows.zeroize();
 }
 
 /// The words of the blocks at `places`.

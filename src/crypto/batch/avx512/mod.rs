@@ -35,15 +35,16 @@ pub(super) fn seal(key: &[u8; KEY_BYTES], messages: &mut [Message<'_>]) {
 #[target_feature(enable = "avx512f,avx512bw,avx512ifma,avx512vbmi2")]
 pub(super) fn open(key: &[u8; KEY_BYTES], messages: &mut [Message<'_>]) {
     let key = Key::new(key);
-    let tags = tags(&key, messages);
-    for (message, tag) in messages.iter_mut().zip(tags) {
+    let mut tags = tags(&key, messages);
+    for (message, tag) in messages.iter_mut().zip(&tags) {
         // Whether it is authentic is what everybody is about to see; the tag is not.
         message.is_authentic =
-            bool::from(halves(&tag).as_slice().ct_eq(halves(message.split().1).as_slice()));
+            bool::from(halves(tag).as_slice().ct_eq(halves(message.split().1).as_slice()));
         if !message.is_authentic {
             message.in_out.zeroize();
         }
     }
+    tags.zeroize();
     encrypt(&key, messages.iter_mut().filter(|message| message.is_authentic));
 }
 
@@ -101,13 +102,15 @@ fn tags(key: &Key, messages: &[Message<'_>]) -> [[u8; TAG_BYTES]; LANES] {
     for (lane, message) in messages.iter().enumerate() {
         places.assign(lane, &message.nonce, 0);
     }
-    let [r, s, ..] = chacha20::words(key, &places);
+    let mut rows = chacha20::words(key, &places);
+    let [r, s, ..] = &rows;
     let mut tags = [[0; TAG_BYTES]; LANES];
     if messages.len() <= OCTET {
         tags_of_octets::<1>(messages, r, s, &mut tags);
     } else {
         tags_of_octets::<2>(messages, r, s, &mut tags);
     }
+    rows.zeroize();
     tags
 }
 
@@ -115,8 +118,8 @@ fn tags(key: &Key, messages: &[Message<'_>]) -> [[u8; TAG_BYTES]; LANES] {
 #[target_feature(enable = "avx512f,avx512ifma,avx512vbmi2")]
 fn tags_of_octets<const OCTETS: usize>(
     messages: &[Message<'_>],
-    r: [__m512i; 4],
-    s: [__m512i; 4],
+    r: &[__m512i; 4],
+    s: &[__m512i; 4],
     tags: &mut [[u8; TAG_BYTES]; LANES],
 ) {
     let mut lengths = [[0; TAG_BYTES]; LANES];
@@ -133,7 +136,8 @@ fn tags_of_octets<const OCTETS: usize>(
         length[8..].copy_from_slice(&(text.len() as u64).to_le_bytes());
         *end = length;
     }
-    let mut octets = poly1305::begin::<OCTETS>(r, s);
+    let mut octets = poly1305::empty::<OCTETS>();
+    poly1305::begin(&mut octets, r, s);
     for part in [aads, texts, ends] {
         poly1305::absorb(&mut octets, &part);
     }

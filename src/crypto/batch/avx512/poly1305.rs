@@ -47,16 +47,26 @@ pub(super) struct Octet {
 }
 
 impl Octet {
-    /// Begins with the halves of `r` and of `s`.
+    /// No state yet.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn empty() -> Self {
+        let zero = _mm512_setzero_si512();
+        Self { h: [zero; 3], r: [zero; 3], r20: [zero; 2], s: [zero; 2] }
+    }
+
+    /// Begins with the halves of `r` and of `s`. In its place: a move would leave a copy behind.
     #[inline]
     #[target_feature(enable = "avx512f,avx512vbmi2")]
-    fn new([low, high]: [__m512i; 2], s: [__m512i; 2]) -> Self {
+    fn begin(&mut self, [low, high]: [__m512i; 2], s: [__m512i; 2]) {
         let low = _mm512_and_si512(low, _mm512_set1_epi64(0x0fff_fffc_0fff_ffff));
         let high = _mm512_and_si512(high, _mm512_set1_epi64(0x0fff_fffc_0fff_fffc));
         let r = limbs(low, high);
         let times_20 =
             |limb| _mm512_add_epi64(_mm512_slli_epi64::<4>(limb), _mm512_slli_epi64::<2>(limb));
-        Self { h: [_mm512_setzero_si512(); 3], r, r20: [times_20(r[1]), times_20(r[2])], s }
+        self.r = r;
+        self.r20 = [times_20(r[1]), times_20(r[2])];
+        self.s = s;
     }
 
     /// Adds a block to each lane and multiplies by `r`.
@@ -104,11 +114,13 @@ impl Octet {
         let mut blocks = [[0; BLOCK_BYTES]; OCTET];
         let mut ends: Blocks<'_> = [&[]; OCTET];
         for (n, ((block, end), text)) in blocks.iter_mut().zip(&mut ends).zip(texts).enumerate() {
-            let rest = text.get(BLOCK_BYTES * at..).unwrap_or_default();
-            let rest = &rest[..rest.len().min(BLOCK_BYTES)];
-            block[..rest.len()].copy_from_slice(rest);
-            lanes |= u8::from(!rest.is_empty()) << n;
-            *end = std::slice::from_ref(block);
+            let (whole, last) = text.as_chunks();
+            let is_last = at == whole.len() && !last.is_empty();
+            if is_last {
+                block[..last.len()].copy_from_slice(last);
+            }
+            lanes |= u8::from(at < whole.len() || is_last) << n;
+            *end = std::slice::from_ref(whole.get(at).unwrap_or(block));
         }
         self.block_where(lanes, &ends);
     }
@@ -139,17 +151,26 @@ impl Octet {
     }
 }
 
+/// Octets without a state.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn empty<const OCTETS: usize>() -> [Octet; OCTETS] {
+    std::array::from_fn(|_| Octet::empty())
+}
+
 /// Begins with the four words of `r` and of `s`, each of sixteen messages, for the first of these.
 #[inline]
 #[target_feature(enable = "avx512f,avx512vbmi2")]
-pub(super) fn begin<const OCTETS: usize>(r: [__m512i; 4], s: [__m512i; 4]) -> [Octet; OCTETS] {
-    std::array::from_fn(|octet| Octet::new(halves(r, octet), halves(s, octet)))
+pub(super) fn begin(octets: &mut [Octet], r: &[__m512i; 4], s: &[__m512i; 4]) {
+    for (n, octet) in octets.iter_mut().enumerate() {
+        octet.begin(halves(r, n), halves(s, n));
+    }
 }
 
 /// The low and the high half of the numbers of four words that belong to an octet.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn halves([w0, w1, w2, w3]: [__m512i; 4], octet: usize) -> [__m512i; 2] {
+fn halves(&[w0, w1, w2, w3]: &[__m512i; 4], octet: usize) -> [__m512i; 2] {
     let lanes = |words| match octet {
         0 => _mm512_cvtepu32_epi64(_mm512_castsi512_si256(words)),
         _ => _mm512_cvtepu32_epi64(_mm512_extracti64x4_epi64::<1>(words)),
@@ -225,7 +246,6 @@ fn limbs(low: __m512i, high: __m512i) -> [__m512i; 3] {
 }
 
 /// The blocks at `at` of eight texts as the low and the high halves of eight numbers.
-///
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn gather([a, b, c, d, e, f, g, h]: &Blocks<'_>, at: usize) -> [__m512i; 2] {
