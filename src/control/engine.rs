@@ -12,6 +12,7 @@
 //! - `surroundings`: what follows from a change of the host.
 //! - `watchdog`: signs of life.
 
+mod equipment;
 mod events;
 mod flows;
 mod lookups;
@@ -29,6 +30,7 @@ use std::time::Duration;
 
 use tracing::{debug, info, warn};
 
+use self::equipment::{bind, find_kernel, open_queues};
 use self::events::{Events, Happening};
 use self::flows::Carrying;
 use self::lookups::Lookups;
@@ -42,7 +44,6 @@ use super::reloading::Reloading;
 use super::settings::{Offloads, Settings, Status};
 use super::uapi::Errno;
 use super::uapi::server::Command;
-use crate::crypto::batch::Kernel;
 use crate::dataplane::Stop;
 use crate::dataplane::inbox::{Inboxes, ShardCommand};
 use crate::dataplane::lane::{Incoming, Lane, Signal};
@@ -236,14 +237,6 @@ fn judge(stop: Stop) -> Result<(), EngineError> {
             Err(EngineError::DataPlane(stop))
         }
     }
-}
-
-/// What seals and opens several packets at once on this processor, if anything does.
-fn find_kernel() -> Option<Kernel> {
-    Kernel::find().unwrap_or_else(|error| {
-        warn!("a self-test found that {error}: they are sealed and opened one by one");
-        None
-    })
 }
 
 impl Engine {
@@ -552,38 +545,6 @@ impl Engine {
             self.restart_sizes(link.mtu);
         }
     }
-}
-
-/// Opens queues beside that of `tun` until there are `wanted`, or as many as the interface can have.
-fn open_queues(tun: Tun, wanted: NonZeroU32) -> Vec<Tun> {
-    let mut queues = vec![tun];
-    for _ in 1..wanted.get() {
-        match queues[0].open_queue() {
-            Ok(queue) => queues.push(queue),
-            Err(error) => {
-                let shards = queues.len();
-                warn!(%error, wanted, shards, "the interface has no more queues: fewer shards");
-                break;
-            }
-        }
-    }
-    if queues.len() > 1
-        && let Err(error) = queues[0].steer_by_flow()
-    {
-        info!(%error, "flows go by the shard that their answers come by, not by shards of their own");
-    }
-    queues
-}
-
-/// Sockets for so many `shards`, one at least.
-fn bind(
-    port: u16,
-    mark: u32,
-    settings: Settings,
-    shards: usize,
-) -> Result<Vec<Arc<UdpSockets>>, SysError> {
-    let group = UdpSockets::bind_group(port, mark, settings.offloads.udp, shards)?;
-    Ok(group.into_iter().map(Arc::new).collect())
 }
 
 fn refused(error: &SysError) -> Errno {
