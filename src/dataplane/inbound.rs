@@ -48,6 +48,7 @@ const LOG_INTERVAL: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Inbound {
     batch: DatagramBatch,
+    ahead: Ahead,
     ranges: Vec<PlainRange>,
     /// For lines about packets that their peer may not send.
     log: TokenBucket,
@@ -58,6 +59,7 @@ impl Inbound {
     pub fn new(shards: NonZeroU32) -> Self {
         Self {
             batch: DatagramBatch::with_capacity(DATAGRAM_BATCH),
+            ahead: Ahead::default(),
             ranges: Vec::with_capacity(DATAGRAM_BATCH * TRAIN_DATAGRAMS),
             log: TokenBucket::new(1, LOG_INTERVAL * shards.get()),
         }
@@ -79,7 +81,7 @@ impl Inbound {
             return Ok(false);
         }
         self.ranges.clear();
-        let forbidden = open_batch(context, &mut self.batch, &mut self.ranges);
+        let forbidden = open_batch(context, &mut self.batch, &mut self.ahead, &mut self.ranges);
         self.log_forbidden(context.now.mono, forbidden);
         if !self.ranges.is_empty() {
             let (slabs, _) = self.batch.parts();
@@ -108,6 +110,7 @@ impl Inbound {
 fn open_batch(
     context: &Context<'_>,
     batch: &mut DatagramBatch,
+    ahead: &mut Ahead,
     ranges: &mut Vec<PlainRange>,
 ) -> Option<PublicKey> {
     let mut forbidden = None;
@@ -120,7 +123,6 @@ fn open_batch(
             context.tables.drops.count(DropReason::DatagramTruncated);
             continue;
         }
-        let mut ahead = Ahead::default();
         for Range { start, end } in message.datagrams() {
             let opened =
                 ahead.next(context, &mut run, &mut slab[start..message.len], message.stride);
@@ -144,8 +146,9 @@ fn open_batch(
     forbidden
 }
 
-/// Datagrams that were opened together before each is dealt with in its turn.
-#[derive(Default)]
+/// Datagrams that were opened together before each is dealt with in its turn. None is left at the end
+/// of the message that they came in.
+#[derive(Debug, Default)]
 struct Ahead {
     opened: [Option<Opened>; LANES],
     next: usize,
