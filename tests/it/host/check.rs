@@ -149,7 +149,7 @@ fn whatever_is_odd_about_a_file_is_told_with_its_line_to_whoever_can_read_it() {
             ":4: warning: PostUp: eth0 is not the way out (the default route uses ens5)\n  4 | PostUp = iptables -A FORWARD -o eth0 -j ACCEPT\n    |                                 ^^^^\n",
             1,
         ),
-        (file("PostUp = iptables -t nat -A POSTROUTING -o ens5 -j MASQUERADE", ""), "", 0),
+        (file("PostUp = iptables -A FORWARD -o ens5 -j ACCEPT", ""), "", 0),
         (
             file("#hybridwg: PrivateKeyFile = none", "").replace("PrivateKey = ", "#"),
             ":4: fault: PrivateKeyFile: ",
