@@ -114,16 +114,16 @@ fn throughput_is_measured_with_one_of_ours_at_the_other_end_and_stays_within_its
     assert!(text(&refused).contains("--serve"), "{}", text(&refused));
 
     let mut server = serve(&right);
-    let (found, told) = measured(&left, &[&[INSIDE], &short[..], &["--rate", "40"]].concat());
+    let (found, told) = measured(&left, &[&[INSIDE], &short[..], &["--rate", "10"]].concat());
     for way in ["there", "back"] {
         let mbit = found[way]["bits_per_second"].as_f64().unwrap() / 1e6;
-        assert!((36.0..44.0).contains(&mbit), "{way}: {told}");
+        assert!((9.0..11.0).contains(&mbit), "{way}: {told}");
         assert_eq!(found[way]["is_bounded"], true, "{told}");
         assert!(found[way]["round_trips"]["sent"].as_u64().unwrap() >= 20, "{told}");
     }
     assert_eq!(found["longest_packet"]["bytes"], 1360, "the whole MTU: {told}");
     let (full, told) = measured(&left, &[&["fd10::2"], &short[..], &["--rate", "full"]].concat());
-    assert!(full["there"]["bits_per_second"].as_f64().unwrap() > 44e6, "over IPv6: {told}");
+    assert!(full["there"]["bits_per_second"].as_f64().unwrap() > 11e6, "over IPv6: {told}");
 
     // Not by the tunnel, though to its address: nobody is there.
     let reaches = || {
