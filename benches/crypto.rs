@@ -27,6 +27,8 @@ use hybridwg::wire::message::{
     Message, TRANSPORT_HEADER_BYTES, TRANSPORT_OVERHEAD_BYTES, classify,
 };
 
+mod effort;
+
 const LENGTHS: [u16; 3] = [64, 512, 1420];
 const KEY: [u8; 32] = [0x5a; 32];
 const NOW: Instant = Instant::from_nanos(1);
@@ -271,5 +273,9 @@ fn trains(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(crypto, seal, open, trains);
+criterion_group! {
+    name = crypto;
+    config = effort::criterion();
+    targets = seal, open, trains
+}
 criterion_main!(crypto);

@@ -12,6 +12,8 @@ use hybridwg::packet::split::Splitter;
 use hybridwg::wire::checksum::checksum;
 use hybridwg::wire::vnet::{Gso, GsoKind, PartialChecksum, VnetHeader};
 
+mod effort;
+
 /// Payload of a packet of 1420 bytes with TCP timestamps.
 const SEGMENT_BYTES: usize = 1368;
 const SEGMENTS: usize = 45;
@@ -109,5 +111,9 @@ fn coalesce(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(offload, sum, split, coalesce);
+criterion_group! {
+    name = offload;
+    config = effort::criterion();
+    targets = sum, split, coalesce
+}
 criterion_main!(offload);

@@ -19,6 +19,7 @@ use hybridwg::wire::message::TRANSPORT_OVERHEAD_BYTES;
 
 use crate::node::{Inbound, Load, Outbound, session};
 
+mod effort;
 mod node;
 
 const LOADS: [Load; 2] = [Load::Train, Load::Lone];
@@ -132,5 +133,9 @@ fn inbound(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(path, train, outbound, inbound);
+criterion_group! {
+    name = path;
+    config = effort::criterion();
+    targets = train, outbound, inbound
+}
 criterion_main!(path);

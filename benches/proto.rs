@@ -20,6 +20,8 @@ use hybridwg::proto::keypair::Keypair;
 use hybridwg::time::{Instant, Wall};
 use hybridwg::wire::message::{INITIATION_BYTES, RESPONSE_BYTES};
 
+mod effort;
+
 const INITIATOR: [u8; 32] = [1; 32];
 const RESPONDER: [u8; 32] = [2; 32];
 const FROM: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 51820);
@@ -145,5 +147,9 @@ fn refuse(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(proto, respond, refuse);
+criterion_group! {
+    name = proto;
+    config = effort::criterion();
+    targets = respond, refuse
+}
 criterion_main!(proto);

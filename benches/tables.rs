@@ -19,6 +19,8 @@ use hybridwg::time::{Instant, Wall};
 use hybridwg::wire::message::TRANSPORT_OVERHEAD_BYTES;
 use ipnet::IpNet;
 
+mod effort;
+
 /// Lookups a measurement, of addresses in no order, so that the branches cannot be learnt.
 const PACKETS: usize = 4096;
 
@@ -171,5 +173,9 @@ fn replay_window(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(tables, allowed_ips_lookup, allowed_ips_edit, replay_window);
+criterion_group! {
+    name = tables;
+    config = effort::criterion();
+    targets = allowed_ips_lookup, allowed_ips_edit, replay_window
+}
 criterion_main!(tables);
