@@ -140,6 +140,15 @@ impl Common {
         self.waiting.push_back(packet);
     }
 
+    /// As [`Self::send`], of what another peer has sent: it leaves room for everybody else.
+    pub fn forward(&mut self, packet: Vec<u8>) {
+        if self.waiting.len() >= WAITING_PACKETS / 2 || self.waiting_bytes >= WAITING_BYTES / 2 {
+            self.tables.drops.count(DropReason::FlowOverflow);
+            return;
+        }
+        self.send(packet);
+    }
+
     /// Has `packet` wait for its peer, in as many fragments as it takes.
     pub fn send_cut(&mut self, packet: &[u8]) {
         let limit = self.mtu(packet.first().is_some_and(|byte| byte >> 4 == 4));
@@ -215,6 +224,22 @@ pub(super) struct Budget {
 impl Budget {
     pub const fn new() -> Self {
         Self { packets: 24, bytes: 48 << 10 }
+    }
+
+    /// Takes half of it away, for later.
+    pub const fn set_half_aside(&mut self) -> Self {
+        let half = Self { packets: self.packets / 2, bytes: self.bytes / 2 };
+        self.packets -= half.packets;
+        self.bytes -= half.bytes;
+        half
+    }
+
+    /// The inverse of [`Self::set_half_aside`].
+    pub fn put_back(&mut self, aside: Option<Self>) {
+        if let Some(Self { packets, bytes }) = aside {
+            self.packets += packets;
+            self.bytes += bytes;
+        }
     }
 
     pub const fn is_left(&self) -> bool {

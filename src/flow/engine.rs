@@ -112,7 +112,14 @@ impl Engine {
         if self.common.tables.route(inner.destination).is_some() {
             let len = inner.packet.len();
             take_hop(&mut packet[..len]);
-            self.common.send(packet[..len].to_vec());
+            self.common.forward(packet[..len].to_vec());
+            return true;
+        }
+        // Never on a wire: the kernel would take it for another address than the one that routes and
+        // peers know. [RFC 4291 §2.5.5.2]
+        if inner.destination != inner.destination.to_canonical() {
+            self.common.refuse(now, peer, inner.packet, Problem::Prohibited);
+            self.common.drop(DropReason::FlowDenied);
             return true;
         }
         if let Err(reason) = self.carry(now, peer, &inner) {
@@ -172,15 +179,15 @@ impl Engine {
         match (inner.source.is_ipv4(), *kind, *code) {
             (true, 8, 0) | (false, 128, 0) => self.echo.carry(common, now, peer, inner),
             (true, 3, 4) => {
-                self.streams.hear(common, quoted, Some(word & 0xffff));
+                self.streams.hear(common, peer, quoted, Some(word & 0xffff));
                 Ok(())
             }
             (false, 2, _) => {
-                self.streams.hear(common, quoted, Some(word));
+                self.streams.hear(common, peer, quoted, Some(word));
                 Ok(())
             }
             (true, 3, _) | (false, 1, _) => {
-                self.streams.hear(common, quoted, None);
+                self.streams.hear(common, peer, quoted, None);
                 Ok(())
             }
             _ => Err(DropReason::FlowUnsupported),
@@ -237,11 +244,7 @@ impl Engine {
         match token.kind() {
             Kind::Udp => self.udp.stir(common, token),
             Kind::Echo => self.echo.stir(common, token),
-            Kind::Tcp => {
-                let readable = event.readable || event.failed;
-                let writable = event.writable || event.failed;
-                self.streams.stir(common, now, token, readable, writable);
-            }
+            Kind::Tcp => self.streams.stir(common, now, token, event),
             Kind::Port => {}
         }
     }
@@ -282,6 +285,11 @@ impl Engine {
             is_on && keeps_mark && settings.takes(address) && routes.lookup(address) == Some(peer)
         };
         let common = &mut self.common;
+        if is_new {
+            // Who may answer is found out anew, by who may be spoken to.
+            self.udp.forget_remotes();
+            self.echo.forget_remotes();
+        }
         self.udp.retain(common, |address, peer| is_wanted(&settings, address, peer));
         self.echo.retain(common, |address, peer| is_wanted(&settings, address, peer));
         self.streams.retain(common, |common, address, place, peer| {
@@ -296,7 +304,10 @@ impl Engine {
     /// Puts packets for peers into `batch`, each flow in its turn.
     pub fn fill(&mut self, now: Instant, batch: &mut IpBatch) {
         let mut budget = Budget::new();
+        // However much waits, flows have their turn.
+        let aside = (!self.common.ready.is_empty()).then(|| budget.set_half_aside());
         self.common.fill(batch, &mut budget);
+        budget.put_back(aside);
         for _ in 0..self.common.ready.len() {
             if !budget.is_left() {
                 break;

@@ -17,10 +17,11 @@ const SHARES: usize = 4;
 /// Of these, mappings of UDP ports.
 const UDP_A_PEER: usize = 1024;
 
-/// Connections that are being made: of all peers, of one, and to one place.
+/// Connections that are being made: of all peers, of one, to one place, and of one to one.
 const DIALS: usize = 1024;
 const DIALS_A_PEER: usize = 256;
-const DIALS_A_PLACE: usize = 64;
+const DIALS_A_PLACE: usize = 256;
+const DIALS_A_PEER_AND_PLACE: usize = 64;
 
 /// New flows of one peer in a burst, and how long until there may be one more: 5000 a second.
 const NEW_BURST: u32 = 1000;
@@ -88,7 +89,14 @@ pub struct Limits {
     flows: usize,
     dials: usize,
     peers: HashMap<PeerId, Share>,
-    places: HashMap<SocketAddr, usize>,
+    places: HashMap<SocketAddr, Place>,
+}
+
+/// Connections that are being made to one place.
+#[derive(Debug, Default)]
+struct Place {
+    dials: usize,
+    by_peer: HashMap<PeerId, usize>,
 }
 
 impl Limits {
@@ -154,11 +162,13 @@ impl Limits {
         if self.dials >= DIALS {
             return Err(Limit::Dials);
         }
-        let dials = self.places.entry(place).or_default();
-        if *dials >= DIALS_A_PLACE {
+        let place = self.places.entry(place).or_default();
+        let own = place.by_peer.get(&peer).copied().unwrap_or(0);
+        if place.dials >= DIALS_A_PLACE || own >= DIALS_A_PEER_AND_PLACE {
             return Err(Limit::DialsToPlace);
         }
-        *dials += 1;
+        place.dials += 1;
+        place.by_peer.insert(peer, own + 1);
         share.dials += 1;
         self.dials += 1;
         Ok(())
@@ -170,11 +180,16 @@ impl Limits {
         if let Some(share) = self.peers.get_mut(&peer) {
             share.dials = share.dials.saturating_sub(1);
         }
-        if let Some(dials) = self.places.get_mut(&place) {
-            *dials = dials.saturating_sub(1);
-            if *dials == 0 {
-                self.places.remove(&place);
+        let Some(dialled) = self.places.get_mut(&place) else { return };
+        dialled.dials = dialled.dials.saturating_sub(1);
+        if let Some(own) = dialled.by_peer.get_mut(&peer) {
+            *own = own.saturating_sub(1);
+            if *own == 0 {
+                dialled.by_peer.remove(&peer);
             }
+        }
+        if dialled.dials == 0 {
+            self.places.remove(&place);
         }
     }
 
@@ -235,14 +250,20 @@ mod tests {
         for _ in 0..64 {
             limits.dial(PeerId(1), place(1)).unwrap();
         }
-        assert_eq!(limits.dial(PeerId(2), place(1)), Err(Limit::DialsToPlace));
+        assert_eq!(limits.dial(PeerId(1), place(1)), Err(Limit::DialsToPlace));
+        for peer in 2..5 {
+            for _ in 0..64 {
+                limits.dial(PeerId(peer), place(1)).unwrap();
+            }
+        }
+        assert_eq!(limits.dial(PeerId(5), place(1)), Err(Limit::DialsToPlace));
         for port in 2..194 {
             limits.dial(PeerId(1), place(port)).unwrap();
         }
         assert_eq!(limits.dial(PeerId(1), place(999)), Err(Limit::DialsOfPeer));
-        assert_eq!(limits.dial(PeerId(2), place(999)), Ok(()));
+        assert_eq!(limits.dial(PeerId(5), place(999)), Ok(()));
         limits.dialled(PeerId(1), place(1));
-        assert_eq!(limits.dial(PeerId(2), place(1)), Ok(()));
+        assert_eq!(limits.dial(PeerId(5), place(1)), Ok(()));
     }
 
     #[test]

@@ -231,6 +231,11 @@ impl Mappings {
         }
     }
 
+    /// Lets nobody answer who is not spoken to again.
+    pub fn forget_remotes(&mut self) {
+        self.slots.for_each(|mapping| mapping.remotes.clear());
+    }
+
     fn close(&mut self, common: &mut Common, token: Token) {
         let Some(mut mapping) = self.slots.remove(token) else { return };
         let sort = if self.kind == Kind::Udp { Sort::Udp } else { Sort::Echo };

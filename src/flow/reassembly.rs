@@ -28,6 +28,7 @@ const LONGEST_BYTES: usize = 65_535;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Key {
+    peer: PeerId,
     source: IpAddr,
     destination: IpAddr,
     protocol: u8,
@@ -76,7 +77,7 @@ impl Reassembly {
         fragment: Fragment,
     ) -> Result<Option<Whole>, DropReason> {
         let Inner { source, destination, protocol, payload, .. } = *part;
-        let key = Key { source, destination, protocol, id: fragment.id };
+        let key = Key { peer, source, destination, protocol, id: fragment.id };
         let range = fragment.offset..fragment.offset + payload.len();
         let is_unfit = payload.is_empty()
             || range.end > LONGEST_BYTES - ip_header_bytes(source.is_ipv4())

@@ -101,6 +101,10 @@ impl<T> Slots<T> {
         slot.thing.take()
     }
 
+    pub fn for_each(&mut self, action: impl FnMut(&mut T)) {
+        self.slots.iter_mut().filter_map(|slot| slot.thing.as_mut()).for_each(action);
+    }
+
     /// The tokens of those that `is_wanted`.
     pub fn find(&self, mut is_wanted: impl FnMut(&T) -> bool) -> Vec<Token> {
         let places = self.slots.iter().enumerate();

@@ -26,7 +26,7 @@ use crate::proto::drop_reason::DropReason;
 use crate::proto::peer::PeerId;
 use crate::sys::SysError;
 use crate::sys::entropy::OsEntropy;
-use crate::sys::poll::Interest;
+use crate::sys::poll::{Interest, Ready};
 use crate::sys::sockets::Stream;
 use crate::time::Instant;
 use crate::wire::icmp::Problem;
@@ -226,15 +226,17 @@ impl Streams {
         common: &mut Common,
         now: Instant,
         token: Token,
-        readable: bool,
-        writable: bool,
+        event: Ready,
     ) {
         let Some(flow) = self.slots.get_mut(token) else { return };
         match &mut flow.side {
             Side::Dialling { .. } => self.dialled(common, now, token),
             Side::Open(open) => {
-                open.is_readable |= readable;
-                open.is_writable |= writable;
+                open.is_readable |= event.readable || event.failed;
+                open.is_writable |= event.writable || event.failed;
+                if event.failed && open.is_reset() {
+                    open.connection.abort();
+                }
                 self.pump(common, token);
             }
         }
@@ -286,8 +288,11 @@ impl Streams {
             self.remove(common, token);
             return;
         }
-        // What is over holds no socket, and does not count; it is remembered for a while.
-        if open.connection.state() == State::TimeWait && open.stream.take().is_some() {
+        // What is over holds no socket, and does not count; it is remembered for a while. What the peer
+        // has sent may still wait for the socket.
+        let is_over =
+            open.connection.state() == State::TimeWait && open.connection.readable_bytes() == 0;
+        if is_over && open.stream.take().is_some() {
             common.limits.close(flow.peer, Sort::Tcp);
             self.remembered.push_back(token);
         }
@@ -360,10 +365,17 @@ impl Streams {
 
     /// The peer, or a router on the way to it, says that a segment of ours did not fit, or did not
     /// arrive: `quoted` is its start.
-    pub fn hear(&mut self, common: &mut Common, quoted: &[u8], mtu: Option<u32>) {
+    pub fn hear(
+        &mut self,
+        common: &mut Common,
+        peer: PeerId,
+        quoted: &[u8],
+        mtu: Option<u32>,
+    ) {
         let Some(quoted) = Quoted::parse(quoted) else { return };
         let Some(&token) = self.by_pair.get(&(quoted.destination, quoted.source)) else { return };
-        let Some(flow) = self.slots.get_mut(token) else { return };
+        // Routers on the way to a peer are behind that peer: others have nothing to say of it.
+        let Some(flow) = self.slots.get_mut(token).filter(|flow| flow.peer == peer) else { return };
         let Side::Open(open) = &mut flow.side else { return };
         match mtu {
             Some(mtu) => open.connection.on_too_big(mtu, quoted.sequence),
@@ -423,6 +435,12 @@ impl Open {
             && !self.host_is_done
             && self.stream.is_some()
             && self.connection.writable() > 0
+    }
+
+    /// Whether the host's side was reset after it had said all, when nobody reads from it any more.
+    fn is_reset(&self) -> bool {
+        let stream = self.stream.as_ref().filter(|_| self.host_is_done);
+        stream.is_some_and(|stream| stream.take_error().is_err())
     }
 
     fn move_on(&mut self, buffer: &mut [u8]) {

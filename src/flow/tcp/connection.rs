@@ -278,8 +278,11 @@ impl Connection {
 
     /// Ends the connection at once, with a RST. What was not sent or taken is lost.
     pub fn abort(&mut self) {
-        if self.end.is_none() {
-            self.reset(End::Aborted);
+        match self.end {
+            None => self.reset(End::Aborted),
+            // The other end is done; what it sent is wanted no more.
+            Some(End::Closed) => self.end = Some(End::Aborted),
+            Some(_) => {}
         }
     }
 

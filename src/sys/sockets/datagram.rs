@@ -23,6 +23,9 @@ use crate::sys::udp::address::{self, RawAddress};
 use crate::sys::udp::{set_mark, set_option};
 use crate::sys::{SysError, check};
 
+/// Below it ports are the system's. [RFC 6335 §6]
+const FIRST_USER_PORT: u16 = 1024;
+
 /// What a socket sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -77,7 +80,7 @@ pub struct DatagramSocket {
 }
 
 impl DatagramSocket {
-    /// Opens a socket on `port`, or if that is taken on another, with firewall mark `mark` (0: none).
+    /// Opens a socket on `port`, or if that is taken or a port of the system on another, with firewall mark `mark` (0: none).
     ///
     /// # Errors
     /// [`is_not_permitted`](SysError::is_not_permitted) for [`Kind::Echo`] if the group of this
@@ -107,8 +110,10 @@ impl DatagramSocket {
         if mark != 0 {
             set_mark(fd, mark)?;
         }
+        // Ports of the system are for its own programs, whatever this one has a right to.
+        let port = if kind == Kind::Udp && port < FIRST_USER_PORT { 0 } else { port };
         bind(&socket, &SocketAddr::new(any, port))
-            // Taken, or one for which a right is missing.
+            // Taken, perhaps.
             .or_else(|_| bind(&socket, &SocketAddr::new(any, 0)))
             .map_err(|e| SysError::new("bind", e))?;
         Ok(Self { socket, is_v4, hops: None, fragments: None })

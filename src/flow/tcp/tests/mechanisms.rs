@@ -361,6 +361,23 @@ fn an_abort_resets_the_other_end_and_leaves_no_memory() {
 }
 
 #[test]
+fn an_abort_after_the_end_gives_up_what_nobody_has_read() {
+    let mut line = established();
+    line.peer(1, 0).unwrap().appetite = None;
+    line.send(0, 50_000);
+    for host in [0, 1] {
+        line.peer(host, 0).unwrap().closes = true;
+        line.act(host, 0);
+    }
+    line.run(Duration::from_secs(70));
+    let connection = line.connection(1);
+    assert_eq!((connection.end(), connection.readable_bytes()), (Some(End::Closed), 50_000));
+    assert!(!connection.is_closed(), "what has come may still be read");
+    connection.abort();
+    assert!(connection.is_closed());
+}
+
+#[test]
 fn a_time_wait_gives_way_to_a_later_connection_alone() {
     let mut line = line();
     line.open(1000);
