@@ -1,7 +1,8 @@
 //! Whether this host forwards packets: `net.ipv4.ip_forward`, `net.ipv6.conf.all.forwarding`.
 //!
 //! Both set the like-named parameter of every interface as well, and whoever takes them back must
-//! know which of these were set before. [LNX devinet.c:inet_forward_change]
+//! know which of these were set before. Turning off IPv4's lets the host heed redirects again, too.
+//! [LNX devinet.c:inet_forward_change]
 
 use std::fs::{self, OpenOptions};
 use std::io;
@@ -23,6 +24,8 @@ pub struct Forwarding {
     pub family: Family,
     /// Interfaces for which it was on nevertheless, `default` among them.
     pub former: Vec<String>,
+    /// Redirects of IPv4 were not heeded although nothing was forwarded.
+    pub refuses_redirects: bool,
 }
 
 impl Forwarding {
@@ -60,7 +63,8 @@ impl Parameters {
         let is_on = |name: &String| name != "all" && is_one(&folder.join(name).join("forwarding"));
         let mut former: Vec<String> = names.filter(is_on).collect();
         former.sort();
-        Forwarding { family, former }
+        let refuses_redirects = family == Family::V4 && is_number(&self.redirects(), "0");
+        Forwarding { family, former, refuses_redirects }
     }
 
     /// # Errors
@@ -80,7 +84,7 @@ impl Parameters {
                 Ok(()) | Err(_) => {}
             }
         }
-        Ok(())
+        if change.refuses_redirects { fs::write(self.redirects(), "0") } else { Ok(()) }
     }
 
     /// Whether the interface heeds router advertisements until IPv6 is forwarded, and then no
@@ -96,6 +100,10 @@ impl Parameters {
         }
     }
 
+    fn redirects(&self) -> PathBuf {
+        self.folder.join("ipv4/conf/all/accept_redirects")
+    }
+
     fn interfaces(&self, family: Family) -> PathBuf {
         match family {
             Family::V4 => self.folder.join("ipv4/conf"),
@@ -105,7 +113,11 @@ impl Parameters {
 }
 
 fn is_one(path: &Path) -> bool {
-    fs::read_to_string(path).is_ok_and(|text| text.trim() == "1")
+    is_number(path, "1")
+}
+
+fn is_number(path: &Path, number: &str) -> bool {
+    fs::read_to_string(path).is_ok_and(|text| text.trim() == number)
 }
 
 #[cfg(test)]
@@ -135,5 +147,23 @@ mod tests {
         assert!(!parameters.is_on(Family::V6));
         assert!(is_one(&conf.join("docker0/forwarding")));
         assert!(!conf.join("gone0").exists());
+    }
+
+    #[test]
+    fn a_host_that_does_not_heed_redirects_does_not_after_all_was_turned_off() {
+        for (before, after) in [("0", "0"), ("1", "1")] {
+            let folder = tempfile::tempdir().unwrap();
+            let parameters = Parameters { folder: folder.path().to_owned() };
+            let all = folder.path().join("ipv4/conf/all");
+            fs::create_dir_all(&all).unwrap();
+            fs::write(folder.path().join("ipv4/ip_forward"), "0").unwrap();
+            fs::write(all.join("accept_redirects"), before).unwrap();
+            let change = parameters.change(Family::V4);
+            parameters.turn_on(&change).unwrap();
+            // What the kernel does, when it is turned off.
+            fs::write(all.join("accept_redirects"), "1").unwrap();
+            parameters.turn_off(&change).unwrap();
+            assert_eq!(fs::read_to_string(all.join("accept_redirects")).unwrap(), after);
+        }
     }
 }

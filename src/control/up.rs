@@ -109,6 +109,9 @@ pub fn up(
     for &address in &addresses {
         steps.apply(AddAddress { link: link.clone(), address })?;
     }
+    // Before anybody gets through: what peers may reach is settled from the first packet on.
+    Masquerading::plan(&mut steps, interface, settings, &sources, Default::default())?
+        .apply(&mut steps, owner.as_ref())?;
     steps.apply(SetMtuUp { link: link.clone(), mtu })?;
     if let Some(wanted) = Wanted::of(interface, &settings.dns) {
         set_dns(&mut steps, &wanted, settings)?;
@@ -118,8 +121,6 @@ pub fn up(
         let addresses = steps.netlink().addresses(&link)?;
         diversion.open(&mut steps, &addresses, owner.as_ref())?;
     }
-    Masquerading::plan(&mut steps, interface, settings, &sources, Default::default())?
-        .apply(&mut steps, owner.as_ref())?;
     for hook in &settings.post_up {
         steps.apply(RunHook::new("PostUp", hook, interface, shell))?;
     }

@@ -17,6 +17,7 @@ use ipnet::IpNet;
 
 use self::flows::SetFlows;
 use self::obstacles::Obstacle;
+use self::tables::MASQUERADE;
 use crate::control::command::Flows;
 use crate::control::config::{Interface, Masquerade};
 use crate::control::firewall::Protect;
@@ -80,7 +81,7 @@ impl Masquerading {
         if sources.is_empty() && networks.iter().any(is_everything) {
             return Err(LifecycleError::NoMasqueradeSource { interface: interface.to_owned() });
         }
-        let (tables, obstacles) = match tables(interface, settings, &sources) {
+        let (tables, obstacles) = match tables(interface, settings, &sources, has_ipv6(interface)) {
             Ok(tables) => {
                 let obstacles = obstacles::of(&tables, steps.netlink());
                 (tables, obstacles)
@@ -123,7 +124,9 @@ impl Masquerading {
             let announcement =
                 if former.as_ref() == Some(table) { String::new() } else { self.announce(family) };
             steps.apply(self.put(table, former, announcement, owner))?;
-            self.forward(steps, family)?;
+            if tables::masquerades(table) {
+                self.forward(steps, family)?;
+            }
         }
         let is_wanted = |table: &&Table| self.tables.iter().any(|it| it.family == table.family);
         for table in self.former.tables.iter().filter(|table| !is_wanted(table)) {
@@ -151,6 +154,10 @@ impl Masquerading {
         let ours = sources.iter().filter(|network| Family::of(network.addr()) == family);
         let sources: Vec<String> = ours.map(ToString::to_string).collect();
         let sources = sources.join(", ");
+        if sources.is_empty() {
+            let version = if family == Family::V4 { 4 } else { 6 };
+            return format!("# {interface}: closes over IPv{version} what peers may not reach");
+        }
         format!("# {interface}: masquerades {sources} by nftables{reason}")
     }
 
@@ -181,17 +188,22 @@ pub fn standing(interface: &str, settings: &Interface, networks: &[IpNet]) -> Ve
         return Vec::new();
     }
     let mut sources = sources(settings, networks);
-    if is_ipv6_off(Path::new("/proc/sys/net"), interface) {
+    let has_ipv6 = has_ipv6(interface);
+    if !has_ipv6 {
         sources.retain(|network| matches!(network, IpNet::V4(_)));
     }
-    tables(interface, settings, &sources).unwrap_or_default()
+    tables(interface, settings, &sources, has_ipv6).unwrap_or_default()
+}
+
+fn has_ipv6(interface: &str) -> bool {
+    !is_ipv6_off(Path::new("/proc/sys/net"), interface)
 }
 
 /// The tunnels of this network namespace that masquerade packets of the family. None if the kernel
 /// tells nothing of nftables.
 pub fn interfaces(netlink: &mut Netlink, family: Family) -> Vec<String> {
     let chains = netlink.base_chains().unwrap_or_default();
-    let ours = chains.iter().filter(|chain| chain.is_forward && chain.is_of(family));
+    let ours = chains.iter().filter(|chain| chain.name == MASQUERADE && chain.is_of(family));
     ours.filter_map(|chain| chain.table.strip_prefix(tables::PREFIX)).map(str::to_owned).collect()
 }
 
@@ -221,16 +233,15 @@ pub fn flows_of(settings: &Interface) -> Flows {
     Flows { policy: settings.policy(), sources }
 }
 
-/// A table for each family that has sources.
+/// A table for each family that the host has.
 fn tables(
     interface: &str,
     settings: &Interface,
     sources: &[IpNet],
+    has_ipv6: bool,
 ) -> Result<Vec<Table>, crate::flow::policy::Rule> {
     let policy = settings.policy();
-    let has_sources =
-        |family: &Family| sources.iter().any(|network| Family::of(network.addr()) == *family);
-    let families = Family::BOTH.into_iter().filter(has_sources);
+    let families = Family::BOTH.into_iter().filter(|family| has_ipv6 || *family == Family::V4);
     families.map(|family| tables::table(interface, family, sources, &policy)).collect()
 }
 

@@ -7,7 +7,7 @@ use crate::control::netlink::nft::{Standing, Table};
 use crate::control::netlink::{Family, Netlink, NetlinkError};
 use crate::flow::policy::Rule;
 
-use super::tables::PREFIX;
+use super::tables::{PREFIX, masquerades};
 
 /// One thing.
 #[derive(Debug)]
@@ -85,6 +85,9 @@ pub fn of(tables: &[Table], netlink: &mut Netlink) -> Vec<Obstacle> {
         // By another name, since one that is there belongs to the daemon.
         let trial = Table { name: format!("{}-trial", table.name), ..table.clone() };
         found.extend(netlink.rehearse_table(&trial).err().map(Obstacle::Refused));
+        if !masquerades(table) {
+            continue;
+        }
         if !parameters.is_on(family) {
             let outcome = parameters.rehearse(family).err();
             found.extend(outcome.map(|source| Obstacle::Forwarding { family, source }));
@@ -95,7 +98,9 @@ pub fn of(tables: &[Table], netlink: &mut Netlink) -> Vec<Obstacle> {
         chains
             .into_iter()
             .filter(|chain| chain.is_forward && chain.drops && !chain.table.starts_with(PREFIX))
-            .filter(|chain| tables.iter().any(|table| chain.is_of(table.family)))
+            .filter(|chain| {
+                tables.iter().any(|table| masquerades(table) && chain.is_of(table.family))
+            })
             .map(Obstacle::Drops),
     );
     found

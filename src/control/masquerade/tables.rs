@@ -1,4 +1,5 @@
-//! What masquerades in nftables: a table for each family, with the policy before it.
+//! What masquerades in nftables: a table for each family, with the policy before it. The policy holds
+//! for a family without sources as well: a host may forward without us.
 //!
 //! The policy holds for what leaves the tunnel and this host by another interface, whatever its
 //! source. It stands in the forward hook, so that it has no say about this host's own addresses:
@@ -19,6 +20,9 @@ use crate::flow::policy::{BUILT_IN, EMBEDDINGS, Embedding, Policy, Ports, Protoc
 /// What the names of these tables begin with. No table of the firewall's is called so, whatever the
 /// interface.
 pub const PREFIX: &str = "hybridwg_nat-";
+
+/// The chain that masquerades, where there are sources.
+pub const MASQUERADE: &str = "masquerade";
 
 /// The table of one family for `interface`, whose peers get out under this host's addresses if they
 /// come from `sources`.
@@ -51,13 +55,15 @@ pub fn table(
         rules.push(vec![Part::Reject]);
     }
     let masquerade = sources.iter().filter(|network| Family::of(network.addr()) == family);
-    let masquerade = masquerade.map(|network| {
-        vec![
-            Part::SourceBits { value: network.network(), mask: network.netmask() },
-            Part::NotToInterface(interface.to_owned()),
-            Part::Masquerade,
-        ]
-    });
+    let masquerade: Vec<_> = masquerade
+        .map(|network| {
+            vec![
+                Part::SourceBits { value: network.network(), mask: network.netmask() },
+                Part::NotToInterface(interface.to_owned()),
+                Part::Masquerade,
+            ]
+        })
+        .collect();
     let chain = |name: &str, kind, hook, priority, rules| Chain {
         name: name.to_owned(),
         kind,
@@ -65,15 +71,17 @@ pub fn table(
         priority,
         rules,
     };
-    Ok(Table {
-        family,
-        name: format!("{PREFIX}{interface}"),
-        // The priorities are those of "filter" and "srcnat" in nft(8).
-        chains: vec![
-            chain("policy", Kind::Filter, Hook::Forward, 0, rules),
-            chain("masquerade", Kind::Nat, Hook::Postrouting, 100, masquerade.collect()),
-        ],
-    })
+    // The priorities are those of "filter" and "srcnat" in nft(8).
+    let mut chains = vec![chain("policy", Kind::Filter, Hook::Forward, 0, rules)];
+    if !masquerade.is_empty() {
+        chains.push(chain(MASQUERADE, Kind::Nat, Hook::Postrouting, 100, masquerade));
+    }
+    Ok(Table { family, name: format!("{PREFIX}{interface}"), chains })
+}
+
+/// Whether it does more than to keep peers to the policy.
+pub fn masquerades(table: &Table) -> bool {
+    table.chains.iter().any(|chain| chain.kind == Kind::Nat)
 }
 
 fn then(mut parts: Vec<Part>, verdict: Part) -> Vec<Part> {

@@ -130,7 +130,7 @@ fn allow_to_and_deny_to_decide_where_clients_get_and_follow_a_reload() {
         for p in 79 80 90 91; do tcp $p; done | xargs
         conf '#hybridwg: Masquerade = nft
 #hybridwg: MasqueradeFrom = fd10::/64'; hybridwg reload ./hub.conf || exit 4
-        nft list tables; way 2001:db8:2::2
+        nft list tables; way 2001:db8:2::2 169.254.169.254
         conf ''; hybridwg reload ./hub.conf || exit 5; nft list tables; hybridwg down ./hub.conf || exit 6; forwards
         conf '#hybridwg: Masquerade = nft
 #hybridwg: DenyTo = host:22'; hybridwg up ./hub.conf && exit 7
@@ -142,7 +142,7 @@ fn allow_to_and_deny_to_decide_where_clients_get_and_follow_a_reload() {
     assert!(out.starts_with("bytes from bytes from filtered prohibited bytes from\n"), "{out}");
     assert!(out.contains("bytes from filtered bytes from bytes from prohibited\n"), "{out}");
     assert!(out.contains("No route refused refused No route\n"), "{out}");
-    assert!(out.contains("table ip6 hybridwg_nat-hub\nbytes from\n"), "{out}");
+    assert!(out.contains("table ip hybridwg_nat-hub\ntable ip6 hybridwg_nat-hub\nbytes from filtered\n"), "{out}");
     assert!(
         out.ends_with("0 0 0 0 /run/hybridwg:\nclient.applied\n\n/run/wireguard:\nclient.sock\n"),
         "{out}"
