@@ -12,8 +12,10 @@ use crate::flow::policy::{HostAddresses, Policy};
 use crate::sys::SysError;
 use crate::sys::poll::Waker;
 
-/// Packets that may wait for the shard that carries on: those of the largest batch that one receives.
+/// Packets that may wait for the shard that carries on, and their bytes: those of the largest batch that
+/// one receives.
 const HANDED_PACKETS: usize = 4096;
+const HANDED_BYTES: usize = 8 << 20;
 
 /// What peers may, and from where.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -69,7 +71,13 @@ pub struct Switch {
     /// Packets that other shards have received.
     ///
     /// Locking: held for a push or a swap, and never together with another lock.
-    handed: Mutex<VecDeque<Vec<u8>>>,
+    handed: Mutex<Handed>,
+}
+
+#[derive(Debug, Default)]
+struct Handed {
+    packets: VecDeque<Vec<u8>>,
+    bytes: usize,
 }
 
 impl Switch {
@@ -108,11 +116,12 @@ impl Switch {
     /// Leaves a packet of a peer's to the shard that carries on; false if too many wait.
     pub(super) fn hand_over(&self, packet: &[u8]) -> bool {
         let mut handed = self.lock();
-        if handed.len() >= HANDED_PACKETS {
+        if handed.packets.len() >= HANDED_PACKETS || handed.bytes >= HANDED_BYTES {
             return false;
         }
-        let was_empty = handed.is_empty();
-        handed.push_back(packet.to_vec());
+        let was_empty = handed.packets.is_empty();
+        handed.bytes += packet.len();
+        handed.packets.push_back(packet.to_vec());
         drop(handed);
         if was_empty {
             self.bell.wake();
@@ -122,10 +131,10 @@ impl Switch {
 
     /// Takes what was left by others.
     pub(super) fn take_handed(&self) -> VecDeque<Vec<u8>> {
-        std::mem::take(&mut self.lock())
+        std::mem::take(&mut *self.lock()).packets
     }
 
-    fn lock(&self) -> MutexGuard<'_, VecDeque<Vec<u8>>> {
+    fn lock(&self) -> MutexGuard<'_, Handed> {
         self.handed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
