@@ -221,13 +221,7 @@ impl Streams {
     }
 
     /// Something has happened on the socket of `token`.
-    pub fn stir(
-        &mut self,
-        common: &mut Common,
-        now: Instant,
-        token: Token,
-        event: Ready,
-    ) {
+    pub fn stir(&mut self, common: &mut Common, now: Instant, token: Token, event: Ready) {
         let Some(flow) = self.slots.get_mut(token) else { return };
         match &mut flow.side {
             Side::Dialling { .. } => self.dialled(common, now, token),
@@ -365,13 +359,7 @@ impl Streams {
 
     /// The peer, or a router on the way to it, says that a segment of ours did not fit, or did not
     /// arrive: `quoted` is its start.
-    pub fn hear(
-        &mut self,
-        common: &mut Common,
-        peer: PeerId,
-        quoted: &[u8],
-        mtu: Option<u32>,
-    ) {
+    pub fn hear(&mut self, common: &mut Common, peer: PeerId, quoted: &[u8], mtu: Option<u32>) {
         let Some(quoted) = Quoted::parse(quoted) else { return };
         let Some(&token) = self.by_pair.get(&(quoted.destination, quoted.source)) else { return };
         // Routers on the way to a peer are behind that peer: others have nothing to say of it.

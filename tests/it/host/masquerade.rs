@@ -142,7 +142,12 @@ fn allow_to_and_deny_to_decide_where_clients_get_and_follow_a_reload() {
     assert!(out.starts_with("bytes from bytes from filtered prohibited bytes from\n"), "{out}");
     assert!(out.contains("bytes from filtered bytes from bytes from prohibited\n"), "{out}");
     assert!(out.contains("No route refused refused No route\n"), "{out}");
-    assert!(out.contains("table ip hybridwg_nat-hub\ntable ip6 hybridwg_nat-hub\nbytes from filtered\n"), "{out}");
+    assert!(
+        out.contains(
+            "table ip hybridwg_nat-hub\ntable ip6 hybridwg_nat-hub\nbytes from filtered\n"
+        ),
+        "{out}"
+    );
     assert!(
         out.ends_with("0 0 0 0 /run/hybridwg:\nclient.applied\n\n/run/wireguard:\nclient.sock\n"),
         "{out}"
