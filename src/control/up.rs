@@ -95,7 +95,6 @@ pub fn up(
     steps.apply(configure)?;
     // As the device reports it: in canonical form, and with what a PreUp hook has added.
     let device = UapiClient::connect(interface)?.get()?;
-
     let gone = || LifecycleError::LinkGone { interface: interface.to_owned() };
     let link = steps.netlink().link(interface)?.ok_or_else(gone)?;
     let addresses = without_ipv6_if_off(&settings.addresses, interface, "Address", &mut steps);
