@@ -286,6 +286,7 @@ impl Engine {
         let mut engine = Self {
             device: Device::new(Box::new(OsEntropy)),
             outputs: Outputs::new(),
+            path_mtus: PathMtus::new(tables.mtu()),
             tables,
             lane: Arc::new(Lane::new()),
             inboxes: Inboxes::new(shards),
@@ -295,7 +296,6 @@ impl Engine {
             fwmark: 0,
             surroundings: Surroundings::new(&interface),
             lookups: Lookups::new(),
-            path_mtus: PathMtus::default(),
             carrying: Carrying::default(),
             watchdog: Watchdog::from_environment(),
             interface,

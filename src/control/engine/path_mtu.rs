@@ -39,7 +39,7 @@ const OUTER_V4: u32 = 28;
 const OUTER_V6: u32 = 48;
 
 /// What is known of the paths to all peers of a device.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct PathMtus {
     pub policy: MtuPolicy,
     /// The MTU that somebody else gave the interface.
@@ -65,6 +65,17 @@ struct Known {
 }
 
 impl PathMtus {
+    /// For an interface with this MTU.
+    pub fn new(mtu: u32) -> Self {
+        Self {
+            policy: MtuPolicy::default(),
+            start: mtu,
+            own: None,
+            peers: BTreeMap::new(),
+            deadlines: BTreeSet::new(),
+        }
+    }
+
     pub fn next_deadline(&self) -> Option<Instant> {
         self.deadlines.first().map(|&(at, _)| at)
     }
@@ -367,6 +378,10 @@ fn candidates(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::control::command::{PeerUpdate, SetRequest};
+    use crate::control::settings::Settings;
+    use crate::crypto::key::PublicKey;
+    use crate::sys::tun::TunOffloads;
 
     fn asked(own: &[&str], allowed: &[&str], responder: Option<&str>) -> Vec<String> {
         let nets = |texts: &[&str]| -> Vec<IpNet> {
@@ -376,6 +391,18 @@ mod tests {
         candidates(&nets(own), &nets(allowed), responder)
             .map(|(ours, theirs)| format!("{ours} asks {theirs}"))
             .collect()
+    }
+
+    /// An interface may have this MTU before anybody tells of its link: then nobody ever does.
+    #[test]
+    fn an_mtu_that_the_interface_has_from_the_beginning_is_known() {
+        let (offloads, settings) = (TunOffloads::ALL, Settings::default());
+        let mut engine = Engine::new("hwgtest1".to_owned(), offloads, 1, settings).unwrap();
+        let key = PublicKey::from_bytes([7; 32]);
+        let peers = vec![PeerUpdate::new(key)];
+        engine.set(SetRequest { peers, ..SetRequest::default() }).unwrap();
+        assert_eq!(engine.path_statuses()[0].mtu, engine.tables.mtu());
+        assert_eq!(u32::from(engine.path_mtus.ceiling()), engine.tables.mtu());
     }
 
     #[test]
