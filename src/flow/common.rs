@@ -153,7 +153,7 @@ impl Common {
     pub fn send_cut(&mut self, packet: &[u8]) {
         let limit = self.mtu(packet.first().is_some_and(|byte| byte >> 4 == 4));
         if packet.first().is_some_and(|byte| byte >> 4 == 6) {
-            let id = self.next_id();
+            let id = self.next_ids(1);
             cut_v6(packet, limit, id).for_each(|fragment| self.send(fragment));
             return;
         }
@@ -182,10 +182,11 @@ impl Common {
         if is_v4 { mtu } else { mtu.min(IPV6_LEAST) }
     }
 
-    /// For a packet that may be cut.
-    pub fn next_id(&mut self) -> u32 {
-        self.next_id = self.next_id.wrapping_add(1);
-        self.next_id
+    /// The first of `count` identifications in a row, for packets that may be cut.
+    pub const fn next_ids(&mut self, count: u32) -> u32 {
+        let first = self.next_id;
+        self.next_id = self.next_id.wrapping_add(count);
+        first
     }
 
     /// Whether something waits for a batch.

@@ -195,7 +195,9 @@ impl Engine {
     }
 
     /// Acts upon what has been taken.
-    pub fn settle(&mut self) {
+    pub fn settle(&mut self, now: Instant) {
+        self.udp.settle(&mut self.common, now);
+        self.echo.settle(&mut self.common, now);
         self.streams.settle(&mut self.common);
     }
 
@@ -236,7 +238,7 @@ impl Engine {
                 self.common.drop(DropReason::FlowRefused);
             }
         }
-        self.settle();
+        self.settle(now);
     }
 
     fn stir(&mut self, now: Instant, token: Token, event: Ready) {
@@ -268,7 +270,7 @@ impl Engine {
     }
 
     /// Takes up new settings and routes: flows that they do not allow end.
-    fn follow(&mut self) {
+    pub fn follow(&mut self) {
         let settings = self.switch.settings();
         let routes = Arc::clone(&self.common.tables.routes());
         let is_on = settings.is_some();

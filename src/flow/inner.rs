@@ -233,6 +233,25 @@ pub fn write_udp(
     destination: SocketAddr,
     id: u16,
 ) -> Option<()> {
+    write_udp_headers(packet, source, destination, id)?;
+    let datagram = packet.get_mut(ip_header_bytes(source.is_ipv4())..)?;
+    let sum = pseudo_header(source.ip(), destination.ip(), datagram.len(), PROTOCOL_UDP);
+    let sum = match sum.add(datagram).finish() {
+        // Zero would say that there is none.
+        0 => u16::MAX,
+        sum => sum,
+    };
+    datagram[UDP_CHECKSUM_AT..UDP_CHECKSUM_AT + 2].copy_from_slice(&sum.to_be_bytes());
+    Some(())
+}
+
+/// As [`write_udp`], without a checksum.
+pub fn write_udp_headers(
+    packet: &mut [u8],
+    source: SocketAddr,
+    destination: SocketAddr,
+    id: u16,
+) -> Option<()> {
     write_ip(packet, source.ip(), destination.ip(), PROTOCOL_UDP, id)?;
     let datagram = packet.get_mut(ip_header_bytes(source.is_ipv4())..)?;
     let length = u16::try_from(datagram.len()).ok()?;
@@ -241,13 +260,6 @@ pub fn write_udp(
     header[2..4].copy_from_slice(&destination.port().to_be_bytes());
     header[4..6].copy_from_slice(&length.to_be_bytes());
     header[6..8].fill(0);
-    let sum = pseudo_header(source.ip(), destination.ip(), datagram.len(), PROTOCOL_UDP);
-    let sum = match sum.add(datagram).finish() {
-        // Zero would say that there is none.
-        0 => u16::MAX,
-        sum => sum,
-    };
-    datagram[UDP_CHECKSUM_AT..UDP_CHECKSUM_AT + 2].copy_from_slice(&sum.to_be_bytes());
     Some(())
 }
 

@@ -10,22 +10,27 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use crate::flow::common::{Budget, Common};
-use crate::flow::inner::{Inner, ip_header_bytes, write_echo, write_ip, write_udp};
+use crate::flow::inner::{
+    Inner, ip_header_bytes, write_echo, write_ip, write_udp, write_udp_headers,
+};
 use crate::flow::limits::Sort;
 use crate::flow::policy::Service;
 use crate::flow::slots::{self, Slots, Token};
 use crate::packet::batch::IpBatch;
 use crate::packet::slab::HEADROOM;
+use crate::packet::train::Train;
 use crate::proto::drop_reason::DropReason;
+use crate::proto::endpoint::Endpoint;
 use crate::proto::peer::PeerId;
 use crate::sys::SysError;
 use crate::sys::poll::Interest;
-use crate::sys::sockets::{DatagramSocket, Fragments, Kind, Refusal, Said};
+use crate::sys::sockets::{Arrival, DatagramSocket, Fragments, Kind, Refusal};
 use crate::time::Instant;
 use crate::wire::checksum;
 use crate::wire::icmp::{Problem, Told};
 use crate::wire::ip::{PROTOCOL_ICMP, PROTOCOL_ICMPV6};
-use crate::wire::transport::UDP_HEADER_BYTES;
+use crate::wire::transport::{UDP_CHECKSUM_AT, UDP_HEADER_BYTES};
+use crate::wire::vnet::{Gso, GsoKind, PartialChecksum, VnetHeader};
 
 /// How long a mapping lives after the last datagram of its peer. [RFC 4787 §4.3] [RFC 5508 §3.2]
 const UDP_LIFE: Duration = Duration::from_secs(300);
@@ -38,8 +43,11 @@ const DNS_PORT: u16 = 53;
 /// Addresses that one mapping may have spoken to. Beyond them it is new ones that may answer.
 const REMOTES: usize = 1024;
 
-/// Datagrams that one mapping may put into a batch before the next has its turn.
-const DATAGRAMS_A_TURN: usize = 8;
+/// Messages that one mapping takes from its socket before the next has its turn.
+const MESSAGES_A_TURN: usize = 8;
+
+/// Mappings whose datagrams are collected at a time.
+const LOADS: usize = 8;
 
 /// Errors that are taken from a socket at a time.
 const ERRORS_A_TURN: usize = 64;
@@ -55,6 +63,36 @@ pub(super) struct Mappings {
     kind: Kind,
     by_inner: HashMap<SocketAddr, Token>,
     slots: Slots<Mapping>,
+    /// Datagrams of one mapping each, of which the first `loaded` are not sent yet.
+    loads: Vec<Load>,
+    loaded: usize,
+}
+
+/// How a datagram goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Way {
+    remote: SocketAddr,
+    hops: u8,
+    fragments: Fragments,
+}
+
+/// What goes the same way by one mapping: one call for all of it.
+#[derive(Debug)]
+struct Load {
+    token: Token,
+    way: Way,
+    train: Train,
+}
+
+/// What came of receiving for a peer.
+#[derive(Debug)]
+enum Taken {
+    Nothing,
+    /// A packet of so many bytes.
+    Packet(usize, VnetHeader),
+    /// In fragments.
+    Waits,
+    Dropped,
 }
 
 #[derive(Debug)]
@@ -85,10 +123,11 @@ impl Mappings {
             Kind::Udp => slots::Kind::Udp,
             Kind::Echo => slots::Kind::Echo,
         };
-        Self { kind, by_inner: HashMap::new(), slots: Slots::new(slots) }
+        let (by_inner, slots) = (HashMap::new(), Slots::new(slots));
+        Self { kind, by_inner, slots, loads: Vec::new(), loaded: 0 }
     }
 
-    /// Sends what `packet` carries, which is of this kind.
+    /// Sends what `packet` carries, which is of this kind, at the latest when things are settled.
     pub fn carry(
         &mut self,
         common: &mut Common,
@@ -123,7 +162,55 @@ impl Mappings {
         let Some(mapping) = self.slots.get_mut(token) else { return Ok(()) };
         mapping.note(now + life, datagram.remote);
         common.deadlines.set(token, &mut mapping.scheduled, mapping.ends_at);
-        mapping.send(self.kind, common, now, packet, &datagram)
+        let way = Way {
+            remote: datagram.remote,
+            hops: packet.hops.saturating_sub(1),
+            fragments: if packet.may_be_cut { Fragments::Allowed } else { Fragments::Never },
+        };
+        self.load(common, now, token, way, datagram.bytes);
+        Ok(())
+    }
+
+    /// Has `datagram` go with those that the mapping of `token` sends the same way, behind all that it
+    /// has sent before.
+    fn load(&mut self, common: &mut Common, now: Instant, token: Token, way: Way, datagram: &[u8]) {
+        let place = self.loads[..self.loaded].iter().position(|load| load.token == token);
+        let place = place.unwrap_or_else(|| {
+            if self.loaded == LOADS {
+                self.settle(common, now);
+            }
+            if self.loaded == self.loads.len() {
+                self.loads.push(Load { token, way, train: Train::new() });
+            }
+            self.loaded += 1;
+            self.loads[self.loaded - 1].start(token, way);
+            self.loaded - 1
+        });
+        let load = &mut self.loads[place];
+        if load.way != way || !load.train.admits(datagram.len()) {
+            self.unload(common, now, place);
+            self.loads[place].start(token, way);
+        }
+        let load = &mut self.loads[place];
+        if let Some(room) = load.train.append(datagram.len()) {
+            room.copy_from_slice(datagram);
+        } else if let Some(mapping) = self.slots.get_mut(token) {
+            // Nothing at all, or more than a train may have.
+            mapping.send(self.kind, common, now, way, datagram);
+        }
+    }
+
+    fn unload(&mut self, common: &mut Common, now: Instant, place: usize) {
+        let Load { token, way, train } = &self.loads[place];
+        if let Some(mapping) = self.slots.get_mut(*token) {
+            mapping.send_train(self.kind, common, now, *way, train);
+        }
+    }
+
+    /// Sends what has been collected.
+    pub fn settle(&mut self, common: &mut Common, now: Instant) {
+        (0..self.loaded).for_each(|place| self.unload(common, now, place));
+        self.loaded = 0;
     }
 
     fn open(
@@ -187,23 +274,30 @@ impl Mappings {
         budget: &mut Budget,
     ) -> bool {
         let Some(mapping) = self.slots.get_mut(token) else { return true };
-        for _ in 0..DATAGRAMS_A_TURN {
-            if !budget.is_left() {
-                return false;
+        for message in 0.. {
+            let is_others_turn = message >= MESSAGES_A_TURN && !common.ready.is_empty();
+            if is_others_turn || !budget.is_left() {
+                break;
             }
-            let Some(slab) = batch.vacant() else { return false };
+            let Some(slab) = batch.vacant() else { break };
             match mapping.receive(self.kind, common, now, &mut slab[HEADROOM..]) {
-                Ok(Some(0)) => {}
-                Ok(Some(len)) => {
-                    batch.push(len, Ok(Default::default()));
+                // Whatever is not for the peer takes time as well.
+                Ok(Taken::Dropped) => budget.take(0),
+                Ok(Taken::Packet(len, vnet)) => {
+                    batch.push(len, Ok(vnet));
                     budget.take(len);
                 }
-                Ok(None) => {
+                // What comes next is to come behind it.
+                Ok(Taken::Waits) => break,
+                Ok(Taken::Nothing) => {
                     common.deadlines.set(token, &mut mapping.scheduled, mapping.ends_at);
                     mapping.is_queued = false;
                     return true;
                 }
-                Err(_) => mapping.hear(self.kind, common, now),
+                Err(_) => {
+                    budget.take(0);
+                    mapping.hear(self.kind, common, now);
+                }
             }
         }
         false
@@ -258,119 +352,186 @@ impl Mapping {
         }
     }
 
-    fn send(
+    /// Sends the datagrams of `train`, with one call if the kernel takes them so.
+    fn send_train(
         &mut self,
         kind: Kind,
         common: &mut Common,
         now: Instant,
-        packet: &Inner<'_>,
-        datagram: &Datagram<'_>,
-    ) -> Result<(), DropReason> {
-        let fragments = if packet.may_be_cut { Fragments::Allowed } else { Fragments::Never };
-        let hops = packet.hops.saturating_sub(1);
-        let remote = datagram.remote;
-        let Err(first) = self.socket.send(remote, hops, fragments, datagram.bytes) else {
-            return Ok(());
-        };
-        // What was said of an earlier datagram, perhaps; of this one, if it is too large.
-        self.hear(kind, common, now);
-        if first.is_too_big() {
-            return Err(DropReason::FlowRefused);
+        way: Way,
+        train: &Train,
+    ) {
+        let Way { remote, hops, fragments } = way;
+        // The first error may be what was said of earlier datagrams.
+        for _ in 0..if train.count() > 1 { 2 } else { 0 } {
+            let (bytes, stride) = (train.bytes(), train.stride());
+            match self.socket.send_train(remote, hops, fragments, bytes, stride) {
+                Ok(()) => return,
+                Err(error) if error.is_would_block() => {
+                    let lost = train.count() as u64;
+                    return common.tables.drops.count_many(DropReason::FlowRefused, lost);
+                }
+                Err(error) if error.is_segmentation_refused() => break,
+                Err(_) => {
+                    self.hear(kind, common, now);
+                }
+            }
         }
-        let Err(error) = self.socket.send(remote, hops, fragments, datagram.bytes) else {
-            return Ok(());
-        };
-        self.hear(kind, common, now);
-        if let Some(problem) = problem_of(&error) {
-            common.refuse(now, self.peer, packet.packet, problem);
+        for position in 0..train.count() {
+            self.send(kind, common, now, way, train.datagram(position));
         }
-        Err(DropReason::FlowRefused)
     }
 
-    /// Receives one datagram for the peer and makes a packet of it at the start of `slab`. `None`: there
-    /// is none; zero: there was one, which does not go this way.
+    /// Sends one datagram, and tells the peer why if that cannot be.
+    fn send(&mut self, kind: Kind, common: &mut Common, now: Instant, way: Way, datagram: &[u8]) {
+        let Way { remote, hops, fragments } = way;
+        let mut problem = None;
+        for _ in 0..2 {
+            let Err(error) = self.socket.send(remote, hops, fragments, datagram) else { return };
+            // What was said of an earlier datagram, perhaps; of this one, if it is too large.
+            let fits = self.hear(kind, common, now);
+            problem = match fits.filter(|_| error.is_too_big()) {
+                Some(mtu) => Some(Problem::TooBig(mtu)),
+                None => problem_of(&error),
+            };
+        }
+        common.drop(DropReason::FlowRefused);
+        if let Some(problem) = problem
+            && let Some(packet) = self.packet_to(kind, remote, datagram)
+        {
+            common.refuse(now, self.peer, &packet, problem);
+        }
+    }
+
+    /// Receives for the peer and makes a packet of it at the start of `slab`, or a super-packet of what
+    /// the kernel has joined.
     fn receive(
         &mut self,
         kind: Kind,
         common: &mut Common,
         now: Instant,
         slab: &mut [u8],
-    ) -> Result<Option<usize>, SysError> {
+    ) -> Result<Taken, SysError> {
         let is_v4 = self.inner.is_ipv4();
         let ip_bytes = ip_header_bytes(is_v4);
         let headers = match kind {
             Kind::Udp => ip_bytes + UDP_HEADER_BYTES,
             Kind::Echo => ip_bytes,
         };
-        let Some((len, from)) = self.socket.receive(&mut slab[headers..])? else {
-            return Ok(None);
+        let Some(arrival) = self.socket.receive(&mut slab[headers..])? else {
+            return Ok(Taken::Nothing);
         };
-        if !self.remotes.contains(&from.ip()) {
-            common.drop(DropReason::FlowFiltered);
-            return Ok(Some(0));
+        let Arrival { from, len, stride, is_cut } = arrival;
+        let count = len.div_ceil(stride.max(1)).max(1);
+        if !self.remotes.contains(&from.ip()) || is_cut {
+            let reason = if is_cut { DropReason::FlowRefused } else { DropReason::FlowFiltered };
+            common.tables.drops.count_many(reason, count as u64);
+            return Ok(Taken::Dropped);
         }
         if self.asks_names_only {
             self.ends_at = self.ends_at.min(now + DNS_LIFE);
         }
-        let id = common.next_id();
+        // Lossless: a packet has less than 65,536 datagrams, and of its id the lower half is as good.
+        let id = common.next_ids(count as u32) as u16;
         let packet = &mut slab[..headers + len];
+        let whole_bytes = common.whole_bytes(self.peer, is_v4);
+        if count > 1 && headers + stride > whole_bytes {
+            self.send_cut(common, from, &packet[headers..], stride);
+            return Ok(Taken::Waits);
+        }
         let written = match kind {
-            Kind::Udp => write_udp(packet, from, self.inner, id as u16),
-            Kind::Echo => {
-                write_echo(packet, from.ip(), self.inner.ip(), self.inner.port(), id as u16)
-            }
+            Kind::Udp if count > 1 => self.write_joined(from, packet, stride, id),
+            Kind::Udp => write_udp(packet, from, self.inner, id).map(|()| VnetHeader::default()),
+            Kind::Echo => write_echo(packet, from.ip(), self.inner.ip(), self.inner.port(), id)
+                .map(|()| VnetHeader::default()),
         };
-        if written.is_none() {
-            common.drop(DropReason::FlowRefused);
-            return Ok(Some(0));
-        }
-        if packet.len() > common.whole_bytes(self.peer, is_v4) {
+        let Some(vnet) = written else {
+            common.tables.drops.count_many(DropReason::FlowRefused, count as u64);
+            return Ok(Taken::Dropped);
+        };
+        if count == 1 && packet.len() > whole_bytes {
             common.send_cut(packet);
-            return Ok(Some(0));
+            return Ok(Taken::Waits);
         }
-        Ok(Some(packet.len()))
+        Ok(Taken::Packet(packet.len(), vnet))
     }
 
-    /// Passes on what was said of datagrams.
-    fn hear(&mut self, kind: Kind, common: &mut Common, now: Instant) {
-        let mut quote = [0; QUOTE_BYTES];
+    /// Makes a super-packet of the datagrams that are in place in `packet`.
+    fn write_joined(
+        &self,
+        from: SocketAddr,
+        packet: &mut [u8],
+        stride: usize,
+        id: u16,
+    ) -> Option<VnetHeader> {
+        write_udp_headers(packet, from, self.inner, id)?;
+        let ip_bytes = ip_header_bytes(from.is_ipv4());
+        Some(VnetHeader {
+            // Lossless: the sizes of headers.
+            checksum: Some(PartialChecksum {
+                start: ip_bytes as u16,
+                offset: UDP_CHECKSUM_AT as u16,
+            }),
+            gso: Some(Gso { kind: GsoKind::UdpL4, size: u16::try_from(stride).ok()?, ecn: false }),
+            header_length: (ip_bytes + UDP_HEADER_BYTES) as u16,
+        })
+    }
+
+    /// Has joined `datagrams`, each of which is too long for a packet, sent in fragments.
+    fn send_cut(&self, common: &mut Common, from: SocketAddr, datagrams: &[u8], stride: usize) {
+        let headers = ip_header_bytes(from.is_ipv4()) + UDP_HEADER_BYTES;
+        for datagram in datagrams.chunks(stride) {
+            let mut packet = vec![0; headers + datagram.len()];
+            packet[headers..].copy_from_slice(datagram);
+            // Lossless: the lower half is as good.
+            let id = common.next_ids(1) as u16;
+            match write_udp(&mut packet, from, self.inner, id) {
+                Some(()) => common.send_cut(&packet),
+                None => common.drop(DropReason::FlowRefused),
+            }
+        }
+    }
+
+    /// Passes on what was said of datagrams. Yields what fits, in bytes of a packet, if this host itself
+    /// has said so, which is of the last datagram.
+    fn hear(&mut self, kind: Kind, common: &mut Common, now: Instant) -> Option<u16> {
+        let (mut quote, mut fits) = ([0; QUOTE_BYTES], None);
         for _ in 0..ERRORS_A_TURN {
-            let Some(said) = self.socket.next_said(&mut quote) else { return };
-            let quoted = &quote[..said.quoted];
-            let Some(packet) = self.quoted(kind, &said, quoted) else { continue };
+            let Some(said) = self.socket.next_said(&mut quote) else { break };
             match said.refusal {
-                Refusal::Icmp { from, kind, code, info } => {
-                    let told = Told { from, kind, code, word: info };
-                    if is_for_peers(self.inner.is_ipv4(), told) {
+                Refusal::Icmp { from, kind: icmp_kind, code, info } => {
+                    let told = Told { from, kind: icmp_kind, code, word: info };
+                    if is_for_peers(self.inner.is_ipv4(), told)
+                        && let Some(packet) = self.packet_to(kind, said.to, &quote[..said.quoted])
+                    {
                         common.pass_on(now, self.peer, &packet, told);
                     }
                 }
-                Refusal::TooBig { mtu } => {
-                    let mtu = u16::try_from(mtu).unwrap_or(u16::MAX);
-                    common.refuse(now, self.peer, &packet, Problem::TooBig(mtu));
-                }
+                Refusal::TooBig { mtu } => fits = Some(u16::try_from(mtu).unwrap_or(u16::MAX)),
                 Refusal::Local { .. } => {}
             }
         }
+        fits
     }
 
-    /// The peer's packet of which something was `said`, as far as it is quoted.
-    fn quoted(&self, kind: Kind, said: &Said, quoted: &[u8]) -> Option<Vec<u8>> {
+    /// The peer's packet to `remote` that began with `bytes`.
+    fn packet_to(&self, kind: Kind, remote: SocketAddr, bytes: &[u8]) -> Option<Vec<u8>> {
+        let bytes = &bytes[..bytes.len().min(QUOTE_BYTES)];
         let ip_bytes = ip_header_bytes(self.inner.is_ipv4());
-        let (source, to) = (self.inner.ip(), said.to.ip());
+        let (source, to) = (self.inner.ip(), remote.ip());
         match kind {
             Kind::Udp => {
                 let headers = ip_bytes + UDP_HEADER_BYTES;
-                let mut packet = vec![0; headers + quoted.len()];
-                packet[headers..].copy_from_slice(quoted);
-                write_udp(&mut packet, self.inner, said.to, 0)?;
+                let mut packet = vec![0; headers + bytes.len()];
+                packet[headers..].copy_from_slice(bytes);
+                write_udp(&mut packet, self.inner, remote, 0)?;
                 Some(packet)
             }
             Kind::Echo => {
-                let (head, _) = quoted.split_first_chunk::<ECHO_HEADER_BYTES>()?;
-                let mut packet = vec![0; ip_bytes + quoted.len()];
+                let (head, _) = bytes.split_first_chunk::<ECHO_HEADER_BYTES>()?;
+                let mut packet = vec![0; ip_bytes + bytes.len()];
                 let message = &mut packet[ip_bytes..];
-                message.copy_from_slice(quoted);
+                message.copy_from_slice(bytes);
                 // The identifier is the peer's again. The checksum is over what is not quoted as well.
                 let ours = u16::from_be_bytes([head[4], head[5]]);
                 let sum = u16::from_be_bytes([head[2], head[3]]);
@@ -382,6 +543,13 @@ impl Mapping {
                 Some(packet)
             }
         }
+    }
+}
+
+impl Load {
+    fn start(&mut self, token: Token, way: Way) {
+        (self.token, self.way) = (token, way);
+        self.train.start(Endpoint { remote: way.remote, local: None }, 0);
     }
 }
 

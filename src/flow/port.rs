@@ -70,6 +70,8 @@ impl IpPort for FlowPort {
 
     fn send(&mut self, packets: &mut PlainBatch<'_>) -> Result<usize, SysError> {
         let now = clock::now().mono;
+        // What has been said before these packets came holds for them.
+        self.engine.follow();
         self.ranges.clear();
         let (slabs, ranges) = packets.parts();
         for range in ranges {
@@ -78,7 +80,7 @@ impl IpPort for FlowPort {
                 self.ranges.push(*range);
             }
         }
-        self.engine.settle();
+        self.engine.settle(now);
         self.engine.rest(now)?;
         if self.ranges.is_empty() {
             return Ok(0);

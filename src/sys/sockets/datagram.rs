@@ -14,17 +14,22 @@ use rustix::net::sockopt::{
     set_ipv6_mtu_discover, set_ipv6_unicast_hops,
 };
 use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, getsockname, ipproto,
-    recvfrom, sendto, socket_with,
+    AddressFamily, SendFlags, SocketFlags, SocketType, bind, getsockname, ipproto, sendto,
+    socket_with,
 };
 
-use crate::sys::cmsg::{ControlBuffer, ExtendedError};
+use crate::sys::cmsg::{ControlBuffer, ExtendedError, Received};
 use crate::sys::udp::address::{self, RawAddress};
-use crate::sys::udp::{set_mark, set_option};
+use crate::sys::udp::{can_segment, enlarge_buffers, join, set_mark, set_option};
 use crate::sys::{SysError, check};
 
 /// Below it ports are the system's. [RFC 6335 §6]
 const FIRST_USER_PORT: u16 = 1024;
+
+/// What a UDP socket may keep for us and for the network, in bytes: some hundred full datagrams, for
+/// the time that a busy thread is elsewhere. There are many sockets, but what all of them keep the
+/// kernel bounds, too (`net.ipv4.udp_mem`).
+const BUFFER_BYTES: libc::c_int = 1 << 20;
 
 /// What a socket sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,11 +74,25 @@ pub enum Refusal {
     Local { errno: i32 },
 }
 
+/// Datagrams that were received: one, or several that the kernel has joined.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arrival {
+    pub from: SocketAddr,
+    /// Bytes of all of them.
+    pub len: usize,
+    /// Bytes of each but the last, which may be shorter; `len` if it is one.
+    pub stride: usize,
+    /// The buffer was too short: the rest is lost.
+    pub is_cut: bool,
+}
+
 /// An unconnected socket of one family.
 #[derive(Debug)]
 pub struct DatagramSocket {
     socket: OwnedFd,
     is_v4: bool,
+    /// The kernel cuts messages into datagrams (UDP_SEGMENT, Linux 4.18).
+    segments: bool,
     /// What was last asked of the kernel.
     hops: Option<u8>,
     fragments: Option<Fragments>,
@@ -110,13 +129,19 @@ impl DatagramSocket {
         if mark != 0 {
             set_mark(fd, mark)?;
         }
+        let segments = kind == Kind::Udp && can_segment(fd);
+        if kind == Kind::Udp {
+            enlarge_buffers(fd, BUFFER_BYTES)?;
+            // Without it (Linux 5.0) datagrams come one by one.
+            let _ = join(fd);
+        }
         // Ports of the system are for its own programs, whatever this one has a right to.
         let port = if kind == Kind::Udp && port < FIRST_USER_PORT { 0 } else { port };
         bind(&socket, &SocketAddr::new(any, port))
             // Taken, perhaps.
             .or_else(|_| bind(&socket, &SocketAddr::new(any, 0)))
             .map_err(|e| SysError::new("bind", e))?;
-        Ok(Self { socket, is_v4, hops: None, fragments: None })
+        Ok(Self { socket, is_v4, segments, hops: None, fragments: None })
     }
 
     /// The port, or the identifier of echoes, that the socket was given.
@@ -137,6 +162,67 @@ impl DatagramSocket {
         fragments: Fragments,
         datagram: &[u8],
     ) -> Result<(), SysError> {
+        self.set_way(hops, fragments)?;
+        loop {
+            match sendto(&self.socket, datagram, SendFlags::empty(), &remote) {
+                Ok(_) => return Ok(()),
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(SysError::new("sendto", error)),
+            }
+        }
+    }
+
+    /// Sends the datagrams of `train`, each of `stride` bytes but for the last, which may be shorter,
+    /// with one call, as [`send`](Self::send) would send each of them.
+    ///
+    /// # Errors
+    /// Nothing was sent: as of [`send`](Self::send), or the kernel does not cut this
+    /// ([`is_segmentation_refused`](SysError::is_segmentation_refused)).
+    pub fn send_train(
+        &mut self,
+        remote: SocketAddr,
+        hops: u8,
+        fragments: Fragments,
+        train: &[u8],
+        stride: usize,
+    ) -> Result<(), SysError> {
+        const OP: &str = "sendmsg UDP_SEGMENT";
+        let (true, Ok(stride)) = (self.segments, u16::try_from(stride)) else {
+            return Err(SysError::from_errno(OP, libc::EOPNOTSUPP));
+        };
+        self.set_way(hops, fragments)?;
+        let (mut name, name_bytes) = RawAddress::encode(remote);
+        let mut control = ControlBuffer::default();
+        control.push_segment_size(stride);
+        let control_bytes = control.as_bytes().len();
+        let mut piece =
+            libc::iovec { iov_base: train.as_ptr().cast_mut().cast(), iov_len: train.len() };
+        // SAFETY: `msghdr` is integers and nullable pointers: all-zero is a valid value.
+        let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
+        header.msg_name = name.as_mut_ptr();
+        header.msg_namelen = libc::socklen_t::try_from(name_bytes).unwrap_or(0);
+        header.msg_iov = &raw mut piece;
+        header.msg_iovlen = 1;
+        header.msg_control = control.space().as_mut_ptr().cast();
+        header.msg_controllen = control_bytes;
+        loop {
+            // SAFETY: the socket is open. The name and control pointers denote initialised locals of
+            // the lengths beside them, the one iovec denotes `train`; all outlive the call, and the
+            // kernel only reads them.
+            let sent = unsafe { libc::sendmsg(self.socket.as_raw_fd(), &raw const header, 0) };
+            match check(OP, libc::c_int::try_from(sent).unwrap_or(0)) {
+                Ok(_) => return Ok(()),
+                Err(error) if error.is_interrupted() => {}
+                Err(error) => {
+                    self.segments &= !error.is_segmentation_impossible();
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    /// Has the kernel send from now on what goes so many `hops`, and may be cut or not.
+    fn set_way(&mut self, hops: u8, fragments: Fragments) -> Result<(), SysError> {
         if self.hops != Some(hops) {
             if self.is_v4 {
                 set_ip_ttl(&self.socket, hops.into())
@@ -164,58 +250,39 @@ impl DatagramSocket {
             .map_err(|e| SysError::new("setsockopt MTU_DISCOVER", e))?;
             self.fragments = Some(fragments);
         }
-        loop {
-            match sendto(&self.socket, datagram, SendFlags::empty(), &remote) {
-                Ok(_) => return Ok(()),
-                Err(Errno::INTR) => {}
-                Err(error) => return Err(SysError::new("sendto", error)),
-            }
-        }
+        Ok(())
     }
 
-    /// Receives a datagram into `buffer`, as far as it fits; `None` if none waits.
+    /// Receives one datagram into `buffer`, or several that the kernel has joined, as far as they fit;
+    /// `None` if none waits.
     ///
     /// # Errors
     /// What was said of an earlier datagram.
-    pub fn receive(&self, buffer: &mut [u8]) -> Result<Option<(usize, SocketAddr)>, SysError> {
-        loop {
-            match recvfrom(&self.socket, &mut *buffer, RecvFlags::empty()) {
-                Ok((bytes, _, from)) => {
-                    let from = from.and_then(|from| SocketAddr::try_from(from).ok());
-                    match from {
-                        Some(from) => return Ok(Some((bytes.min(buffer.len()), from))),
-                        // The kernel names the sender of every datagram.
-                        None => continue,
-                    }
-                }
-                Err(Errno::AGAIN) => return Ok(None),
-                Err(Errno::INTR) => {}
-                Err(error) => return Err(SysError::new("recvfrom", error)),
-            }
-        }
+    pub fn receive(&self, buffer: &mut [u8]) -> Result<Option<Arrival>, SysError> {
+        let (mut name, mut control) = (RawAddress::EMPTY, ControlBuffer::default());
+        let received = receive_once(self.as_fd(), 0, buffer, &mut name, &mut control);
+        let (len, flags) = match received {
+            Ok(received) => received,
+            Err(error) if error.is_would_block() => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let told = Received::decode(control.as_bytes());
+        // The kernel names the sender of every datagram.
+        Ok(name.decode().map(|from| Arrival {
+            from,
+            len,
+            stride: told.segment_size.unwrap_or(len),
+            is_cut: flags & libc::MSG_TRUNC != 0,
+        }))
     }
 
     /// Takes what was said of one datagram, and writes what is quoted of it to the start of `quote`;
     /// `None` if nothing more was said.
     pub fn next_said(&self, quote: &mut [u8]) -> Option<Said> {
         let (mut name, mut control) = (RawAddress::EMPTY, ControlBuffer::default());
-        let mut piece = libc::iovec { iov_base: quote.as_mut_ptr().cast(), iov_len: quote.len() };
-        // SAFETY: `msghdr` is integers and nullable pointers: all-zero is a valid value.
-        let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
-        header.msg_name = name.as_mut_ptr();
-        header.msg_namelen = libc::socklen_t::try_from(address::BYTES).unwrap_or(0);
-        header.msg_iov = &raw mut piece;
-        header.msg_iovlen = 1;
-        header.msg_control = control.space().as_mut_ptr().cast();
-        header.msg_controllen = control.space().len();
-        let flags = libc::MSG_ERRQUEUE | libc::MSG_DONTWAIT;
-        let fd = self.socket.as_raw_fd();
-        // SAFETY: the socket is open. The name and control pointers denote locals of the lengths
-        // beside them, the one iovec denotes `quote`, borrowed mutably; all outlive the call.
-        let received = unsafe { libc::recvmsg(fd, &raw mut header, flags) };
-        let received = libc::c_int::try_from(received).unwrap_or(0);
-        let quoted = check("recvmsg MSG_ERRQUEUE", received).ok()?;
-        control.set_len(header.msg_controllen);
+        let flags = libc::MSG_ERRQUEUE;
+        let received = receive_once(self.as_fd(), flags, quote, &mut name, &mut control);
+        let (quoted, _) = received.ok()?;
         let error = ExtendedError::decode(control.as_bytes())?;
         let to = name.decode()?;
         let refusal = match (error.origin, error.offender) {
@@ -227,7 +294,42 @@ impl DatagramSocket {
             }
             _ => Refusal::Local { errno: error.errno },
         };
-        Some(Said { to, refusal, quoted: usize::try_from(quoted).unwrap_or(0).min(quote.len()) })
+        Some(Said { to, refusal, quoted })
+    }
+}
+
+/// Receives one message into `buffer`, as far as it fits, and tells how many bytes that are, and the
+/// flags of the message.
+fn receive_once(
+    socket: BorrowedFd<'_>,
+    flags: libc::c_int,
+    buffer: &mut [u8],
+    name: &mut RawAddress,
+    control: &mut ControlBuffer,
+) -> Result<(usize, libc::c_int), SysError> {
+    let mut piece = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+    // SAFETY: `msghdr` is integers and nullable pointers: all-zero is a valid value.
+    let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
+    header.msg_name = name.as_mut_ptr();
+    header.msg_namelen = libc::socklen_t::try_from(address::BYTES).unwrap_or(0);
+    header.msg_iov = &raw mut piece;
+    header.msg_iovlen = 1;
+    header.msg_control = control.space().as_mut_ptr().cast();
+    header.msg_controllen = control.space().len();
+    let flags = flags | libc::MSG_DONTWAIT;
+    loop {
+        // SAFETY: the socket is open. The name and control pointers denote memory of the lengths
+        // beside them, the one iovec denotes `buffer`; all are borrowed mutably and outlive the call.
+        let received = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut header, flags) };
+        match check("recvmsg", libc::c_int::try_from(received).unwrap_or(0)) {
+            Ok(received) => {
+                control.set_len(header.msg_controllen);
+                let received = usize::try_from(received).unwrap_or(0).min(buffer.len());
+                return Ok((received, header.msg_flags));
+            }
+            Err(error) if error.is_interrupted() => {}
+            Err(error) => return Err(error),
+        }
     }
 }
 
@@ -242,7 +344,7 @@ mod tests {
     use std::net::UdpSocket;
 
     use super::*;
-    use crate::sys::testing::eventually;
+    use crate::sys::testing::{eventually, in_own_namespace, ip, skip};
 
     fn said(socket: &DatagramSocket) -> Said {
         let mut found = None;
@@ -290,7 +392,58 @@ mod tests {
             received = socket.receive(&mut buffer).unwrap();
             received.is_some()
         }));
-        assert_eq!(received, Some((4, remote)));
+        assert_eq!(received, Some(Arrival { from: remote, len: 4, stride: 4, is_cut: false }));
         assert_eq!(buffer[..4], *b"pong");
+    }
+
+    #[test]
+    fn a_train_goes_as_its_datagrams_and_comes_joined_or_one_by_one() {
+        let [mut sender, receiver] =
+            [0; 2].map(|port| DatagramSocket::open(Kind::Udp, true, port, 0).unwrap());
+        let remote = SocketAddr::from(([127, 0, 0, 1], receiver.port()));
+        let train: Vec<u8> = (0..2500_usize).map(|at| (at / 10) as u8).collect();
+        let sent = sender.send_train(remote, 64, Fragments::Never, &train, 1000);
+        assert!(sent.is_ok() == sender.segments, "{sent:?}");
+        if sent.is_err() {
+            return skip("the kernel cuts no datagrams");
+        }
+        let (mut arrived, mut buffer) = (Vec::new(), [0; 4000]);
+        assert!(eventually(|| {
+            while let Some(arrival) = receiver.receive(&mut buffer).unwrap() {
+                assert_eq!((arrival.from.port(), arrival.is_cut), (sender.port(), false));
+                arrived.extend(buffer[..arrival.len].chunks(arrival.stride).map(<[u8]>::to_vec));
+            }
+            arrived.len() == 3
+        }));
+        assert!(arrived.iter().map(Vec::as_slice).eq(train.chunks(1000)));
+        sender.send_train(remote, 64, Fragments::Never, &train, 1000).unwrap();
+        let mut cut = None;
+        assert!(eventually(|| {
+            cut = receiver.receive(&mut buffer[..99]).unwrap();
+            cut.is_some()
+        }));
+        assert!(cut.is_some_and(|cut| cut.is_cut && cut.len == 99));
+    }
+
+    #[test]
+    fn what_the_kernel_does_not_cut_is_refused_and_can_be_sent_one_by_one() {
+        in_own_namespace(|| {
+            ip("link set lo mtu 1280");
+            let receiver = UdpSocket::bind("127.0.0.1:0").unwrap();
+            let remote = receiver.local_addr().unwrap();
+            let mut sender = DatagramSocket::open(Kind::Udp, true, 0, 0).unwrap();
+            let train = [7; 4000];
+            let error = sender.send_train(remote, 64, Fragments::Allowed, &train, 2000);
+            assert!(error.unwrap_err().is_segmentation_refused());
+            assert_eq!(sender.next_said(&mut []), None, "it is no datagram that did not fit");
+            for datagram in train.chunks(2000) {
+                sender.send(remote, 64, Fragments::Allowed, datagram).unwrap();
+                assert_eq!(receiver.recv(&mut [0; 4000]).unwrap(), 2000);
+            }
+            let error = sender.send(remote, 64, Fragments::Never, &train).unwrap_err();
+            assert!(error.is_too_big());
+            let said = sender.next_said(&mut []).map(|said| said.refusal);
+            assert_eq!(said, Some(Refusal::TooBig { mtu: 1280 }));
+        });
     }
 }

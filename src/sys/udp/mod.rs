@@ -236,8 +236,7 @@ fn open(family: Family, port: u16, mark: u32, share: Share) -> Result<OwnedFd, S
     }
     set_fragments(fd, family, Fragments::Allowed)?;
     errors::keep(fd, family)?;
-    enlarge_buffer(fd, libc::SO_RCVBUFFORCE, libc::SO_RCVBUF)?;
-    enlarge_buffer(fd, libc::SO_SNDBUFFORCE, libc::SO_SNDBUF)?;
+    enlarge_buffers(fd, SOCKET_BUFFER_BYTES)?;
     if mark != 0 {
         set_mark(fd, mark)?;
     }
@@ -254,12 +253,12 @@ fn share_port(fd: BorrowedFd<'_>) -> Result<(), SysError> {
 }
 
 /// Whether the kernel knows UDP_SEGMENT; 0 is its default, and each message brings its own.
-fn can_segment(fd: BorrowedFd<'_>) -> bool {
+pub(super) fn can_segment(fd: BorrowedFd<'_>) -> bool {
     set_option("setsockopt UDP_SEGMENT", fd, libc::SOL_UDP, libc::UDP_SEGMENT, 0).is_ok()
 }
 
 /// Lets the kernel join datagrams.
-fn join(fd: BorrowedFd<'_>) -> Result<(), SysError> {
+pub(super) fn join(fd: BorrowedFd<'_>) -> Result<(), SysError> {
     set_option("setsockopt UDP_GRO", fd, libc::SOL_UDP, libc::UDP_GRO, 1)
 }
 
@@ -274,15 +273,12 @@ pub(super) fn set_mark(fd: BorrowedFd<'_>, mark: u32) -> Result<(), SysError> {
     set_option("setsockopt SO_MARK", fd, libc::SOL_SOCKET, libc::SO_MARK, mark.cast_signed())
 }
 
-/// Past the system's limit where CAP_NET_ADMIN allows it, else up to the limit.
-fn enlarge_buffer(
-    fd: BorrowedFd<'_>,
-    forced: libc::c_int,
-    limited: libc::c_int,
-) -> Result<(), SysError> {
-    set_option("setsockopt buffer", fd, libc::SOL_SOCKET, forced, SOCKET_BUFFER_BYTES).or_else(
-        |_| set_option("setsockopt buffer", fd, libc::SOL_SOCKET, limited, SOCKET_BUFFER_BYTES),
-    )
+/// Has both kernel buffers be of so many bytes: past the system's limit where CAP_NET_ADMIN allows it,
+/// else up to the limit.
+pub(super) fn enlarge_buffers(fd: BorrowedFd<'_>, bytes: libc::c_int) -> Result<(), SysError> {
+    let set = |option| set_option("setsockopt buffer", fd, libc::SOL_SOCKET, option, bytes);
+    set(libc::SO_RCVBUFFORCE).or_else(|_| set(libc::SO_RCVBUF))?;
+    set(libc::SO_SNDBUFFORCE).or_else(|_| set(libc::SO_SNDBUF))
 }
 
 pub(super) fn set_option(

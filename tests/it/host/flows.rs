@@ -11,7 +11,8 @@ use std::os::unix::net::UnixStream;
 use std::thread;
 use std::time::Duration;
 
-use rustix::net::sockopt::set_socket_linger;
+use hybridwg::sys::sockets::{DatagramSocket, Fragments, Kind};
+use rustix::net::sockopt::{Ipv4PathMtuDiscovery, set_ip_mtu_discover, set_socket_linger};
 
 use super::net::{Host, eventually};
 use super::skips;
@@ -122,6 +123,21 @@ fn bind(host: &Host, address: &str) -> UdpSocket {
     let socket = host.run(|| UdpSocket::bind((address, 0)).unwrap());
     socket.set_read_timeout(Some(SOON)).unwrap();
     socket
+}
+
+/// One datagram, and who sent it. A machine that stops for a while interrupts the call.
+fn receive(socket: &UdpSocket) -> (Vec<u8>, SocketAddr) {
+    let mut buffer = vec![0; 65_536];
+    loop {
+        match socket.recv_from(&mut buffer) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            received => {
+                let (len, from) = received.unwrap();
+                buffer.truncate(len);
+                return (buffer, from);
+            }
+        }
+    }
 }
 
 fn pattern(bytes: usize) -> Vec<u8> {
@@ -266,13 +282,77 @@ fn datagrams_of_60_kilobytes_go_both_ways() {
     for (server, client) in [(SERVER, "10.10.0.2"), (SERVER_V6, "fd10::2")] {
         let (server, client) = (bind(&places.server, server), bind(&places.client, client));
         let datagram = pattern(60_000);
-        let mut buffer = vec![0; 65_536];
         client.send_to(&datagram, server.local_addr().unwrap()).unwrap();
-        let (len, from) = server.recv_from(&mut buffer).unwrap();
-        assert!(buffer[..len] == datagram, "{len} bytes");
+        let (received, from) = receive(&server);
+        assert!(received == datagram, "{} bytes", received.len());
         server.send_to(&datagram, from).unwrap();
-        let (len, _) = client.recv_from(&mut buffer).unwrap();
-        assert!(buffer[..len] == datagram, "{len} bytes");
+        let (received, _) = receive(&client);
+        assert!(received == datagram, "{} bytes", received.len());
+    }
+}
+
+#[test]
+fn datagrams_in_a_row_arrive_whole_and_in_order_both_ways() {
+    if skips(PROGRAMS) {
+        return;
+    }
+    let places = Places::new();
+    let (_client, _hub) = places.join(Hybridwg, "");
+    eventually("a session", SOON, || places.client.pings("10.10.0.1"));
+    for (server, client) in [(SERVER, "10.10.0.2"), (SERVER_V6, "fd10::2")] {
+        let (server, client) = (bind(&places.server, server), bind(&places.client, client));
+        // Runs of one length, a shorter one, none at all, longer ones, and one in fragments.
+        let lengths = [[900; 9], [901; 9], [7; 9], [1300; 9]].concat();
+        let lengths = [&lengths[..], &[100, 0, 3000, 900]].concat();
+        let datagrams: Vec<Vec<u8>> = lengths
+            .into_iter()
+            .enumerate()
+            .map(|(n, length)| pattern(length).iter().map(|byte| byte ^ n as u8).collect())
+            .collect();
+        let whole = |received: &[u8], sent: &[u8]| {
+            assert!(received == sent, "{} bytes for {}", received.len(), sent.len());
+        };
+        for datagram in &datagrams {
+            client.send_to(datagram, server.local_addr().unwrap()).unwrap();
+        }
+        let mut back = None;
+        for datagram in &datagrams {
+            let (received, from) = receive(&server);
+            whole(&received, datagram);
+            back = Some(from);
+        }
+        for datagram in &datagrams {
+            server.send_to(datagram, back.unwrap()).unwrap();
+        }
+        for datagram in &datagrams {
+            whole(&receive(&client).0, datagram);
+        }
+    }
+}
+
+#[test]
+fn datagrams_that_the_kernel_has_joined_come_apart_again() {
+    if skips(PROGRAMS) {
+        return;
+    }
+    let places = Places::new();
+    let (_client, _hub) = places.join(Hybridwg, "");
+    eventually("a session", SOON, || places.client.pings("10.10.0.1"));
+    for (server, client) in [(SERVER, "10.10.0.2"), (SERVER_V6, "fd10::2")] {
+        let (server, client) = (bind(&places.server, server), bind(&places.client, client));
+        client.send_to(b"hello", server.local_addr().unwrap()).unwrap();
+        let (_, from) = receive(&server);
+        let open = || DatagramSocket::open(Kind::Udp, from.is_ipv4(), 0, 0);
+        let mut joins = places.server.run(open).unwrap();
+        // The longer ones do not fit the tunnel.
+        for stride in [1000, 1440] {
+            let train = pattern(10 * stride + 33);
+            joins.send_train(from, 64, Fragments::Allowed, &train, stride).unwrap();
+            for datagram in train.chunks(stride) {
+                let (received, _) = receive(&client);
+                assert!(received == datagram, "{} for {} bytes", received.len(), datagram.len());
+            }
+        }
     }
 }
 
@@ -330,6 +410,18 @@ fn a_closed_udp_port_is_told_and_a_narrow_path_too() {
         text.contains("mtu = 1280") || text.contains("mtu=1280")
     };
     eventually("what fits is told", SOON, learns);
+    // The hub has learned it, too, and tells it of datagrams from its own knowledge.
+    let server = bind(&places.server, SERVER);
+    let client = bind(&places.client, "10.10.0.2");
+    set_ip_mtu_discover(&client, Ipv4PathMtuDiscovery::PROBE).unwrap();
+    client.connect(server.local_addr().unwrap()).unwrap();
+    let refuses = || {
+        let _ = client.send(&pattern(1300));
+        client.set_read_timeout(Some(NOTHING)).unwrap();
+        let error = client.recv(&mut [0; 8]).unwrap_err();
+        error.raw_os_error() == Some(rustix::io::Errno::MSGSIZE.raw_os_error())
+    };
+    eventually("a datagram does not fit", SOON, refuses);
 }
 
 #[test]

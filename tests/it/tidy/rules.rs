@@ -35,6 +35,7 @@ pub const LAYERS: &[(&str, &[&str])] = &[
             "packet",
             "proto::allowed_ips",
             "proto::drop_reason",
+            "proto::endpoint",
             "proto::peer",
             "wire",
             "crypto::entropy",
