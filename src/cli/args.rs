@@ -105,6 +105,8 @@ pub enum Command {
     Strip(Tunnel),
     /// Show the state of interfaces, as `wg show` does
     Show(Show),
+    /// Tell in a line whether a tunnel is ready, alive or started, for probes. Exit status 0: yes, 1: no
+    Health(Health),
     /// Measure what fits the path to each peer, and print the MTU for the file
     Mtu {
         /// The interface
@@ -202,6 +204,25 @@ pub struct Show {
     /// Print JSON; keys are hidden unless WG_HIDE_KEYS=never
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct Health {
+    /// The interface; may be left out where there is one
+    #[arg(value_name = "NAME")]
+    pub interface: Option<String>,
+
+    /// There is a session with each peer that is required, or nothing in the way of one: the default
+    #[arg(long)]
+    pub ready: bool,
+
+    /// Its threads do their work
+    #[arg(long, conflicts_with = "ready")]
+    pub live: bool,
+
+    /// It has been ready once
+    #[arg(long, conflicts_with_all = ["ready", "live"])]
+    pub startup: bool,
 }
 
 /// One column, or all of them.

@@ -12,6 +12,7 @@ pub mod device;
 pub mod down;
 pub mod enclosure;
 pub mod file;
+pub mod health;
 pub mod key;
 pub mod message;
 mod mtu;
@@ -85,6 +86,7 @@ fn hide_memory() -> Result<(), Failure> {
 fn dispatch(arguments: &Arguments) -> Result<(), Failure> {
     match &arguments.command {
         Some(Command::Show(show)) => show::run(show),
+        Some(Command::Health(arguments)) => health::run(arguments),
         Some(Command::Mtu { interface }) => mtu::run(interface),
         Some(Command::Genkey) => key::genkey(&mut OsEntropy),
         Some(Command::Genpsk) => key::genpsk(&mut OsEntropy),

@@ -6,6 +6,7 @@
 //! out (a free port, a known peer) is the engine's answer. Secrets are key types, which redact
 //! themselves in `Debug`. [UAPI]
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use ipnet::IpNet;
@@ -34,6 +35,8 @@ pub struct SetRequest {
     pub mtu_policy: Option<MtuPolicy>,
     /// Another: whether packets of peers are carried on as flows of this host. `Some(None)` ends it.
     pub flows: Option<Option<Flows>>,
+    /// Another: who is told how the device is.
+    pub health: Option<Health>,
     /// Has what fits measured, of all peers that can be asked.
     pub measure_paths: bool,
     /// Removes every peer before `peers` is applied. A peer that is named again in `peers` without
@@ -50,6 +53,15 @@ pub struct Flows {
     pub policy: Policy,
     /// Where they come from; empty: from wherever peers may send.
     pub sources: Vec<IpNet>,
+}
+
+/// Whom the health of a device is told to, and what it is judged by.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Health {
+    /// Where HTTP is answered.
+    pub listen: Option<SocketAddr>,
+    /// Without a session with each of these the device is of no use.
+    pub required: BTreeSet<PublicKey>,
 }
 
 /// Who decides about the MTU of the interface. What fits the path to a peer is found out, and

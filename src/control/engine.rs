@@ -7,6 +7,7 @@
 //!
 //! - `events`: what is waited for.
 //! - `flows`: what of peers is carried on.
+//! - `health`: how the device is.
 //! - `lookups`: names of endpoints.
 //! - `path_mtu`: how large packets to each peer may be.
 //! - `surroundings`: what follows from a change of the host.
@@ -15,6 +16,7 @@
 mod equipment;
 mod events;
 mod flows;
+mod health;
 mod lookups;
 mod path_mtu;
 mod surroundings;
@@ -33,6 +35,7 @@ use tracing::{debug, info, warn};
 use self::equipment::{bind, find_kernel, open_queues};
 use self::events::{Events, Happening};
 use self::flows::Carrying;
+use self::health::Health;
 use self::lookups::Lookups;
 use self::path_mtu::PathMtus;
 use self::surroundings::Surroundings;
@@ -107,6 +110,7 @@ struct Engine {
     lookups: Lookups,
     path_mtus: PathMtus,
     carrying: Carrying,
+    health: Health,
     watchdog: Option<Watchdog>,
     /// For lines that anybody can provoke.
     log: TokenBucket,
@@ -174,11 +178,13 @@ async fn serve_until_stopped(
     settings: Settings,
 ) -> Result<(), EngineError> {
     let Given { listener, leash, kept } = given;
+    let is_on_leash = leash.is_some();
     // Watched first, so that a change while we start is not missed.
     let mut events = Events::new(deletion, leash)?;
     let control = tun.try_clone().map_err(EngineError::Watch)?;
     let (mut engine, threads) = Engine::start(tun, settings)?;
     events.listen_to(&engine.lane);
+    engine.health.begin(events.commands(), is_on_leash);
     engine.follow_link(&control);
     events.serve(listener, kept)?;
     engine.announce();
@@ -297,6 +303,7 @@ impl Engine {
             surroundings: Surroundings::new(&interface),
             lookups: Lookups::new(),
             carrying: Carrying::default(),
+            health: Health::default(),
             watchdog: Watchdog::from_environment(),
             interface,
             settings,
@@ -411,6 +418,9 @@ impl Engine {
             Command::Status(answer) => {
                 let _ = answer.send(self.status());
             }
+            Command::Health(question, answer) => {
+                let _ = answer.send(self.examine(question));
+            }
             Command::Set(request, answer) => {
                 let outcome = self.set(request);
                 let _ = answer.send(outcome);
@@ -448,6 +458,9 @@ impl Engine {
         }
         let mark_changes = mark != self.fwmark;
         self.fwmark = mark;
+        if let Some(health) = request.health {
+            self.tell_health(health).map_err(|error| refused(&error))?;
+        }
         if let Some(flows) = request.flows {
             self.carry(flows)?;
         } else if mark_changes {

@@ -7,6 +7,7 @@
 //! Must not print by itself: words go to the [`Console`] that the caller brings.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitStatus;
 
@@ -18,6 +19,7 @@ use crate::control::netlink::{Family, Netlink, NetlinkError};
 use crate::control::policy;
 use crate::control::resolve::ResolveError;
 use crate::control::save::SaveError;
+use crate::control::uapi::Errno;
 use crate::control::uapi::client::ClientError;
 
 /// Where a lifecycle says what it does.
@@ -95,6 +97,15 @@ pub enum LifecycleError {
          (`ss -lunp sport = {port}` shows by whom)"
     )]
     PortInUse { interface: String, port: u16 },
+    #[error(
+        "the daemon of {interface} cannot listen on {address}, its Health, for HTTP: {errno} (it \
+         takes an address of this host and a port that is free, above 1023 without root)"
+    )]
+    Health { interface: String, address: SocketAddr, errno: Errno },
+    #[error(
+        "{interface} cannot be brought up here. What is missing, and what supplies it:\n{missing}"
+    )]
+    Preflight { interface: String, missing: String },
     #[error("cannot start the daemon of {interface}")]
     Daemon { interface: String, source: DaemonError },
     #[error("{key} failed ({status}): {command}")]

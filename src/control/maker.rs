@@ -161,6 +161,7 @@ pub fn client(entropy: &mut dyn Entropy, hub: &Config, wishes: Wishes) -> Result
         endpoint: None,
         endpoints: Vec::new(),
         persistent_keepalive: None,
+        required: None,
     };
     let hosts = addresses.iter().map(|address| IpNet::from(address.addr())).collect();
     let public_key = dh::public_key(&private_key);

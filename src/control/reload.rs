@@ -17,6 +17,7 @@ use crate::control::command::{AllowedIpChange, DeviceSnapshot, PeerSnapshot, Set
 use crate::control::config::{Config, Interface, Table};
 use crate::control::divert::{Diversion, Standing};
 use crate::control::dns;
+use crate::control::health::SetHealth;
 use crate::control::hooks::{RunHook, Shell};
 use crate::control::host_change::{HostChange, Lasting};
 use crate::control::interrupt::Interrupt;
@@ -96,6 +97,10 @@ pub fn reload(
     change_host(&mut steps, &link, &before, config, &device, &wanted, owner.as_ref())?;
     if peers != SetRequest::default() {
         steps.apply(SetPeers::new(interface, peers, device, &before))?;
+    }
+    let (health, former) = (config.health(), before.health());
+    if health != former {
+        steps.apply(SetHealth::new(interface, health, former))?;
     }
     if runs_hooks {
         hooks.run_new(&mut steps)?;

@@ -4,9 +4,12 @@
 //! unless it does. In many containers `/proc/sys` cannot be written: then it must be set from
 //! outside, or it does not matter, because nothing is strict.
 
-use std::fs;
+use std::fs::{self, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
+
+/// As sysctl(8) names it.
+pub const NAME: &str = "net.ipv4.conf.all.src_valid_mark";
 
 /// The kernel parameters of IPv4 interfaces.
 #[derive(Clone, Debug)]
@@ -24,10 +27,18 @@ impl Parameters {
         self.number("all", "src_valid_mark") == Some(1)
     }
 
+    /// Finds out whether [`Self::set`] could, and changes nothing.
+    ///
+    /// # Errors
+    /// As for [`Self::set`].
+    pub fn rehearse(&self) -> io::Result<()> {
+        OpenOptions::new().write(true).open(self.switch()).map(drop)
+    }
+
     /// # Errors
     /// No right, a file system that cannot be written.
     pub fn set(&self, on: bool) -> io::Result<()> {
-        fs::write(self.folder.join("all/src_valid_mark"), if on { "1" } else { "0" })
+        fs::write(self.switch(), if on { "1" } else { "0" })
     }
 
     /// The interfaces on which reverse path filtering is strict: the larger of their own number and
@@ -42,6 +53,10 @@ impl Parameters {
             .collect();
         strict.sort();
         strict
+    }
+
+    fn switch(&self) -> PathBuf {
+        self.folder.join("all/src_valid_mark")
     }
 
     fn number(&self, interface: &str, parameter: &str) -> Option<u8> {

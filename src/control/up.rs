@@ -19,6 +19,7 @@ use crate::control::command::DeviceSnapshot;
 use crate::control::config::{At, Config, DIRECTORY, Endpoint, Interface, Located, Peer};
 use crate::control::divert::{Diversion, Standing, with_source};
 use crate::control::dns::{DnsChange, Wanted};
+use crate::control::health::SetHealth;
 use crate::control::hooks::{RunHook, Shell};
 use crate::control::host_change::{HostChange, Lasting};
 use crate::control::interrupt::Interrupt;
@@ -29,6 +30,7 @@ use crate::control::masquerade::Masquerading;
 use crate::control::mtu;
 use crate::control::netlink::nft::Owner;
 use crate::control::netlink::{Family, Link, MAIN_TABLE, Mark, Netlink};
+use crate::control::preflight::{self, Missing};
 use crate::control::record;
 use crate::control::resolve::Resolve;
 use crate::control::routes::{self, AddRoute, Destination};
@@ -60,9 +62,7 @@ pub fn up(
     let Up { interface, file, config, resolve, device } = plan;
     let settings = &config.interface;
     let mut netlink = Netlink::new();
-    if netlink.link(interface)?.is_some() {
-        return Err(present(interface, &file));
-    }
+    look_first(interface, &file, config, console, &mut netlink)?;
     let destination = Destination::of(settings.table.as_ref().map(|table| &table.value))?;
     // Dropped after the transaction, which takes back what was done.
     let note = take_note(interface, settings, console)?;
@@ -123,12 +123,40 @@ pub fn up(
     for hook in &settings.post_up {
         steps.apply(RunHook::new("PostUp", hook, interface, shell))?;
     }
+    steps.apply(SetHealth::new(interface, config.health(), Default::default()))?;
     steps.commit()?;
     warn_of(take_back(interface, left, console, &mut netlink), console);
     if let Err(error) = record::write(interface, &file, config) {
         console.warn(&format!(
             "`hybridwg reload` will not work, for want of a record in /run/hybridwg: {error}"
         ));
+    }
+    Ok(())
+}
+
+/// Looks whether there is such an interface already, and whether this host has what it takes.
+///
+/// # Errors
+/// There is one, or [`LifecycleError::Preflight`].
+fn look_first(
+    interface: &str,
+    file: &Path,
+    config: &Config,
+    console: &mut dyn Console,
+    netlink: &mut Netlink,
+) -> Result<(), LifecycleError> {
+    if netlink.link(interface)?.is_some() {
+        return Err(present(interface, file));
+    }
+    let missing = preflight::of_tun_mode(config);
+    if missing.iter().any(Missing::is_fatal) {
+        let missing = preflight::tell(&missing);
+        return Err(LifecycleError::Preflight { interface: interface.to_owned(), missing });
+    }
+    // Of the firewall and of kernel parameters is told what goes on without them, where that is.
+    for missing in missing.iter().filter(|it| matches!(it, Missing::Ping | Missing::Descriptors(_)))
+    {
+        console.warn(&preflight::tell_shortly(missing));
     }
     Ok(())
 }

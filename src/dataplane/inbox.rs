@@ -5,6 +5,7 @@
 //! shard believes are never refused, and the engine stops handling handshakes while the inbox is
 //! crowded ([`Inboxes::is_crowded`]).
 
+use std::any::Any;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -37,7 +38,7 @@ pub enum ShardCommand {
     /// This port replaces the one that packets of the inside came and went by.
     Rewire(Box<dyn IpPort>),
     /// Proves that the shard looks into its inbox: it drops this.
-    Pulse(Arc<()>),
+    Pulse(Box<dyn Any + Send>),
     /// Ends the shard.
     Shutdown,
 }

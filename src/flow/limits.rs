@@ -11,7 +11,7 @@ use crate::proto::peer::PeerId;
 use crate::time::{Instant, TokenBucket};
 
 /// Flows of all peers, and how many of them one may have.
-const FLOWS: usize = 16_384;
+pub const FLOWS: usize = 16_384;
 const SHARES: usize = 4;
 
 /// Of these, mappings of UDP ports.

@@ -21,3 +21,5 @@ mod slots;
 mod streams;
 pub mod switch;
 pub mod tcp;
+
+pub use self::limits::FLOWS;

@@ -107,8 +107,18 @@ impl Peer {
     }
 
     /// Whether there is a session to send with.
-    pub(super) fn has_usable_session(&self, now: Instant) -> bool {
+    pub fn has_usable_session(&self, now: Instant) -> bool {
         self.keypairs.current.as_ref().is_some_and(|session| !session.sealer.is_expired(now))
+    }
+
+    /// Whether there is an address to send to.
+    pub const fn has_endpoint(&self) -> bool {
+        self.has_endpoint
+    }
+
+    /// Since when initiations of ours are not answered, if the last one was not.
+    pub const fn unanswered_initiation(&self) -> Option<Instant> {
+        self.timers.unanswered_initiation()
     }
 
     pub const fn public_key(&self) -> &PublicKey {

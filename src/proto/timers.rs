@@ -200,6 +200,8 @@ pub(super) struct Timers {
     retry_jitter: Duration,
     /// When a handshake message other than a cookie reply was last sent.
     handshake_sent: Option<Instant>,
+    /// The first initiation since a handshake was last completed.
+    unanswered_initiation: Option<Instant>,
     /// From when the life of all keys is counted.
     keys_since: Option<Instant>,
     /// The unanswered data that a jitter was drawn for.
@@ -220,6 +222,7 @@ impl Default for Timers {
             retries: 0,
             retry_jitter: Duration::ZERO,
             handshake_sent: None,
+            unanswered_initiation: None,
             keys_since: None,
             silence_since: None,
             silence_jitter: Duration::ZERO,
@@ -259,6 +262,7 @@ impl Timers {
     /// An initiation was sent.
     pub fn initiated(&mut self, now: Instant, entropy: &mut dyn Entropy) {
         self.handshake_sent = Some(now);
+        self.unanswered_initiation.get_or_insert(now);
         self.retry_jitter = jitter(entropy);
         self.pursuit = Pursuit::Sent { at: now };
         self.facts.any_authenticated_sent(now);
@@ -281,6 +285,13 @@ impl Timers {
     pub const fn handshake_complete(&mut self) {
         self.pursuit = Pursuit::Idle;
         self.retries = 0;
+        self.unanswered_initiation = None;
+    }
+
+    /// When the first initiation was sent that no handshake has followed; also of those that were
+    /// given up.
+    pub const fn unanswered_initiation(&self) -> Option<Instant> {
+        self.unanswered_initiation
     }
 
     /// Decides about an initiation whose time to be answered is over.
@@ -312,6 +323,7 @@ impl Timers {
     /// No session can be asked for.
     pub const fn stop_initiating(&mut self) {
         self.pursuit = Pursuit::Idle;
+        self.unanswered_initiation = None;
     }
 
     /// Whether a session is being asked for.

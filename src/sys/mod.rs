@@ -27,6 +27,7 @@ pub mod pidfd;
 pub mod poll;
 pub mod process;
 pub mod reactor;
+pub mod rights;
 pub mod sandbox;
 pub mod sockets;
 pub mod tcp;

@@ -3,14 +3,29 @@
 
 use std::mem::zeroed;
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with, sockopt};
 
+use super::udp::set_mark;
 use super::{SysError, check};
 
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 128;
+
+/// Listens on `address`; what is accepted and answered there carries `mark`, unless that is 0.
+/// [LNX inet_sock.h:inet_request_mark]
+///
+/// # Errors
+/// No such address here, somebody else listens there, a right is missing.
+pub fn listen_marked(address: SocketAddr, mark: u32) -> Result<TcpListener, SysError> {
+    let listener = TcpListener::bind(address).map_err(|e| SysError::new("listen TCP", e))?;
+    if mark != 0 {
+        set_mark(listener.as_fd(), mark)?;
+    }
+    listener.set_nonblocking(true).map_err(|e| SysError::new("fcntl", e))?;
+    Ok(listener)
+}
 
 /// Listens on `address` for what comes in by `interface`. The address alone would not do: a host
 /// takes a packet to any of its addresses from any network.

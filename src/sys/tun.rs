@@ -370,6 +370,15 @@ fn negotiate(
     outcome
 }
 
+/// Finds out whether the device node is there and may be opened.
+///
+/// # Errors
+/// [`is_missing`](SysError::is_missing) without the node, `ENODEV` without the module;
+/// [`is_not_permitted`](SysError::is_not_permitted) where a container may not use it.
+pub fn try_device() -> Result<(), SysError> {
+    open_device().map(drop)
+}
+
 fn open_device() -> Result<OwnedFd, SysError> {
     rustix::fs::open(DEVICE, OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty())
         .map_err(|e| SysError::new("open /dev/net/tun", e))

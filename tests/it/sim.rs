@@ -14,6 +14,7 @@
 mod configure;
 mod cookies;
 mod handshake;
+mod health;
 mod host;
 mod places;
 mod timers;

@@ -17,6 +17,7 @@ pub use self::surroundings::Surroundings;
 use crate::control::config::{
     self, Config, ConfigError, Key, LoadError, Located, Problem, Read, Written,
 };
+use crate::control::preflight;
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -94,6 +95,7 @@ pub fn check(located: &Located) -> Result<Judgement, LoadError> {
             let interface = &located.interface;
             // Without them, as where netlink is forbidden, the file is judged by itself.
             let host = surroundings::gather(&config, interface).unwrap_or_default();
+            findings.extend(about_machine(&config));
             findings.extend(lints::all(&lints::Subject {
                 config: &config,
                 interface,
@@ -120,6 +122,13 @@ fn fault(error: &ConfigError) -> Finding {
         _ => None,
     };
     Finding { mark, ..Finding::new(Severity::Fault, Some(error.line), text) }
+}
+
+/// What this machine lacks, whoever brings the tunnel up.
+fn about_machine(config: &Config) -> Vec<Finding> {
+    let missing = preflight::of_tun_mode(config);
+    let found = missing.iter().filter(|missing| !missing.is_a_right());
+    found.map(|it| Finding::new(Severity::Note, None, preflight::tell_shortly(it))).collect()
 }
 
 /// Keys that stand elsewhere. A file that only root may read says nothing to others.

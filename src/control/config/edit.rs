@@ -431,6 +431,7 @@ fn as_section(peer: &PeerSnapshot) -> Peer {
         endpoint: peer.endpoint.and_then(|endpoint| parse_endpoint(&endpoint_text(endpoint))),
         endpoints: Vec::new(),
         persistent_keepalive: Some(peer.persistent_keepalive).filter(|&seconds| seconds != 0),
+        required: None,
     }
 }
 

@@ -176,6 +176,7 @@ keys! {
     AllowTo "AllowTo" Interface Hybridwg policy::ACCEPTED,
     DenyTo "DenyTo" Interface Hybridwg policy::ACCEPTED,
     RequireDns "RequireDNS" Interface Hybridwg "on or off",
+    Health "Health" Interface Hybridwg "ADDRESS:PORT to listen on, where an IPv6 address stands in brackets",
     PublicEndpoint "PublicEndpoint" Interface Hybridwg "HOST:PORT, where an IPv6 address stands in brackets",
     PrivateKeyFile "PrivateKeyFile" Interface Hybridwg "a path (after `any-mode:` if others may read the file), credential:NAME or env:NAME",
     PublicKey "PublicKey" Peer Wg "a key: 44 characters of base64, as `hybridwg pubkey` or `wg pubkey` prints it for the peer's PrivateKey",
@@ -184,6 +185,7 @@ keys! {
     Endpoint "Endpoint" Peer Wg "HOST:PORT, where an IPv6 address stands in brackets",
     Endpoints "Endpoints" Peer Hybridwg "1 to 16 of HOST:PORT, the best first, separated by commas",
     PersistentKeepalive "PersistentKeepalive" Peer Wg "off, or a number of seconds from 0 to 65535",
+    Required "Required" Peer Hybridwg "on or off",
     PresharedKeyFile "PresharedKeyFile" Peer Hybridwg "a path (after `any-mode:` if others may read the file), credential:NAME or env:NAME",
 }
 

@@ -6,7 +6,9 @@ use std::net::{IpAddr, SocketAddr};
 use ipnet::IpNet;
 
 use super::secret::KeySource;
-use crate::control::command::{AllowedIpChange, ClampMss, MtuPolicy, PeerUpdate, SetRequest};
+use crate::control::command::{
+    AllowedIpChange, ClampMss, Health, MtuPolicy, PeerUpdate, SetRequest,
+};
 use crate::crypto::key::{PresharedKey, PrivateKey, PublicKey};
 use crate::flow::policy::{Policy, Rule};
 /// Where a peer is reached.
@@ -40,6 +42,8 @@ pub struct Interface {
     pub fwmark_mask: Option<At<u32>>,
     /// Whether what does not go into the tunnel goes nowhere; only where `table` is auto.
     pub kill_switch: Option<At<bool>>,
+    /// Where it is told over HTTP how the tunnel is.
+    pub health: Option<At<SocketAddr>>,
     /// Where peers reach this interface; for the files that are made for them.
     pub public_endpoint: Option<Endpoint>,
     /// In the order of the file, host bits kept.
@@ -146,6 +150,8 @@ pub struct Peer {
     pub endpoints: Vec<Endpoint>,
     /// Seconds; 0 is off.
     pub persistent_keepalive: Option<u16>,
+    /// Whether the tunnel is of no use without it.
+    pub required: Option<bool>,
 }
 
 impl Peer {
@@ -174,6 +180,7 @@ impl Config {
             clamp_mss: self.interface.clamp_mss,
             mtu_policy: self.interface.mtu_policy(),
             flows: None,
+            health: None,
             measure_paths: false,
             replace_peers: false,
             peers: Vec::with_capacity(self.peers.len()),
@@ -199,6 +206,16 @@ impl Config {
         }
         Ok(request)
     }
+
+    /// Who is told how the tunnel is, and the peers that it is of no use without: those that the file
+    /// says, and else each that has an endpoint, since we call that one.
+    pub fn health(&self) -> Health {
+        let is_required = |peer: &MergedPeer| peer.required.unwrap_or(!peer.places.is_empty());
+        let peers = self.merged_peers().into_iter();
+        let required = peers.filter(is_required).map(|peer| peer.public_key).collect();
+        Health { listen: self.interface.health.map(|address| address.value), required }
+    }
+
     /// Whether there is nothing in it, as in a file that was cut off or never written.
     pub fn says_nothing(&self) -> bool {
         let Interface { private_key, private_key_file, listen_port, addresses, .. } =
@@ -256,6 +273,8 @@ pub struct MergedPeer {
     pub places: Vec<Endpoint>,
     /// Seconds; 0 is off.
     pub persistent_keepalive: u16,
+    /// Whether the tunnel is of no use without it, if the file says so.
+    pub required: Option<bool>,
     /// Each network belongs to the peer that it was given to last.
     pub networks: BTreeSet<IpNet>,
 }
@@ -269,6 +288,7 @@ impl MergedPeer {
             is_kept_elsewhere: false,
             places: Vec::new(),
             persistent_keepalive: 0,
+            required: None,
             networks: BTreeSet::new(),
         }
     }
@@ -286,5 +306,6 @@ impl MergedPeer {
             self.places = peer.places().to_vec();
         }
         self.persistent_keepalive = peer.persistent_keepalive.unwrap_or(self.persistent_keepalive);
+        self.required = peer.required.or(self.required);
     }
 }

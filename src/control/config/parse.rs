@@ -6,7 +6,7 @@ use super::lex::{Key, Line, Reader, Section, edit_distance, has_comment_of_ours,
 use super::model::{At, Config, Endpoint, Interface, Peer, Table};
 use super::secret::KeySource;
 use super::value::{
-    is_probe, number_of, parse_dns, parse_endpoint, parse_endpoints, parse_fwmark,
+    is_probe, number_of, parse_dns, parse_endpoint, parse_endpoints, parse_fwmark, parse_listen,
     parse_masquerade, parse_network, parse_switch, parse_table, parse_truth, words,
 };
 use super::{BadKey, ConfigError, Problem, Read, Warning, Written, warn};
@@ -90,6 +90,7 @@ struct Draft {
     endpoint: Option<Endpoint>,
     endpoints: Vec<Endpoint>,
     persistent_keepalive: Option<u16>,
+    required: Option<bool>,
 }
 
 impl<'a> Parser<'a> {
@@ -209,6 +210,7 @@ impl<'a> Parser<'a> {
                 endpoint: draft.endpoint,
                 endpoints: draft.endpoints,
                 persistent_keepalive: draft.persistent_keepalive,
+                required: draft.required,
             }),
             None if draft.named => {}
             None => self.fault(draft.line, None, Problem::MissingPublicKey),
@@ -291,6 +293,8 @@ impl<'a> Parser<'a> {
             Key::AllowTo | Key::DenyTo => return self.rules(number, key, value),
             Key::RequireDns => parse_switch(value)
                 .map(|on| interface.require_dns = Some(At { line: number, value: on })),
+            Key::Health => parse_listen(value)
+                .map(|address| interface.health = Some(At { line: number, value: address })),
             Key::PublicEndpoint => {
                 parse_endpoint(value).map(|endpoint| interface.public_endpoint = Some(endpoint))
             }
@@ -314,7 +318,8 @@ impl<'a> Parser<'a> {
             | Key::AllowedIps
             | Key::Endpoint
             | Key::Endpoints
-            | Key::PersistentKeepalive => None,
+            | Key::PersistentKeepalive
+            | Key::Required => None,
         };
         if understood.is_none() {
             self.bad_value(number, key, value);
@@ -356,6 +361,7 @@ impl<'a> Parser<'a> {
                     if joined.eq_ignore_ascii_case("off") { Some(0) } else { number_of(&joined) };
                 seconds.map(|seconds| draft.persistent_keepalive = Some(seconds))
             }
+            Key::Required => parse_switch(value).map(|on| draft.required = Some(on)),
             Key::AllowedIps => return self.allowed_ips(number, value),
             Key::PrivateKey
             | Key::PrivateKeyFile
@@ -369,6 +375,7 @@ impl<'a> Parser<'a> {
             | Key::AllowTo
             | Key::DenyTo
             | Key::RequireDns
+            | Key::Health
             | Key::PublicEndpoint
             | Key::Address
             | Key::Dns

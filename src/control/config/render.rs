@@ -46,6 +46,9 @@ fn write_interface(out: &mut impl Write, interface: &Interface) -> fmt::Result {
         let value = if switch.value { "on" } else { "off" };
         writeln!(out, "#hybridwg: KillSwitch = {value}")?;
     }
+    if let Some(address) = interface.health {
+        writeln!(out, "#hybridwg: Health = {}", address.value)?;
+    }
     if let Some(endpoint) = &interface.public_endpoint {
         writeln!(out, "#hybridwg: PublicEndpoint = {endpoint}")?;
     }
@@ -140,6 +143,10 @@ pub(super) fn write_peer(out: &mut impl Write, peer: &Peer) -> fmt::Result {
     if !peer.endpoints.is_empty() {
         let list: Vec<String> = peer.endpoints.iter().map(ToString::to_string).collect();
         writeln!(out, "#hybridwg: Endpoints = {}", list.join(", "))?;
+    }
+    if let Some(required) = peer.required {
+        let value = if required { "on" } else { "off" };
+        writeln!(out, "#hybridwg: Required = {value}")?;
     }
     match peer.persistent_keepalive {
         Some(0) => out.write_str("PersistentKeepalive = off\n"),

@@ -1,6 +1,6 @@
 //! From the text of a value to its meaning.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use ipnet::IpNet;
 
@@ -50,6 +50,11 @@ pub(super) fn parse_truth(text: &str) -> Option<bool> {
 
 pub(super) fn parse_masquerade(text: &str) -> Option<Masquerade> {
     Masquerade::ALL.into_iter().find(|how| text.eq_ignore_ascii_case(how.name()))
+}
+
+/// A port of a certain number, so that others know it.
+pub(super) fn parse_listen(text: &str) -> Option<SocketAddr> {
+    text.parse().ok().filter(|address: &SocketAddr| address.port() != 0)
 }
 
 pub(super) fn is_probe(value: &str) -> bool {

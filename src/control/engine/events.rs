@@ -115,6 +115,11 @@ impl Events {
         lane.set_waker(move || ring.wake());
     }
 
+    /// Where requests are taken from, of clients that are served otherwise.
+    pub fn commands(&self) -> mpsc::Sender<Command> {
+        self.commands.clone()
+    }
+
     /// Takes requests from the clients of `listener`, and lets them have `kept`.
     ///
     /// # Errors

@@ -52,7 +52,7 @@ impl Watchdog {
         if !is_alive {
             return warn!("a thread for packets does not answer: no sign of life");
         }
-        inboxes.post_to_all(|| ShardCommand::Pulse(Arc::clone(&self.pulse)));
+        inboxes.post_to_all(|| ShardCommand::Pulse(Box::new(Arc::clone(&self.pulse))));
         if let Err(error) = self.notifier.alive() {
             warn!(%error, "the service manager does not listen");
         }

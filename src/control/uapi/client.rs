@@ -18,12 +18,17 @@ use super::get::{GetParser, ReplyError, errno_of};
 use super::status::{self, StatusParser};
 use super::{Errno, MAX_LINE_BYTES, Operation, SOCKET_DIRECTORY, is_interface_name, reply, set};
 use crate::control::command::{DeviceSnapshot, SetRequest};
+use crate::control::health::Question;
+use crate::control::health::text::{self, AnswerParser};
 use crate::control::settings::Status;
 use crate::sys::passing;
 
 /// How long a device may be silent before it counts as hung. Binding a port, or taking 100,000
 /// peers, takes less.
 const SILENCE: Duration = Duration::from_secs(60);
+
+/// As `SILENCE`, for a question that a device which is well answers at once.
+const HEALTH_SILENCE: Duration = Duration::from_secs(3);
 
 /// Why a device did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -112,6 +117,19 @@ impl UapiClient {
     pub fn status(&mut self) -> Result<Status, ClientError> {
         self.send(status::REQUEST)?;
         let mut parser = StatusParser::default();
+        self.receive(|number, line| parser.line(number, line))
+    }
+
+    /// Asks a device of our own how it is: why not live, started or ready; nothing if it is. Who asks
+    /// so has not much time.
+    ///
+    /// # Errors
+    /// As [`Self::status`].
+    pub fn health(&mut self, question: Question) -> Result<Vec<String>, ClientError> {
+        let timeout = self.stream.inner.set_read_timeout(Some(HEALTH_SILENCE));
+        timeout.map_err(|source| self.lost(source))?;
+        self.send(&text::request(question))?;
+        let mut parser = AnswerParser::default();
         self.receive(|number, line| parser.line(number, line))
     }
 

@@ -157,7 +157,7 @@ fn set_handshake(peer: &mut PeerSnapshot, change: impl FnOnce(&mut Wall)) {
 }
 
 /// Implementations disagree about the sign.
-pub(super) fn errno_of(number: i64) -> Errno {
+pub fn errno_of(number: i64) -> Errno {
     i32::try_from(number.unsigned_abs())
         .ok()
         .filter(|&number| number != 0)

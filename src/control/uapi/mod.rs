@@ -4,7 +4,8 @@
 //! - [`request`] cuts a byte stream into requests, line by line, with bounded memory.
 //! - [`set`] is the text of a change, both ways.
 //! - [`get`] is the text of a state, both ways.
-//! - [`status`] is an operation of our own, of which other implementations know nothing. So is
+//! - [`status`] is an operation of our own, of which other implementations know nothing. So are
+//!   `health=`, for which see [`text`](super::health::text), and
 //!   `kept=1`, which hands out a copy of the descriptor that the device keeps for what belongs to it
 //!   on the host: see [`client::UapiClient::kept`].
 //! - [`client`] is the blocking client; the server loop belongs to the engine.

@@ -9,6 +9,7 @@ use zeroize::{Zeroize, Zeroizing};
 use super::set::SetParser;
 use super::{Errno, MAX_LINE_BYTES, MAX_REQUEST_BYTES, Operation};
 use crate::control::command::SetRequest;
+use crate::control::health::{Question, text};
 
 /// One complete request.
 #[derive(Debug, PartialEq, Eq)]
@@ -19,6 +20,8 @@ pub enum Request {
     Status,
     /// Of our own: the descriptor that the device keeps.
     Kept,
+    /// Of our own: how the device is.
+    Health(Question),
     /// Answer with the errno. Nothing of the request may be carried out.
     Refused(Operation, Fault),
     /// Not a UAPI client, or an operation of a later version: answer and close the connection, for
@@ -54,6 +57,7 @@ enum State {
     Set(Box<SetParser>),
     Status,
     Kept,
+    Health(Question),
     Refused(Operation, Fault),
     Closed,
 }
@@ -124,6 +128,7 @@ impl RequestReader {
                     b"set=1" => State::Set(Box::default()),
                     b"status=1" => State::Status,
                     b"kept=1" => State::Kept,
+                    line if let Some(question) = text::question(line) => State::Health(question),
                     _ => {
                         let errno =
                             if line.contains(&b'=') { Errno::INVALID } else { Errno::PROTOCOL };
@@ -133,7 +138,12 @@ impl RequestReader {
                 };
             }
             State::Closed => {}
-            State::Get | State::Set(_) | State::Status | State::Kept | State::Refused(..)
+            State::Get
+            | State::Set(_)
+            | State::Status
+            | State::Kept
+            | State::Health(_)
+            | State::Refused(..)
                 if line.is_empty() =>
             {
                 let request = match std::mem::replace(&mut self.state, State::Operation) {
@@ -141,12 +151,13 @@ impl RequestReader {
                     State::Refused(operation, fault) => Request::Refused(operation, fault),
                     State::Status => Request::Status,
                     State::Kept => Request::Kept,
+                    State::Health(question) => Request::Health(question),
                     State::Get | State::Operation | State::Closed => Request::Get,
                 };
                 (self.line, self.bytes) = (0, 0);
                 each(request);
             }
-            State::Get | State::Status | State::Kept => {
+            State::Get | State::Status | State::Kept | State::Health(_) => {
                 self.refuse(Errno::INVALID, "a get takes no further lines");
             }
             State::Set(parser) => {
@@ -161,7 +172,7 @@ impl RequestReader {
     /// Only the first fault of a request counts; what was parsed of it is dropped.
     fn refuse(&mut self, errno: Errno, reason: &'static str) {
         let operation = match self.state {
-            State::Get | State::Status | State::Kept => Operation::Get,
+            State::Get | State::Status | State::Kept | State::Health(_) => Operation::Get,
             State::Set(_) => Operation::Set,
             // An operation that is too long is not one we know: its line end will tell.
             State::Operation | State::Refused(..) | State::Closed => return,

@@ -17,6 +17,7 @@ use zeroize::{Zeroize, Zeroizing};
 use super::request::{Request, RequestReader};
 use super::{Errno, Operation, get, reply, status};
 use crate::control::command::{DeviceSnapshot, SetRequest};
+use crate::control::health::{self, Findings, Question};
 use crate::control::settings::Status;
 use crate::sys::passing;
 
@@ -26,6 +27,7 @@ pub enum Command {
     Get(oneshot::Sender<DeviceSnapshot>),
     Set(SetRequest, oneshot::Sender<Result<(), Errno>>),
     Status(oneshot::Sender<Status>),
+    Health(Question, oneshot::Sender<Findings>),
 }
 
 /// Accepts connections until the runtime ends. Whoever asks for it gets a copy of `kept`: he may do
@@ -119,6 +121,10 @@ async fn answer(request: Request, commands: &mpsc::Sender<Command>) -> Option<Ze
             commands.send(Command::Set(change, sender)).await.ok()?;
             let outcome = receiver.await.ok()?;
             Some(Zeroizing::new(reply(Operation::Set, outcome)))
+        }
+        Request::Health(question) => {
+            let reasons = health::judge(question, commands).await;
+            Some(Zeroizing::new(health::text::render(&reasons)))
         }
         // It is answered by a descriptor, where the stream is.
         Request::Kept => None,

@@ -3,12 +3,13 @@
 //! The same change in the other direction, for our own client: `render` and the parser are
 //! inverses. [UAPI]
 
+use std::collections::BTreeSet;
 use std::fmt::{self, Write};
 
 use zeroize::Zeroizing;
 
 use super::{Errno, parse_endpoint, parse_network, parse_number};
-use crate::control::command::{AllowedIpChange, Flows, MtuPolicy, PeerUpdate, SetRequest};
+use crate::control::command::{AllowedIpChange, Flows, Health, MtuPolicy, PeerUpdate, SetRequest};
 use crate::control::config;
 use crate::crypto::key::{PresharedKey, PrivateKey, PublicKey};
 use crate::flow::policy::{self, Policy};
@@ -30,6 +31,10 @@ const FLOWS: &str = "hybridwg_flows";
 const FLOWS_FROM: &str = "hybridwg_flows_from";
 const FLOWS_ALLOW: &str = "hybridwg_flows_allow_to";
 const FLOWS_DENY: &str = "hybridwg_flows_deny_to";
+
+/// And two: where HTTP is answered, or `off`; and after it, repeated, the keys of peers.
+const HEALTH: &str = "hybridwg_health";
+const HEALTH_REQUIRED: &str = "hybridwg_health_required";
 
 /// Collects the lines after `set=1` into one request.
 #[derive(Debug, Default)]
@@ -98,6 +103,7 @@ fn device_line(request: &mut SetRequest, key: &str, value: &str) -> Result<(), R
             };
         }
         FLOWS_FROM | FLOWS_ALLOW | FLOWS_DENY => flows_line(request, key, value)?,
+        HEALTH | HEALTH_REQUIRED => health_line(request, key, value)?,
         MEASURE => request.measure_paths = truth(value, "hybridwg_measure_paths is not true")?,
         "replace_peers" => request.replace_peers = truth(value, "replace_peers is not true")?,
         _ => return Err((Errno::INVALID, "unknown device key")),
@@ -121,6 +127,27 @@ fn flows_line(request: &mut SetRequest, key: &str, value: &str) -> Result<(), Re
     } else {
         deny_to.push(rule)
     }
+    Ok(())
+}
+
+fn health_line(request: &mut SetRequest, key: &str, value: &str) -> Result<(), Refusal> {
+    if key == HEALTH {
+        let listen = match value {
+            "off" => None,
+            _ => Some(
+                value
+                    .parse()
+                    .map_err(|_| (Errno::INVALID, "hybridwg_health is not IP:PORT or off"))?,
+            ),
+        };
+        request.health = Some(Health { listen, required: BTreeSet::new() });
+        return Ok(());
+    }
+    let Some(health) = &mut request.health else {
+        return Err((Errno::INVALID, "hybridwg_health_required without hybridwg_health before it"));
+    };
+    let peer = PublicKey::from_hex(value);
+    health.required.insert(peer.map_err(|_| (Errno::INVALID, "not a public key"))?);
     Ok(())
 }
 
@@ -217,6 +244,13 @@ fn write_request(out: &mut impl Write, request: &SetRequest) -> fmt::Result {
             allow_to.iter().try_for_each(|rule| writeln!(out, "{FLOWS_ALLOW}={rule}"))?;
             deny_to.iter().try_for_each(|rule| writeln!(out, "{FLOWS_DENY}={rule}"))?;
         }
+    }
+    if let Some(Health { listen, required }) = &request.health {
+        match listen {
+            Some(address) => writeln!(out, "{HEALTH}={address}")?,
+            None => writeln!(out, "{HEALTH}=off")?,
+        }
+        required.iter().try_for_each(|key| writeln!(out, "{HEALTH_REQUIRED}={}", key.to_hex()))?;
     }
     if request.measure_paths {
         writeln!(out, "{MEASURE}=true")?;

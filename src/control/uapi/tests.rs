@@ -14,7 +14,7 @@ use super::{
     socket_path,
 };
 use crate::control::command::{
-    AllowedIpChange, ClampMss, DeviceSnapshot, Flows, MtuPolicy, PeerSnapshot, PeerUpdate,
+    AllowedIpChange, ClampMss, DeviceSnapshot, Flows, Health, MtuPolicy, PeerSnapshot, PeerUpdate,
     SetRequest,
 };
 use crate::crypto::key::{PresharedKey, PrivateKey, PublicKey};
@@ -535,6 +535,7 @@ prop_compose! {
         clamp_mss in proptest::option::of(clamp_mss()),
         mtu_policy in proptest::option::of(proptest::sample::select(&MtuPolicy::ALL[..])),
         flows in proptest::option::of(proptest::option::of(flows())),
+        health in proptest::option::of(health()),
         measure_paths in any::<bool>(),
         replace_peers in any::<bool>(),
         peers in proptest::collection::vec(peer_update(), 0..4),
@@ -546,6 +547,7 @@ prop_compose! {
             clamp_mss,
             mtu_policy,
             flows,
+            health,
             measure_paths,
             replace_peers,
             peers,
@@ -561,6 +563,14 @@ fn flows() -> impl Strategy<Value = Flows> {
     (rules.clone(), rules, proptest::sample::subsequence(sources, 0..=2)).prop_map(
         |(allow_to, deny_to, sources)| Flows { policy: Policy { allow_to, deny_to }, sources },
     )
+}
+
+fn health() -> impl Strategy<Value = Health> {
+    let keys = proptest::collection::btree_set(any::<[u8; 32]>(), 0..3);
+    (proptest::option::of(endpoint()), keys).prop_map(|(listen, keys)| Health {
+        listen,
+        required: keys.into_iter().map(PublicKey::from_bytes).collect(),
+    })
 }
 
 fn clamp_mss() -> impl Strategy<Value = ClampMss> {

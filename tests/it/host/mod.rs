@@ -10,6 +10,7 @@ mod check;
 mod dns;
 mod flows;
 mod full_tunnel;
+mod health;
 mod interop;
 mod lifetime;
 mod maker;

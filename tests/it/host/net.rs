@@ -195,6 +195,18 @@ impl Drop for Host {
     }
 }
 
+/// The process of the daemon that `up` has started.
+pub fn daemon_of(interface: &str) -> Pid {
+    let name = format!("--\0{interface}\0");
+    let is_it = |entry: &fs::DirEntry| {
+        let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&line).ends_with(&name)
+    };
+    let found = fs::read_dir("/proc").expect("it is mounted").filter_map(Result::ok).find(is_it);
+    let number = found.and_then(|entry| entry.file_name().to_str()?.parse().ok());
+    number.and_then(Pid::from_raw).expect("the daemon runs")
+}
+
 /// A program in the background.
 #[derive(Debug)]
 pub struct Process {

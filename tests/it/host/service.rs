@@ -6,10 +6,10 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Signal, kill_process};
 use tempfile::TempDir;
 
-use super::net::{Host, Process, eventually, unique};
+use super::net::{Host, Process, daemon_of, eventually, unique};
 use super::skips;
 
 const SOON: Duration = Duration::from_secs(10);
@@ -54,18 +54,6 @@ impl Service {
         while self.next_word() != word {}
     }
 
-    /// The process of the daemon.
-    fn daemon(&self) -> Pid {
-        let name = format!("--\0{}\0", self.interface);
-        let is_it = |entry: &fs::DirEntry| {
-            let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
-            String::from_utf8_lossy(&line).ends_with(&name)
-        };
-        let found = fs::read_dir("/proc").unwrap().filter_map(Result::ok).find(is_it);
-        let number = found.and_then(|entry| entry.file_name().to_str()?.parse().ok());
-        number.and_then(Pid::from_raw).expect("the daemon runs")
-    }
-
     fn ends(&mut self) {
         eventually("the service ends", SOON, || !self.process.is_alive());
     }
@@ -99,7 +87,7 @@ fn a_daemon_that_is_stopped_gives_no_sign_of_life_and_one_that_is_killed_ends_th
     let mut service = Service::start(&host);
     service.says("READY=1");
     service.says("WATCHDOG=1");
-    let daemon = service.daemon();
+    let daemon = daemon_of(&service.interface);
     kill_process(daemon, Signal::STOP).unwrap();
     service.manager.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
     let mut left = 0;

@@ -464,9 +464,14 @@ fn strip_and_check_need_no_rights_and_up_says_which_it_lacks() {
     ));
     // The file can be read by others, which is worth a warning.
     assert_eq!(outcome.out, "strip 0\ncheck 1\nup 1\n", "{}", outcome.err);
-    let told = "creating interface wg0 needs root or CAP_NET_ADMIN: use sudo, or \
-                `AmbientCapabilities=CAP_NET_ADMIN` in a systemd service";
-    assert!(outcome.err.contains(told), "{}", outcome.err);
+    for told in [
+        "hybridwg: wg0 cannot be brought up here. What is missing, and what supplies it:\n- ",
+        "\n- CAP_NET_ADMIN: this process does not have it\n    \
+         host:        sudo, or `AmbientCapabilities=CAP_NET_ADMIN` in a systemd service\n    \
+         docker run:  --cap-add NET_ADMIN\n",
+    ] {
+        assert!(outcome.err.contains(told), "no {told} in {}", outcome.err);
+    }
     assert!(!outcome.err.contains("sudo -p"), "nothing starts itself again");
 }
 

@@ -21,6 +21,23 @@ fn keys_of_our_own_stand_in_a_comment_or_by_themselves() {
 }
 
 #[test]
+fn n_06_health_is_told_at_a_port_that_is_known_and_every_peer_that_we_call_is_required() {
+    let address = |line: &str| interface(line).health.map(|address| address.value.to_string());
+    assert_eq!(address("Health = 127.0.0.1:9586").as_deref(), Some("127.0.0.1:9586"));
+    assert_eq!(address("#hybridwg: health = [::]:9586").as_deref(), Some("[::]:9586"));
+    for wrong in ["9586", "localhost:9586", "127.0.0.1:0", ":9586", ""] {
+        assert!(interface_fault(&format!("Health = {wrong}")).contains("Health: read "), "{wrong}");
+    }
+    let file = |lines: &str| good(&format!("[Peer]\nPublicKey = {PEER}\n{lines}\n"));
+    let required = |lines: &str| file(lines).health().required.len();
+    assert_eq!(required(""), 0);
+    assert_eq!(required("Endpoint = hub.example:1"), 1);
+    assert_eq!(required("#hybridwg: Endpoints = hub.example:1"), 1);
+    assert_eq!(required("Endpoint = hub.example:1\n#hybridwg: Required = off"), 0);
+    assert_eq!(required("Required = on"), 1);
+}
+
+#[test]
 fn a_comment_that_is_not_for_us_is_only_a_comment() {
     for comment in [
         "# hybrid Port = 1",
