@@ -131,16 +131,16 @@ impl Report {
         })
     }
 
-    /// One metric of one participant, by round. What every group measures counts once a round.
+    /// One metric of one participant, by round: the median where every group has measured it.
     pub fn values(&self, metric: &str, participant: &str) -> Vec<(u32, f64)> {
-        let mut values: Vec<(u32, f64)> = Vec::new();
+        let mut rounds: BTreeMap<u32, Vec<f64>> = BTreeMap::new();
         for sample in self.samples.iter().filter(|sample| sample.participant == participant) {
-            let Some(&value) = sample.metrics.get(metric) else { continue };
-            if values.iter().all(|(round, _)| *round != sample.round) {
-                values.push((sample.round, value));
+            if let Some(&value) = sample.metrics.get(metric) {
+                rounds.entry(sample.round).or_default().push(value);
             }
         }
-        values
+        let median = |(round, values): (u32, Vec<f64>)| Some((round, Summary::of(&values)?.median));
+        rounds.into_iter().filter_map(median).collect()
     }
 
     pub fn summary(&self, metric: &str, participant: &str) -> Option<&Line> {
@@ -296,6 +296,18 @@ mod tests {
         assert_eq!(plain.verdict, Some(Verdict::Worse));
         assert_eq!(report.summary("tcp_1", "hybridwg").unwrap().ratio, None);
         assert_eq!(report.summary("tcp_1_cpu", "plain"), None);
+    }
+
+    #[test]
+    fn what_is_measured_several_times_a_round_counts_with_all_of_them() {
+        let mut report = testing::report();
+        let again = report.samples[0].clone();
+        for value in [9.0, 100.0] {
+            let mut again = again.clone();
+            again.metrics.insert("tcp_1".to_owned(), value);
+            report.samples.push(again);
+        }
+        assert_eq!(report.values("tcp_1", "hybridwg")[0], (0, 9.0));
     }
 
     #[test]

@@ -213,13 +213,19 @@ pub struct Output {
     #[arg(long, value_name = "FILE")]
     pub html: Option<PathBuf>,
 
-    /// Compare with what --json wrote earlier; exit status 3 if something is worse
+    /// Compare with what --json wrote earlier; exit status 3 if something of the first that takes
+    /// part is worse
     #[arg(long, value_name = "FILE")]
     pub compare: Option<PathBuf>,
 
     /// What --compare takes for the same, in percent
-    #[arg(long, value_name = "PERCENT", default_value_t = 5.0, requires = "compare")]
+    #[arg(long, value_name = "PERCENT", default_value_t = 5.0, requires = "compare", value_parser = tolerance)]
     pub tolerance: f64,
+}
+
+fn tolerance(text: &str) -> Result<f64, &'static str> {
+    let percent = text.parse().ok().filter(|percent| (0.0..=1000.0).contains(percent));
+    percent.ok_or("it can be 0 to 1000")
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

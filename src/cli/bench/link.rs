@@ -73,7 +73,7 @@ fn told(served: &Served) -> String {
 
 fn measure(arguments: &Link, interrupt: &Interrupt) -> Result<(), Failure> {
     if let Some(path) = &arguments.json {
-        output::check_parent(path)?;
+        output::check_writable(path)?;
     }
     let name = &arguments.interface;
     let device =

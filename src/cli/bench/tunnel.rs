@@ -56,6 +56,9 @@ fn compare(
     let groups = groups(effort)?;
     enclosure::run("the benchmark", |interrupt| {
         let implementations = participants.choose()?;
+        if let Some(first) = implementations.first() {
+            output.check_earlier(earlier.as_ref(), &first.name, &groups)?;
+        }
         let settings = settings(effort, wiring);
         let plan = Run {
             implementations: &implementations,
@@ -68,12 +71,25 @@ fn compare(
             path: path.to_owned(),
         };
         let (report, was_interrupted) = measure(&plan, interrupt)?;
-        output.deliver(&report, earlier.as_ref())?;
+        // Half a run is not compared.
+        output.deliver(&report, earlier.as_ref().filter(|_| !was_interrupted))?;
         if was_interrupted {
             return Err(Failure::run(anyhow!("interrupted: this is what was measured until then")));
         }
-        Ok(())
+        all_measured(&report)
     })
+}
+
+/// # Errors
+/// One of whom nothing at all is known.
+fn all_measured(report: &Report) -> Result<(), Failure> {
+    let is_measured = |name: &str| report.summaries.iter().any(|line| line.participant == name);
+    let names = report.participants.iter().map(|one| one.name.as_str());
+    let missing: Vec<&str> = names.filter(|name| !is_measured(name)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::run(anyhow!("nothing could be measured of {}", missing.join(", "))))
 }
 
 /// A folder for keys, in memory and seen by nobody outside.
@@ -161,7 +177,7 @@ pub fn command() -> String {
 }
 
 fn shown(word: &str) -> String {
-    let part = |part: &str| match part.split_once('=') {
+    let part = |part: &str| match part.rsplit_once('=') {
         Some((name, value)) => format!("{name}={}", implementation::without_folders(value)),
         None => implementation::without_folders(part).to_owned(),
     };
@@ -201,9 +217,21 @@ mod tests {
             ("/tmp/x/new.json", "new.json"),
             ("--json=/tmp/new.json", "--json=new.json"),
             ("mine=/opt/mine -f {tun}", "mine=mine -f {tun}"),
+            ("--impl=mine=/opt/mine -f {tun}", "--impl=mine=mine -f {tun}"),
         ] {
             assert_eq!(shown(word), text);
         }
+    }
+
+    #[test]
+    fn a_run_without_a_number_of_somebody_has_failed() {
+        let mut report = crate::bench::report::testing::report();
+        assert!(all_measured(&report).is_ok());
+        report.samples.iter_mut().filter(|one| one.participant == "other").for_each(|one| {
+            one.metrics.clear();
+        });
+        report.summarize();
+        assert_eq!(all_measured(&report).unwrap_err().exit_status(), 1);
     }
 
     #[test]

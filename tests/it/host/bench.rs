@@ -70,7 +70,7 @@ fn a_run_that_is_worse_than_an_earlier_one_ends_with_status_3() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("old.json");
     let json = path.to_str().unwrap();
-    let arguments = ["--rounds", "3", "--groups", "handshake"];
+    let arguments = ["--rounds", "4", "--groups", "handshake"];
     let output = bench(&QUICK).args(arguments).args(["--json", json]).output().unwrap();
     assert!(output.status.success(), "{}", text(&output));
 
@@ -91,6 +91,11 @@ fn a_run_that_is_worse_than_an_earlier_one_ends_with_status_3() {
         let output = bench(&QUICK).args(arguments).args(compare).output().unwrap();
         assert_eq!(output.status.code(), Some(status), "{}", text(&output));
     }
+
+    let of_others = ["--compare", json, "--groups", "udp"];
+    let output = bench(&QUICK).args(of_others).output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "nothing in common: {}", text(&output));
+    assert!(text(&output).contains("measured in handshake"), "{}", text(&output));
 }
 
 #[test]
