@@ -14,6 +14,9 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::sys::clock;
+use crate::time::Instant;
+
 /// Raised when one end would misunderstand the other.
 pub const VERSION: u32 = 1;
 
@@ -34,6 +37,9 @@ pub const SILENCE: Duration = Duration::from_secs(10);
 
 /// A line that is longer is none of ours.
 const LONGEST_LINE_BYTES: u64 = 64 << 10;
+
+/// Of what the other end says.
+const SHOWN_LETTERS: usize = 200;
 
 /// Which way the streams go, as whoever measures sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -103,18 +109,45 @@ impl Request {
     }
 }
 
+/// Reads a connection until a moment, however little comes at a time: a letter each few seconds
+/// keeps nobody busy.
+#[derive(Debug)]
+pub struct Patient {
+    pub stream: TcpStream,
+    pub until: Instant,
+}
+
+impl Read for Patient {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let silent = || io::Error::new(io::ErrorKind::TimedOut, "the other end says nothing");
+        let left = self.until.since(clock::now().mono);
+        if left == Duration::ZERO {
+            return Err(silent());
+        }
+        self.stream.set_read_timeout(Some(left))?;
+        self.stream.read(buffer).map_err(|error| match error.kind() {
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => silent(),
+            _ => error,
+        })
+    }
+}
+
+/// What the other end wrote, as it may be shown: no letter of it steers a terminal.
+pub fn shown(words: &str) -> String {
+    words.chars().take(SHOWN_LETTERS).collect::<String>().replace(char::is_control, "?")
+}
+
 /// The connection for words.
 #[derive(Debug)]
-pub struct Words(BufReader<TcpStream>);
+pub struct Words(BufReader<Patient>);
 
 impl Words {
     /// # Errors
     /// What the socket said.
     pub fn new(stream: TcpStream) -> io::Result<Self> {
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(SILENCE))?;
         stream.set_write_timeout(Some(SILENCE))?;
-        Ok(Self(BufReader::new(stream)))
+        Ok(Self(BufReader::new(Patient { stream, until: Instant::ZERO })))
     }
 
     /// # Errors
@@ -122,12 +155,13 @@ impl Words {
     pub fn say(&mut self, word: &impl Serialize) -> io::Result<()> {
         let mut line = serde_json::to_vec(word)?;
         line.push(b'\n');
-        self.0.get_mut().write_all(&line)
+        self.0.get_mut().stream.write_all(&line)
     }
 
     /// # Errors
-    /// The other end has gone, is silent, or says what is no word of ours.
+    /// The other end has gone, has said nothing whole for [`SILENCE`], or says what is no word of ours.
     pub fn hear<T: DeserializeOwned>(&mut self) -> io::Result<T> {
+        self.0.get_mut().until = clock::now().mono + SILENCE;
         let mut line = Vec::new();
         self.0.by_ref().take(LONGEST_LINE_BYTES).read_until(b'\n', &mut line)?;
         if line.last() != Some(&b'\n') {
@@ -171,6 +205,26 @@ mod tests {
             let fault = request.check().unwrap_err();
             assert!(fault.contains(words), "{fault}");
         }
+    }
+
+    #[test]
+    fn whoever_says_a_letter_at_a_time_is_not_listened_to_for_ever() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let stream = listener.accept().unwrap().0;
+        let until = clock::now().mono + Duration::from_millis(200);
+        let writing = std::thread::spawn(move || while near.write_all(b"x").is_ok() {});
+        let mut far = Patient { stream, until };
+        let error = io::copy(&mut far, &mut io::sink()).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        drop(far);
+        writing.join().unwrap();
+    }
+
+    #[test]
+    fn words_of_the_other_end_do_not_steer_a_terminal() {
+        assert_eq!(shown("no\x1b[2J\r\n\u{9b}room"), "no?[2J???room");
+        assert_eq!(shown(&"x".repeat(1000)).len(), 200);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Watcher;
 use super::protocol::{
-    Answer, Direction, PORT, Request, SILENCE, Seen, TOKEN_BYTES, WARM_UP, Words,
+    Answer, Direction, PORT, Request, SILENCE, Seen, TOKEN_BYTES, WARM_UP, Words, shown,
 };
 use super::round_trips::{self, Pace, RoundTrips};
 use super::serve::guarded;
@@ -50,7 +50,10 @@ pub fn measure(
     interrupt: &Interrupt,
     watcher: &mut dyn Watcher,
 ) -> Result<Throughput, BenchError> {
-    let (mut words, streams) = begin(to, request)?;
+    let asked = *request;
+    let begun = interrupt.cut_short(move || begin(to, &asked));
+    let begun = begun.map_err(BenchError::io("cannot connect"))?;
+    let (mut words, streams) = begun.ok_or(BenchError::Interrupted)??;
     let moved = AtomicU64::new(0);
     let takes = WARM_UP + request.duration();
     let (name, work_name) = match request.direction {
@@ -87,7 +90,7 @@ pub fn measure(
             (received.bits_per_second(), retransmissions)
         }
         (_, Seen::Failed(reason)) => {
-            return Err(BenchError::Silent(format!("the other end: {reason}")));
+            return Err(BenchError::Silent(format!("the other end: {}", shown(&reason))));
         }
         (_, other) => {
             return Err(BenchError::Silent(format!("the other end measured {other:?}")));
@@ -130,7 +133,7 @@ fn begin(to: SocketAddr, request: &Request) -> Result<(Words, Vec<TcpStream>), B
     let token = match words.hear().map_err(failed())? {
         Answer::Token(token) => token_bytes(&token).map_err(failed())?,
         Answer::Refused(why) => {
-            return Err(BenchError::Silent(format!("the other end refuses: {why}")));
+            return Err(BenchError::Silent(format!("the other end refuses: {}", shown(&why))));
         }
     };
     let stream = |_| {

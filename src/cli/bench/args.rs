@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 
 use crate::bench::implementation::Implementation;
 use crate::bench::link::protocol::{MOST_SECONDS, MOST_STREAMS, PORT};
@@ -60,6 +60,7 @@ pub struct PathArguments {
 }
 
 #[derive(Clone, Debug, Args)]
+#[command(group(ArgGroup::new("streaming").args(["throughput", "serve"])))]
 pub struct Link {
     /// The interface of the tunnel
     #[arg(value_name = "NAME")]
@@ -81,8 +82,9 @@ pub struct Link {
     #[arg(long)]
     pub throughput: bool,
 
-    /// Mbit/s of the streams at most, or `full` for as fast as they go
-    #[arg(long, value_name = "MBIT", default_value = "100", requires = "throughput")]
+    /// Mbit/s of the streams at most, or `full` for as fast as they go; what is asked for above that
+    /// of the other end is refused
+    #[arg(long, value_name = "MBIT", default_value = "100", requires = "streaming")]
     pub rate: Rate,
 
     /// Streams each way

@@ -47,12 +47,17 @@ fn serve(arguments: &Link, interrupt: &Interrupt) -> Result<(), Failure> {
         return Err(Failure::run(anyhow!("{name} has no address at which to serve")));
     }
     let port = arguments.port;
-    let mut server = Server::bind(name, &addresses, port)?;
+    let mut server = Server::bind(name, &addresses, port, arguments.rate.mbit())?;
     let places: Vec<_> =
         addresses.iter().map(|address| SocketAddr::new(*address, port).to_string()).collect();
     let minutes = arguments.minutes;
+    let rate = arguments.rate.mbit().map_or_else(
+        || "as fast as it goes".to_owned(),
+        |mbit| format!("{mbit} Mbit/s at most (--rate)"),
+    );
     message::note(&format!(
-        "serving the peers of {name}, and nobody else, at {} for {minutes} minutes; Ctrl-C ends it",
+        "serving the peers of {name}, and nobody else, at {} for {minutes} minutes, {rate}; Ctrl-C \
+         ends it",
         places.join(", ")
     ));
     let until = clock::now().mono + Duration::from_secs(u64::from(minutes) * 60);

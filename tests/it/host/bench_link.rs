@@ -87,13 +87,19 @@ fn delay_loss_and_the_longest_packet_are_found_with_wireguard_go_at_the_other_en
 }
 
 /// Runs `--serve` on the host of an end.
-fn serve(end: &End<'_>) -> Process {
+fn serve(end: &End<'_>, rate: &str) -> Process {
     let mut command = Command::new(env!("CARGO_BIN_EXE_hybridwg"));
-    command.args(["bench", "link", &end.interface, "--serve"]);
+    command.args(["bench", "link", &end.interface, "--serve", "--rate", rate]);
     let server = end.host.spawn(command);
     let listens = || end.host.try_sh("ss -Hltn sport = :5202").stdout.len() > 10;
     eventually("it listens", Duration::from_secs(10), listens);
     server
+}
+
+/// As Ctrl-C does, until it has ended.
+fn interrupt(server: &mut Process) {
+    kill_process(Pid::from_raw(server.id().cast_signed()).unwrap(), Signal::INT).unwrap();
+    eventually("it ends", Duration::from_secs(5), || !server.is_alive());
 }
 
 #[test]
@@ -113,7 +119,7 @@ fn throughput_is_measured_with_one_of_ours_at_the_other_end_and_stays_within_its
     assert_eq!(refused.status.code(), Some(1), "nobody serves: {}", text(&refused));
     assert!(text(&refused).contains("--serve"), "{}", text(&refused));
 
-    let mut server = serve(&right);
+    let mut server = serve(&right, "20");
     let (found, told) = measured(&left, &[&[INSIDE], &short[..], &["--rate", "10"]].concat());
     for way in ["there", "back"] {
         let mbit = found[way]["bits_per_second"].as_f64().unwrap() / 1e6;
@@ -122,6 +128,11 @@ fn throughput_is_measured_with_one_of_ours_at_the_other_end_and_stays_within_its
         assert!(found[way]["round_trips"]["sent"].as_u64().unwrap() >= 20, "{told}");
     }
     assert_eq!(found["longest_packet"]["bytes"], 1360, "the whole MTU: {told}");
+    let refused = link(&left, &[&[INSIDE], &short[..], &["--rate", "full"]].concat());
+    assert_eq!(refused.status.code(), Some(1), "{}", text(&refused));
+    assert!(text(&refused).contains("20 Mbit/s at most"), "{}", text(&refused));
+    interrupt(&mut server);
+    let mut server = serve(&right, "full");
     let (full, told) = measured(&left, &[&["fd10::2"], &short[..], &["--rate", "full"]].concat());
     assert!(full["there"]["bits_per_second"].as_f64().unwrap() > 11e6, "over IPv6: {told}");
 
@@ -134,8 +145,7 @@ fn throughput_is_measured_with_one_of_ours_at_the_other_end_and_stays_within_its
     left_host.sh(&format!("ip route add {INSIDE}/32 via 192.168.7.2 dev {wire}"));
     assert!(!reaches(), "the server can be reached beside the tunnel");
 
-    kill_process(Pid::from_raw(server.id().cast_signed()).unwrap(), Signal::INT).unwrap();
-    eventually("it ends", Duration::from_secs(5), || !server.is_alive());
+    interrupt(&mut server);
     let log = server.log();
     assert!(log.contains("serving the peers of") && log.contains("sent by him"), "{log}");
 }
