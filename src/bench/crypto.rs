@@ -1,4 +1,5 @@
-//! What this machine can do at most: the cipher, the curve, memory. One core, nothing else.
+//! What this machine can do at most: the cipher, the curve, memory. One core, nothing else. The
+//! cipher is used as a tunnel uses it at best: several packets at once, where the processor can.
 //!
 //! A tunnel is compared with them: throughput with what one core seals, and the processor time of a
 //! gigabyte with what the cipher alone takes of it. What is left is the price of moving packets.
@@ -12,7 +13,8 @@ use super::error::BenchError;
 use super::machine::Machine;
 use super::stats::Summary;
 use crate::control::interrupt::Interrupt;
-use crate::crypto::aead::AeadKey;
+use crate::crypto::aead::{AeadKey, TAG_BYTES};
+use crate::crypto::batch::{Kernel, LANES, Message};
 use crate::crypto::dh;
 use crate::crypto::entropy::{Entropy, SeededEntropy};
 use crate::crypto::key::{PresharedKey, PrivateKey, SymmetricKey};
@@ -75,40 +77,53 @@ impl Ceilings {
     }
 }
 
-/// Measures all of them, for so long each.
+/// Measures all of them, for so long each. `tell` is told what each is, before.
 ///
 /// # Errors
 /// Somebody interrupted, or the machine cannot be described.
-pub fn measure(each: Duration, interrupt: &Interrupt) -> Result<Ceilings, BenchError> {
+pub fn measure(
+    each: Duration,
+    interrupt: &Interrupt,
+    tell: &mut dyn FnMut(&'static str),
+) -> Result<Ceilings, BenchError> {
     let machine = Machine::describe().map_err(BenchError::io("cannot describe this machine"))?;
     let mut entropy = SeededEntropy::new(1);
     let key = AeadKey::new(&SymmetricKey::from_bytes(bytes(&mut entropy)));
-    let bits = PACKET_BYTES as f64 * 8.0 / 1e9;
-    let (seal, open) = (seal(&key, PACKET_BYTES), open(&key));
+    let kernel = Kernel::find().map_err(|error| BenchError::Silent(error.to_string()))?;
+    let packets = LANES as f64;
+    let bits = packets * PACKET_BYTES as f64 * 8.0 / 1e9;
+    let (mut seal, mut open) = (seal(&key, kernel, PACKET_BYTES), open(&key, kernel));
     let private = new_key(&mut entropy);
     let public = dh::public_key(&new_key(&mut entropy));
+    let mut rate = |name, unit, work: &mut dyn FnMut()| {
+        tell(name);
+        rate(each, unit, interrupt, work)
+    };
     Ok(Ceilings {
         schema: SCHEMA.to_owned(),
         date: super::report::date(clock::now().wall.secs),
         machine,
-        seal: rate(each, bits, interrupt, seal)?,
-        open: rate(each, bits, interrupt, open)?,
-        seal_64: rate(each, 1.0, interrupt, self::seal(&key, 64))?,
-        copy: rate(each, COPY_BYTES as f64 / 1e9, interrupt, copy())?,
-        agreements: rate(each, 1.0, interrupt, || {
+        seal: rate("sealing", bits, &mut seal)?,
+        open: rate("opening", bits, &mut open)?,
+        seal_64: rate("sealing 64 bytes", packets, &mut self::seal(&key, kernel, 64))?,
+        copy: rate("copying memory", COPY_BYTES as f64 / 1e9, &mut copy())?,
+        agreements: rate("X25519", 1.0, &mut || {
             drop(black_box(dh::dh(&private, black_box(&public))));
         })?,
-        handshakes: rate(each, 1.0, interrupt, answer(&mut entropy)?)?,
+        handshakes: rate("handshakes", 1.0, &mut answer(&mut entropy)?)?,
         tunnel: None,
     })
 }
+
+/// How many ceilings there are.
+pub const COUNT: u64 = 6;
 
 /// How often a second `work` can be done, times `unit`: [`SAMPLES`] samples.
 fn rate(
     each: Duration,
     unit: f64,
     interrupt: &Interrupt,
-    mut work: impl FnMut(),
+    work: &mut dyn FnMut(),
 ) -> Result<Summary, BenchError> {
     let mut samples = Vec::new();
     // The first is the warm-up.
@@ -133,26 +148,37 @@ fn rate(
     Summary::of(&samples).ok_or_else(nothing)
 }
 
-fn seal(key: &AeadKey, length: usize) -> impl FnMut() + '_ {
-    let plaintext = vec![0x5a; length];
-    let mut out = vec![0; length + TAG_BYTES];
-    let mut counter = 0;
+/// Seals [`LANES`] packets in their place: what is in them does not matter.
+fn seal(key: &AeadKey, kernel: Option<Kernel>, length: usize) -> impl FnMut() + '_ {
+    let mut packets = [(); LANES].map(|()| vec![0x5a; length + TAG_BYTES]);
     move || {
-        counter += 1;
-        key.seal(counter, &[], black_box(&plaintext), 0, &mut out);
-        black_box(&out);
+        key.seal_batch(kernel, &mut messages(&mut packets));
+        black_box(&packets);
     }
 }
 
-fn open(key: &AeadKey) -> impl FnMut() + '_ {
-    let mut sealed = vec![0; PACKET_BYTES + TAG_BYTES];
-    key.seal(0, &[], &[0x5a; PACKET_BYTES], 0, &mut sealed);
-    let mut buffer = sealed.clone();
+/// Opens [`LANES`] packets.
+fn open(key: &AeadKey, kernel: Option<Kernel>) -> impl FnMut() + '_ {
+    let mut sealed = [(); LANES].map(|()| vec![0x5a; PACKET_BYTES + TAG_BYTES]);
+    key.seal_batch(kernel, &mut messages(&mut sealed));
+    let mut packets = sealed.clone();
     move || {
-        buffer.copy_from_slice(black_box(&sealed));
-        // It is what was sealed above.
-        let _opened = black_box(key.open_in_place(0, &[], &mut buffer));
+        for (packet, sealed) in packets.iter_mut().zip(black_box(&sealed)) {
+            packet.copy_from_slice(sealed);
+        }
+        let mut messages = messages(&mut packets);
+        key.open_batch(kernel, &mut messages);
+        assert!(messages.iter().all(Message::is_authentic), "they were sealed above");
     }
+}
+
+/// Each with a nonce of its own.
+fn messages(packets: &mut [Vec<u8>; LANES]) -> [Message<'_>; LANES] {
+    let mut counter = 0;
+    packets.each_mut().map(|packet| {
+        counter += 1;
+        Message::with_counter(counter, packet)
+    })
 }
 
 /// More than the caches hold, so that memory itself is measured.
@@ -196,7 +222,6 @@ fn bytes(entropy: &mut dyn Entropy) -> [u8; 32] {
     entropy.bytes()
 }
 
-const TAG_BYTES: usize = 16;
 const COPY_BYTES: usize = 1 << 20;
 const SAMPLES: u32 = 9;
 const BETWEEN_LOOKS: u64 = 8;
@@ -206,7 +231,14 @@ mod tests {
     use super::*;
 
     fn ceilings() -> Ceilings {
-        measure(Duration::from_millis(9), &Interrupt::never()).unwrap()
+        measure(Duration::from_millis(9), &Interrupt::never(), &mut |_| ()).unwrap()
+    }
+
+    #[test]
+    fn each_ceiling_is_told() {
+        let mut told = 0;
+        measure(Duration::from_millis(1), &Interrupt::never(), &mut |_| told += 1).unwrap();
+        assert_eq!(told, COUNT);
     }
 
     #[test]
@@ -241,7 +273,7 @@ mod tests {
     fn an_interrupted_measurement_ends() {
         let interrupt = Interrupt::never();
         interrupt.raise();
-        let outcome = measure(Duration::from_secs(60), &interrupt);
+        let outcome = measure(Duration::from_secs(60), &interrupt, &mut |_| ());
         assert!(matches!(outcome, Err(BenchError::Interrupted)));
     }
 }

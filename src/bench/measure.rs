@@ -103,13 +103,14 @@ impl Bench<'_> {
         let before = (self.tunnel.processor_time()?, Ticks::now());
         let outcome = self.run_streams(flows);
         let after = (self.tunnel.processor_time()?, Ticks::now());
-        let Some((received, sent)) = self.keep(key, outcome)? else { return Ok(()) };
+        let Some((received, again)) = self.keep(key, outcome)? else { return Ok(()) };
         let bits: f64 = received.iter().map(tcp::Received::bits_per_second).sum();
         self.measured.put(key, bits / 1e9);
         let series = series(&received);
         self.measured.series.insert(key.to_owned(), series);
-        // All bytes, of the warm-up too: the time is of all of it.
-        let gigabytes = sent.bytes as f64 / 1e9;
+        // In the warm-up too: the time is of all of it. What was sent and is still in the sockets'
+        // buffers has cost nothing yet.
+        let gigabytes = received.iter().map(|one| one.all_bytes).sum::<u64>() as f64 / 1e9;
         if let (Some(before), Some(after)) = (before.0, after.0) {
             let spent = after.saturating_sub(before).as_secs_f64();
             self.measured.put(&format!("{key}_cpu"), spent / gigabytes);
@@ -118,23 +119,20 @@ impl Bench<'_> {
             let seconds = after.since(before).busy_seconds();
             self.measured.put(&format!("{key}_machine_cpu"), seconds / gigabytes);
         }
-        self.measured.put(&format!("{key}_again"), sent.retransmissions as f64 / gigabytes);
+        self.measured.put(&format!("{key}_again"), again as f64 / gigabytes);
         Ok(())
     }
 
-    /// Runs all flows at once.
-    fn run_streams(
-        &mut self,
-        flows: &[Flow],
-    ) -> Result<(Vec<tcp::Received>, tcp::Sent), BenchError> {
-        let streams = self.start_streams(flows)?;
+    /// Runs all flows at once. Returns what arrived, and how many segments were sent again.
+    fn run_streams(&mut self, flows: &[Flow]) -> Result<(Vec<tcp::Received>, u64), BenchError> {
+        let streams = self.start_streams(flows, self.settings.tcp)?;
         self.end_streams(streams)
     }
 
     fn end_streams(
         &self,
         (receivers, senders): (Vec<Running>, Vec<Running>),
-    ) -> Result<(Vec<tcp::Received>, tcp::Sent), BenchError> {
+    ) -> Result<(Vec<tcp::Received>, u64), BenchError> {
         let limit = self.settings.streams_take() + PATIENCE;
         let mut received = Vec::new();
         for receiver in receivers {
@@ -143,22 +141,20 @@ impl Bench<'_> {
                 other => return Err(BenchError::mismatch("TCP receiver", &other)),
             }
         }
-        let mut sent = tcp::Sent::default();
+        let mut again = 0;
         for sender in senders {
             match sender.outcome(limit, self.interrupt)? {
-                Outcome::TcpSent(one) => {
-                    sent.bytes += one.bytes;
-                    sent.retransmissions += one.retransmissions;
-                }
+                Outcome::TcpSent(sent) => again += sent.retransmissions,
                 other => return Err(BenchError::mismatch("TCP sender", &other)),
             }
         }
-        Ok((received, sent))
+        Ok((received, again))
     }
 
     fn start_streams(
         &mut self,
         flows: &[Flow],
+        duration: Duration,
     ) -> Result<(Vec<Running>, Vec<Running>), BenchError> {
         let (mut receivers, mut senders) = (Vec::new(), Vec::new());
         for &Flow { from, streams } in flows {
@@ -167,7 +163,7 @@ impl Bench<'_> {
                 streams,
                 counting: tcp::Counting {
                     warm_up: self.settings.warm_up,
-                    duration: self.settings.tcp,
+                    duration,
                     bucket: BUCKET,
                 },
             };
@@ -265,13 +261,13 @@ impl Bench<'_> {
     fn load(&mut self) -> Result<(), BenchError> {
         let flow = [Flow { from: 0, streams: self.settings.streams }];
         let settings = self.settings;
-        let outcome = self.start_streams(&flow).and_then(|streams| {
+        let outcome = self.start_streams(&flow, settings.load).and_then(|streams| {
             // The questions begin when the streams are warm, and end before them.
-            if self.interrupt.wait(settings.warm_up + settings.tcp / 10) {
+            if self.interrupt.wait(settings.warm_up + settings.load / 10) {
                 return Err(BenchError::Interrupted);
             }
-            let during = settings.tcp.mul_f64(0.7);
-            let answers = self.ask(Transport::Udp, 1, during, Some(LOADED_PING_INTERVAL))?;
+            let during = settings.load.mul_f64(0.7);
+            let answers = self.ask(Transport::Udp, 1, during, Some(PING_INTERVAL))?;
             Ok((self.end_streams(streams)?.0, answers))
         });
         let Some((received, answers)) = self.keep("loaded", outcome)? else { return Ok(()) };
@@ -304,7 +300,9 @@ impl Bench<'_> {
         let server = far.worker.ask("echo server", Task::EchoServe(task))?;
         let to = (address, server.port(self.interrupt)?).into();
         let warm_up = ECHO_WARM_UP;
-        let task = echo::Ask { to, transport, connections, warm_up, duration, interval };
+        let round_trip = self.settings.wiring.round_trip();
+        let task =
+            echo::Ask { to, transport, connections, warm_up, duration, interval, round_trip };
         let asker = self.tunnel.sides[0].worker.ask("echo client", Task::EchoAsk(task))?;
         let limit = warm_up + duration + PATIENCE;
         match asker.outcome(limit, self.interrupt)? {
@@ -387,7 +385,6 @@ pub const LOSS: f64 = 0.005;
 /// Headers of IPv4 and UDP.
 const IPV4_UDP_BYTES: usize = 28;
 const PING_INTERVAL: Duration = Duration::from_millis(2);
-const LOADED_PING_INTERVAL: Duration = Duration::from_millis(5);
 const ECHO_WARM_UP: Duration = Duration::from_millis(100);
 /// For whoever is told to be done by now.
 const PATIENCE: Duration = Duration::from_secs(15);

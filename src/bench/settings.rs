@@ -19,8 +19,10 @@ pub struct Settings {
     pub udp_steps: u32,
     /// The rate that is tried first, in packets a second.
     pub udp_start: f64,
-    /// Of round trips at a steady pace.
+    /// Of round trips at a steady pace: 1000 at least, or one of 1000 would be the longest of all.
     pub latency: Duration,
+    /// Of the streams beside which round trips are taken, for seven tenths of it: 1000 as well.
+    pub load: Duration,
     /// Of requests in a closed loop.
     pub requests: Duration,
     pub idle: Duration,
@@ -42,6 +44,7 @@ impl Settings {
             udp_steps: 8,
             udp_start: 50_000.0,
             latency: Duration::from_secs(4),
+            load: Duration::from_secs(3),
             requests: Duration::from_secs(2),
             idle: Duration::from_millis(1500),
             handshakes: 2000,
@@ -49,7 +52,7 @@ impl Settings {
         }
     }
 
-    /// For a first look, in a quarter of the time.
+    /// For a first look, in a third of the time.
     #[must_use]
     pub const fn quick(self) -> Self {
         Self {
@@ -57,7 +60,7 @@ impl Settings {
             tcp: Duration::from_millis(700),
             udp: Duration::from_millis(250),
             udp_steps: 6,
-            latency: Duration::from_millis(800),
+            latency: Duration::from_secs(2),
             requests: Duration::from_millis(400),
             idle: Duration::from_millis(300),
             handshakes: 500,
@@ -66,8 +69,8 @@ impl Settings {
         }
     }
 
-    /// From the first byte to the last.
+    /// From the first byte to the last, at most.
     pub fn streams_take(&self) -> Duration {
-        self.warm_up + self.tcp
+        self.warm_up + self.tcp.max(self.load)
     }
 }

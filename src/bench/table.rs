@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use super::implementation::PLAIN;
 use super::metric::{METRICS, Metric, digits};
 use super::report::{Line, Report};
-use super::stats::{Better, VERDICT_LEAST, Verdict};
+use super::stats::{Better, Summary, VERDICT_LEAST, Verdict};
 
 /// All of it.
 pub fn render(report: &Report) -> String {
@@ -128,6 +128,9 @@ fn notes(report: &Report, text: &mut String) {
              all the same."
         );
     }
+    if let Some(processors) = processors(report) {
+        let _ = writeln!(text, "\n{processors}.");
+    }
     let outliers: Vec<String> = report.summaries.iter().filter_map(outlier_note).collect();
     if !outliers.is_empty() {
         let _ = writeln!(text, "\nOutliers, which count as all others do:");
@@ -151,6 +154,25 @@ fn outlier_note(line: &Line) -> Option<String> {
     (!outliers.is_empty()).then(|| {
         format!("{} {}: {} {}", line.participant, line.metric, outliers.join(", "), line.unit)
     })
+}
+
+/// What the hypervisor took, and how fast the cores ran.
+pub fn processors(report: &Report) -> Option<String> {
+    let steal: Vec<f64> = report.samples.iter().map(|sample| sample.steal_percent).collect();
+    let steal = Summary::of(&steal)?;
+    let mut text = format!(
+        "The hypervisor gave {} % of the processors to others in the median, {} % at most",
+        digits(steal.median),
+        digits(steal.max)
+    );
+    let speeds: Vec<f64> = report.samples.iter().filter_map(|sample| sample.megahertz).collect();
+    if let Some(speeds) = Summary::of(&speeds) {
+        text.push_str(&format!("; the cores ran at {:.0}–{:.0} MHz", speeds.min, speeds.max));
+    }
+    if let Some(governor) = &report.machine.governor {
+        text.push_str(&format!(", governor {governor}"));
+    }
+    Some(text)
 }
 
 /// What went wrong, with how often.
@@ -209,6 +231,7 @@ mod tests {
         assert!(ratio.contains("2.00 better") && ratio.contains("0.20 worse"), "{ratio}");
         assert!(text.contains("3 of 18 measurements were disturbed"), "{text}");
         assert!(text.contains("hybridwg udp_64: nothing arrived"), "{text}");
+        assert!(text.contains("0.00 % at most; the cores ran at 2300–2300 MHz."), "{text}");
     }
 
     #[test]

@@ -64,11 +64,11 @@ pub struct Wiring {
 }
 
 impl Wiring {
-    /// How long one echo request waits for its answer until the next goes out.
-    fn patience(&self) -> Duration {
+    /// That the path itself takes at most.
+    pub fn round_trip(&self) -> Duration {
         match self.wire {
-            Wire::Whole | Wire::Cut => ASK_EVERY,
-            Wire::Path(profile) => ASK_EVERY + profile.round_trip(),
+            Wire::Whole | Wire::Cut => Duration::ZERO,
+            Wire::Path(profile) => profile.round_trip(),
         }
     }
 }
@@ -83,7 +83,6 @@ pub struct Tunnel {
     /// From the start of one side, the other being there, until its first packet was answered;
     /// nothing without a tunnel.
     pub first_packet: Option<Duration>,
-    patience: Duration,
     /// What carries packets between the namespaces, if no wire does.
     #[expect(dead_code, reason = "it works until it is dropped")]
     emulator: Option<Emulator>,
@@ -142,8 +141,7 @@ impl Tunnel {
         };
         let [first, second] = namespaces;
         let sides = [side(0, first)?, side(1, second)?];
-        let mut tunnel =
-            Self { sides, start: None, first_packet: None, patience: wiring.patience(), emulator };
+        let mut tunnel = Self { sides, start: None, first_packet: None, emulator };
         if !is_plain {
             tunnel.bring_up(&implementation.kind, wiring.tunnel_mtu, files, interrupt)?;
         }
@@ -189,7 +187,9 @@ impl Tunnel {
         let mut sequence = 0;
         while clock::now().mono < deadline {
             sequence += 1;
-            if echo.round_trip(sequence, self.patience)?.is_some() {
+            echo.send(sequence)?;
+            // Whichever it answers.
+            if echo.receive(ASK_EVERY)?.is_some() {
                 return Ok(());
             }
             if interrupt.is_raised() {

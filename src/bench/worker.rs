@@ -246,6 +246,7 @@ mod tests {
             warm_up: Duration::ZERO,
             duration: Duration::from_millis(1),
             interval: None,
+            round_trip: Duration::ZERO,
         };
         let sent = udp::Send {
             to: (Ipv4Addr::LOCALHOST, 9).into(),

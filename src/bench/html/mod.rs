@@ -272,6 +272,7 @@ fn notes(report: &Report, page: &mut Page) {
          or the hypervisor took as much. They count all the same.",
         report.samples.len()
     )];
+    notes.extend(table::processors(report).map(|processors| format!("{processors}.")));
     let outliers = report.summaries.iter().filter(|line| !line.summary.outliers.is_empty());
     notes.extend(outliers.map(|line| {
         let values: Vec<String> = line.summary.outliers.iter().map(|&v| digits(v)).collect();
@@ -322,6 +323,7 @@ mod tests {
             assert!(page.contains(label), "{label}");
         }
         assert!(page.contains("3 of 18 measurements were disturbed"));
+        assert!(page.contains("the cores ran at 2300"));
     }
 
     #[test]

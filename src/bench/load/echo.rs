@@ -3,8 +3,10 @@
 //!
 //! At a pace, requests leave when they are due and not when the last was answered, so that a stall
 //! shows in all the answers that it held up. Each is timed from when it left: that the generator
-//! itself was late is not the tunnel's fault.
+//! itself was late is not the tunnel's fault. One that the way does not take is lost, and holds up no
+//! other.
 
+use std::collections::HashSet;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::ops::Range;
@@ -45,6 +47,8 @@ pub struct Ask {
     pub duration: Duration,
     /// A steady pace in place of the closed loop; UDP with one connection only.
     pub interval: Option<Duration>,
+    /// That the path itself takes at most.
+    pub round_trip: Duration,
 }
 
 /// What was answered after the warm-up.
@@ -140,7 +144,7 @@ pub fn ask(task: &Ask) -> io::Result<Answers> {
         (Transport::Udp, None) => {
             let socket = |_| {
                 let socket = connected_udp(task.to)?;
-                socket.set_read_timeout(Some(UDP_PATIENCE))?;
+                socket.set_read_timeout(Some(task.round_trip + UDP_PATIENCE))?;
                 Ok(socket)
             };
             let sockets = (0..task.connections).map(socket).collect::<io::Result<Vec<_>>>()?;
@@ -207,7 +211,8 @@ fn closed_loop(
 /// Asks at a steady pace; another thread takes the answers. A question carries when it was sent.
 fn paced(task: &Ask, interval: Duration) -> io::Result<Answers> {
     let socket = connected_udp(task.to)?;
-    socket.set_read_timeout(Some(UDP_PATIENCE))?;
+    socket.set_read_timeout(Some(task.round_trip + LAST_PATIENCE))?;
+    socket.set_write_timeout(Some(interval))?;
     let started = now();
     let warm_up = times(task.warm_up, interval);
     let count = warm_up + times(task.duration, interval);
@@ -237,23 +242,26 @@ fn times(duration: Duration, interval: Duration) -> u64 {
     u64::try_from(duration.as_nanos() / interval.as_nanos().max(1)).unwrap_or(u64::MAX)
 }
 
-/// Takes the answers to the questions of these numbers, until none came for a while after the
-/// `last` was due.
+/// Takes the answers to the questions of these numbers, until all are there or none came for a while
+/// after the `last` was due.
 fn take(socket: &UdpSocket, numbers: Range<u64>, last: Instant) -> io::Result<Latencies> {
     let mut latencies = Latencies::default();
+    let mut missing: HashSet<u64> = numbers.collect();
     let mut buffer = [0; QUESTION_BYTES];
-    loop {
+    while !missing.is_empty() {
         match socket.recv(&mut buffer) {
-            Ok(_) if numbers.contains(&number(&buffer)) => {
+            // A second copy is no answer to another one.
+            Ok(_) if missing.remove(&number(&buffer)) => {
                 let sent = buffer[SENT_AT].first_chunk().map_or(0, |at| u64::from_le_bytes(*at));
                 latencies.record(now().since(Instant::from_nanos(sent)));
             }
             Ok(_) => {}
-            Err(error) if is_time_out(&error) && now() > last => return Ok(latencies),
+            Err(error) if is_time_out(&error) && now() > last => break,
             Err(error) if is_time_out(&error) => {}
             Err(error) => return Err(error),
         }
     }
+    Ok(latencies)
 }
 
 fn end(socket: &UdpSocket) -> io::Result<()> {
@@ -277,4 +285,6 @@ fn number(message: &[u8; QUESTION_BYTES]) -> u64 {
 
 const QUESTION_BYTES: usize = 64;
 const SENT_AT: Range<usize> = 8..16;
+/// Beside the round trip of the path: in a closed loop each loss costs so much of its time.
 const UDP_PATIENCE: Duration = Duration::from_millis(300);
+const LAST_PATIENCE: Duration = Duration::from_secs(1);

@@ -51,6 +51,8 @@ pub struct Received {
     pub duration: Duration,
     /// Bytes of all streams, by time.
     pub buckets: Vec<u64>,
+    /// That arrived at all, in the warm-up too.
+    pub all_bytes: u64,
 }
 
 impl Received {
@@ -94,11 +96,12 @@ pub fn receive(task: &Receive, ready: &mut dyn FnMut(u16)) -> io::Result<Receive
 pub fn count(streams: &[TcpStream], counting: Counting, moved: &AtomicU64) -> io::Result<Received> {
     let started = now() + counting.warm_up;
     let work = |number: usize| count_one(&streams[number], started, counting, moved);
-    let buckets = at_once(streams.len(), work)?;
-    let length = buckets.iter().map(Vec::len).max().unwrap_or(0);
-    let sum = |at: usize| buckets.iter().filter_map(|bucket| bucket.get(at)).sum();
+    let each = at_once(streams.len(), work)?;
+    let length = each.iter().map(|(buckets, _)| buckets.len()).max().unwrap_or(0);
+    let sum = |at: usize| each.iter().filter_map(|(buckets, _)| buckets.get(at)).sum();
     let buckets: Vec<u64> = (0..length).map(sum).collect();
-    Ok(Received { bytes: buckets.iter().sum(), duration: counting.duration, buckets })
+    let (bytes, all_bytes) = (buckets.iter().sum(), each.iter().map(|(_, all)| all).sum());
+    Ok(Received { bytes, duration: counting.duration, buckets, all_bytes })
 }
 
 /// Accepts `count` connections, on a thread of its own since accepting knows no time-out.
@@ -119,17 +122,19 @@ fn accept(listener: TcpListener, count: usize) -> io::Result<Vec<TcpStream>> {
     (0..count).map(next).collect()
 }
 
-/// Reads one stream until the end of the measurement and closes it.
+/// Reads one stream until the end of the measurement and closes it. Returns the bytes by time, and
+/// all that arrived.
 fn count_one(
     mut stream: &TcpStream,
     started: Instant,
     counting: Counting,
     moved: &AtomicU64,
-) -> io::Result<Vec<u64>> {
+) -> io::Result<(Vec<u64>, u64)> {
     let end = started + counting.duration;
     let slots = counting.duration.as_nanos().div_ceil(counting.bucket.as_nanos().max(1));
     let mut buckets = vec![0_u64; usize::try_from(slots).unwrap_or(0)];
     let mut chunk = vec![0; CHUNK_BYTES];
+    let mut all = 0;
     stream.set_read_timeout(Some(SILENCE))?;
     loop {
         let length = match stream.read(&mut chunk) {
@@ -140,6 +145,7 @@ fn count_one(
             Err(error) => return Err(error),
         };
         moved.fetch_add(length as u64, Ordering::Relaxed);
+        all += length as u64;
         let at = now();
         if at >= end {
             break;
@@ -152,7 +158,7 @@ fn count_one(
     }
     // Data is still on its way, so that the sender learns of it by a reset.
     stream.shutdown(Shutdown::Both).or_else(ignore_closed)?;
-    Ok(buckets)
+    Ok((buckets, all))
 }
 
 /// Does [`Send`].

@@ -188,7 +188,7 @@ pub struct Effort {
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(576..=9000))]
     pub mtu: Option<u32>,
 
-    /// A first look, in a quarter of the time
+    /// A first look, in a third of the time
     #[arg(long)]
     pub quick: bool,
 

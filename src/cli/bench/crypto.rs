@@ -4,8 +4,9 @@ use std::env;
 use std::time::Duration;
 
 use super::args::Crypto;
-use super::{output, tunnel};
+use super::{output, progress, tunnel};
 use crate::bench::crypto::{self, Ceilings, PACKET_BYTES};
+use crate::bench::error::BenchError;
 use crate::bench::implementation::{Implementation, OURS};
 use crate::bench::metric::{Group, digits};
 use crate::bench::run::Run;
@@ -33,7 +34,14 @@ pub fn run(arguments: &Crypto) -> Result<(), Failure> {
 fn show(arguments: &Crypto, interrupt: &Interrupt) -> Result<(), Failure> {
     let each = Duration::from_secs(arguments.seconds.into());
     message::note("measuring what one core can do");
-    let mut ceilings = crypto::measure(each, interrupt)?;
+    let bar = progress::bar("{bar:24} {pos}/{len}  {elapsed} gone, about {eta} left  {msg}");
+    bar.set_length(crypto::COUNT);
+    let mut ceilings = crypto::measure(each, interrupt, &mut |what| {
+        // What was told before is done.
+        bar.set_position(bar.position() + u64::from(!bar.message().is_empty()));
+        bar.set_message(what);
+    })?;
+    bar.finish_and_clear();
     if arguments.rounds > 0 {
         let (tcp_1, tcp_1_cpu) = tunnel(arguments.rounds, interrupt)?;
         ceilings.tunnel = Some(ceilings.reached(tcp_1, tcp_1_cpu));
@@ -57,7 +65,10 @@ fn tunnel(rounds: u32, interrupt: &Interrupt) -> Result<(f64, f64), Failure> {
         is_quick: false,
         path: "whole".to_owned(),
     };
-    let (report, _) = tunnel::measure(&plan, interrupt)?;
+    let (report, was_interrupted) = tunnel::measure(&plan, interrupt)?;
+    if was_interrupted {
+        return Err(BenchError::Interrupted.into());
+    }
     let median = |key| report.summary(key, OURS).map(|line| line.summary.median);
     match (median("tcp_1"), median("tcp_1_cpu")) {
         (Some(tcp_1), Some(tcp_1_cpu)) => Ok((tcp_1, tcp_1_cpu)),

@@ -4,10 +4,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::anyhow;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 
 use super::args::Link;
-use super::{output, tunnel};
+use super::{output, progress, tunnel};
 use crate::bench::error::BenchError;
 use crate::bench::link::protocol::{Direction, Request, VERSION};
 use crate::bench::link::report::{Conditions, LinkReport, SCHEMA};
@@ -236,12 +236,7 @@ struct Bar(ProgressBar);
 
 impl Bar {
     fn new() -> Self {
-        let bar = if message::is_watched() { ProgressBar::new(0) } else { ProgressBar::hidden() };
-        // The template is a constant; without it the bar has its default form.
-        if let Ok(style) = ProgressStyle::with_template("{bar:24} {prefix}  {msg}") {
-            bar.set_style(style);
-        }
-        Self(bar)
+        Self(progress::bar("{bar:24} {prefix}  {msg}"))
     }
 }
 

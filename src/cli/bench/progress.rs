@@ -10,6 +10,16 @@ use crate::bench::report::Sample;
 use crate::bench::run::Watcher;
 use crate::cli::message;
 
+/// A bar of this form if a person waits, which shows nothing otherwise.
+pub fn bar(template: &'static str) -> ProgressBar {
+    let bar = if message::is_watched() { ProgressBar::new(0) } else { ProgressBar::hidden() };
+    // The template is a constant; without it the bar has its default form.
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style);
+    }
+    bar
+}
+
 /// Shows how far a run is.
 #[derive(Debug)]
 pub struct Progress {
@@ -19,15 +29,7 @@ pub struct Progress {
 
 impl Progress {
     pub fn new(rounds: u32) -> Self {
-        let bar = if message::is_watched() { ProgressBar::new(0) } else { ProgressBar::hidden() };
-        let style = ProgressStyle::with_template(
-            "{bar:24} {pos}/{len}  {elapsed} gone, about {eta} left  {msg}",
-        );
-        // The template is a constant; without it the bar has its default form.
-        if let Ok(style) = style {
-            bar.set_style(style);
-        }
-        Self { bar, rounds }
+        Self { bar: bar("{bar:24} {pos}/{len}  {elapsed} gone, about {eta} left  {msg}"), rounds }
     }
 
     fn say(&self, text: &str) {

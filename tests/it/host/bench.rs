@@ -132,6 +132,30 @@ fn two_runs_at_once_do_not_collide_and_an_interrupted_one_leaves_nothing() {
     assert!(!Path::new("/var/run/hybridwg-bench").exists(), "files of the run are outside");
 }
 
+#[test]
+fn whatever_ends_a_run_ends_all_that_it_started() {
+    if skips(&[]) {
+        return;
+    }
+    for signal in [Signal::TERM, Signal::KILL] {
+        let mut command = bench(&QUICK);
+        command.args(["--rounds", "1000", "--groups", "latency"]);
+        command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+        let mut run = command.spawn().unwrap();
+        let mut family = Vec::new();
+        // Itself, process 1 inside, and the load generators at least.
+        eventually("it is at work", Duration::from_secs(30), || {
+            family = descendants(run.id());
+            family.len() >= 4
+        });
+        kill_process(Pid::from_raw(run.id().cast_signed()).unwrap(), signal).unwrap();
+        assert!(!run.wait().unwrap().success());
+        eventually("all processes have ended", Duration::from_secs(20), || {
+            family.iter().all(|process| !Path::new(&format!("/proc/{process}")).exists())
+        });
+    }
+}
+
 /// A process and all below it.
 fn descendants(process: u32) -> Vec<u32> {
     let mut found = vec![process];
