@@ -110,9 +110,9 @@ impl EchoSocket {
     fn send_message(&self, sequence: u16, bytes: usize) -> Result<(), SysError> {
         let request = request(self.family, self.identifier, sequence, bytes);
         let send = || send(&self.socket, &request, SendFlags::empty());
-        // The first refusal may be of an earlier request, by somebody on the way; it is told once.
+        // The first refusal may be of an earlier request; it is told once.
         send()
-            .or_else(|error| if error == Errno::MSGSIZE { send() } else { Err(error) })
+            .or_else(|error| if is_of_the_way(error) { send() } else { Err(error) })
             .map(drop)
             .map_err(|e| SysError::new("send", e))
     }
@@ -144,8 +144,9 @@ impl EchoSocket {
                         return Ok(Some(sequence));
                     }
                 }
-                // Somebody on the way says that a request is too long: it is not answered.
-                Err(Errno::AGAIN | Errno::INTR | Errno::MSGSIZE) => {}
+                Err(Errno::AGAIN | Errno::INTR) => {}
+                // That request is not answered; others may be.
+                Err(error) if is_of_the_way(error) => {}
                 Err(error) => return Err(SysError::new("recv", error)),
             }
         }
@@ -182,6 +183,22 @@ impl EchoSocket {
             && message.get(4..6)? == self.identifier.to_be_bytes();
         is_ours.then_some(u16::from_be_bytes([*message.get(6)?, *message.get(7)?]))
     }
+}
+
+/// Whether somebody on the way or a firewall at its end has refused a request, as too long or at all.
+/// [LNX icmp.c:icmp_err_convert] [LNX icmp.c:icmpv6_err_convert]
+fn is_of_the_way(error: Errno) -> bool {
+    matches!(
+        error,
+        Errno::MSGSIZE
+            | Errno::CONNREFUSED
+            | Errno::NOPROTOOPT
+            | Errno::HOSTUNREACH
+            | Errno::HOSTDOWN
+            | Errno::NETUNREACH
+            | Errno::NONET
+            | Errno::ACCESS
+    )
 }
 
 /// Another one for each socket, and at first the low half of the process id, which differs between

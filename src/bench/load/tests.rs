@@ -194,6 +194,17 @@ fn the_search_does_not_take_a_rate_for_good_that_the_sender_could_not_give() {
 }
 
 #[test]
+fn a_rate_that_got_through_is_not_lost_again_by_a_slow_sender() {
+    let path = |rate: f64| {
+        // Above 150,000 a second it gives even less.
+        let offered = if rate > 150_000.0 { 60_000.0 } else { rate };
+        Ok::<_, ()>(udp::Trial { offered, delivered: offered })
+    };
+    let found = udp::search(50_000.0, 8, 0.005, path).unwrap().unwrap();
+    assert!(found >= 100_000.0, "{found}");
+}
+
+#[test]
 fn one_hiccup_does_not_decide_a_search() {
     let mut tries = 0;
     let path = |rate: f64| {

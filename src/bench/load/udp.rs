@@ -200,7 +200,8 @@ pub fn search<E>(
             trial = measure(rate)?;
         }
         if trial.got_through(rate, loss) {
-            good = Some(trial.delivered);
+            // What got through once stays good, though the sender may have been slow since.
+            good = Some(good.map_or(trial.delivered, |good| good.max(trial.delivered)));
         } else {
             // Where not even the sender kept pace, more than it gave cannot be asked for.
             bad = Some(rate.min(trial.offered / KEPT_PACE));

@@ -304,7 +304,9 @@ fn a_path_has_the_delay_and_the_rate_of_its_profile() {
         let ours = |line: &&Value| line["metric"] == metric && line["participant"] == "hybridwg";
         lines.iter().find(ours).expect(metric)["summary"]["median"].as_f64().unwrap()
     };
-    assert!((20_000.0..60_000.0).contains(&value("idle_p50")), "{}", text(&output));
+    // The shortest, which a busy machine delays least.
+    let shortest = report["latencies"]["hybridwg"]["idle"][0][0].as_u64().unwrap();
+    assert!((20_000_000..60_000_000).contains(&shortest), "{shortest} ns: {}", text(&output));
     assert!((0.01..0.05).contains(&value("tcp_n")), "{}", text(&output));
 }
 

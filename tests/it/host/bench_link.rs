@@ -153,7 +153,7 @@ fn throughput_is_measured_with_one_of_ours_at_the_other_end_and_stays_within_its
 
 #[test]
 fn whoever_does_not_answer_and_whoever_is_not_there_is_told() {
-    if skips(&["ip", "ping", "wg"]) {
+    if skips(&["ip", "ping", "wg", "iptables"]) {
         return;
     }
     let (left_host, right_host) = (Host::new(), Host::new());
@@ -176,4 +176,9 @@ fn whoever_does_not_answer_and_whoever_is_not_there_is_told() {
         assert_eq!(output.status.code(), Some(status), "{arguments:?}: {}", text(&output));
         assert!(text(&output).contains(words), "{arguments:?}: {}", text(&output));
     }
+    // A firewall that says so is no more than a host that says nothing.
+    right_host.sh("iptables -A INPUT -p icmp -j REJECT");
+    let output = link(&left, &[key, "--seconds", "1"]);
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+    assert!(text(&output).contains("the tunnel itself works"), "{}", text(&output));
 }
