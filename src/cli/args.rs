@@ -10,6 +10,7 @@ use clap_complete::Shell;
 
 use crate::cli::bench::args::Bench;
 use crate::cli::new::args::New;
+use crate::control::ends::ssh;
 use crate::control::settings::{Offload, Offloads, Settings};
 use crate::control::shards::Shards;
 
@@ -149,13 +150,26 @@ pub struct Up {
     #[arg(long, requires = "foreground")]
     pub watch: bool,
 
+    /// Listen on this host, and lead to a place in the tunnel, as ssh does
+    #[arg(short = 'L', value_name = "[ADDRESS:]PORT:HOST:PORT", value_parser = ssh::local)]
+    pub local: Vec<String>,
+
+    /// Let peers find a service of this host at a port of the tunnel's addresses
+    #[arg(short = 'R', value_name = "PORT:HOST:PORT", value_parser = ssh::remote)]
+    pub remote: Vec<String>,
+
+    /// Be a SOCKS5 proxy that leads into the tunnel
+    #[arg(short = 'D', value_name = "[ADDRESS:]PORT", value_parser = ssh::dynamic)]
+    pub dynamic: Vec<String>,
+
     #[command(flatten)]
     pub device: Device,
 }
 
 #[derive(Clone, Debug, Args)]
 pub struct Tunnel {
-    /// A file NAME.conf, or a bare NAME for /etc/wireguard/NAME.conf
+    /// A file NAME.conf, or a bare NAME for /etc/wireguard/NAME.conf or for the text in the
+    /// variable HYBRIDWG_CONFIG if there is one, or - for standard input
     #[arg(value_name = "FILE|NAME")]
     pub config: String,
 }

@@ -6,15 +6,18 @@ use std::path::Path;
 use anyhow::anyhow;
 
 use crate::cli::message::{self, Failure};
-use crate::control::config::{self, Config, DIRECTORY, LoadError, Located, Written};
+use crate::control::config::{self, Config, DIRECTORY, Lines, LoadError, Located, Written};
 
 /// Finds the file that `argument` means.
 ///
 /// # Errors
 /// [`Failure::Usage`] if there is no such file.
 pub fn find(argument: &str) -> Result<Located, Failure> {
-    let located = config::locate(argument, &env::current_dir()?, Path::new(DIRECTORY))
-        .map_err(Failure::usage)?;
+    let located = match config::given(argument) {
+        Some(given) => given,
+        None => config::locate(argument, &env::current_dir()?, Path::new(DIRECTORY))
+            .map_err(Failure::usage)?,
+    };
     // A word can mean two places; the operator sees which one it was.
     if !argument.contains('/') {
         message::note(&format!("Using {}", located.path.display()));
@@ -27,7 +30,15 @@ pub fn find(argument: &str) -> Result<Located, Failure> {
 /// # Errors
 /// [`Failure::Usage`] if it cannot be read, or has faults.
 pub fn read(located: &Located) -> Result<Written, Failure> {
-    config::load(&located.path).map_err(unusable)
+    read_with(located, &[])
+}
+
+/// As [`read`], with lines beside the file.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_with(located: &Located, beside: &[Lines]) -> Result<Written, Failure> {
+    config::load_with(&located.path, beside).map_err(unusable)
 }
 
 /// Prints the faults of a file, if that is what is wrong with it.

@@ -8,6 +8,7 @@ use crate::cli::message::{self, Failure, Terminal};
 use crate::control::config::{Located, Written};
 use crate::control::interrupt::Interrupt;
 use crate::control::lifecycle::LifecycleError;
+use crate::control::record;
 use crate::control::reload::{self, Extent, Reload};
 use crate::control::resolve::resolve;
 use crate::control::starting;
@@ -35,7 +36,9 @@ pub fn of(
     let interface = &located.interface;
     let interrupt = catch()?;
     let _turn = starting::turn(interface, &interrupt)?;
-    let Written { mut config, warnings } = file::read(located)?;
+    // What was said beside the file when it was brought up still holds.
+    let beside = record::read(interface).map(|record| record.config.beside).unwrap_or_default();
+    let Written { mut config, warnings } = file::read_with(located, &beside)?;
     warnings.iter().for_each(|warning| message::warning(&warning.to_string()));
     file::fetch_keys(located, &mut config)?;
     let interrupt_resolving = interrupt.clone();

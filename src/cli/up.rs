@@ -9,7 +9,7 @@ use crate::cli::down;
 use crate::cli::file;
 use crate::cli::message::{self, Failure, Terminal};
 use crate::cli::reload;
-use crate::control::config::{Located, Written};
+use crate::control::config::{Lines, Located, Written};
 use crate::control::interrupt::Interrupt;
 use crate::control::link;
 use crate::control::netlink::Netlink;
@@ -44,7 +44,7 @@ fn bring_up(
     located: &Located,
     catch: fn() -> io::Result<Interrupt>,
 ) -> Result<Interrupt, Failure> {
-    let Written { mut config, warnings } = file::read(located)?;
+    let Written { mut config, warnings } = file::read_with(located, &beside(arguments))?;
     warnings.iter().for_each(|warning| message::warning(&warning.to_string()));
     file::fetch_keys(located, &mut config)?;
     let interrupt = catch()?;
@@ -60,6 +60,17 @@ fn bring_up(
     };
     up::up(plan, &mut Terminal, &interrupt)?;
     Ok(interrupt)
+}
+
+/// What is said beside the file: by the environment, for containers, and by options of ssh's.
+fn beside(arguments: &args::Up) -> Vec<Lines> {
+    const VARIABLE: &str = "HYBRIDWG_EXTRA";
+    let args::Up { local, remote, dynamic, .. } = arguments;
+    let options = [local, remote, dynamic].into_iter().flatten().cloned().collect::<Vec<_>>();
+    let extra = std::env::var(VARIABLE).unwrap_or_default();
+    let all = [(VARIABLE, extra), ("-L, -R, -D", options.join("\n"))];
+    let said = all.into_iter().filter(|(_, text)| !text.trim().is_empty());
+    said.map(|(name, text)| Lines { name: name.to_owned(), text }).collect()
 }
 
 /// Waits until somebody interrupts, and takes the tunnel down then; or until it ends otherwise.

@@ -115,7 +115,7 @@ pub fn hub(
         mtu: Some(MTU),
         ..Interface::default()
     };
-    Ok(Config { interface, peers: Vec::new() })
+    Ok(Config { interface, ..Config::default() })
 }
 
 /// What a client is to be like, beyond what its hub says.
@@ -174,7 +174,10 @@ pub fn client(entropy: &mut dyn Entropy, hub: &Config, wishes: Wishes) -> Result
     };
     let endpoint = Some(endpoint);
     let hubs = Peer { endpoint, persistent_keepalive: Some(KEEPALIVE), ..peer(own, networks) };
-    Ok(Pair { client: Config { interface, peers: vec![hubs] }, peer: peer(public_key, hosts) })
+    Ok(Pair {
+        client: Config { interface, peers: vec![hubs], ..Config::default() },
+        peer: peer(public_key, hosts),
+    })
 }
 
 /// A value of a file that is yet to be written.
@@ -303,7 +306,7 @@ mod tests {
                 text = with_peer(&text, &format!("c{number}"), &pair.peer).to_string();
                 let written = parse(&render(&pair.client), "client.conf").unwrap();
                 assert!(written.warnings.is_empty(), "{:?}", written.warnings);
-                let Config { interface, peers } = written.config;
+                let Config { interface, peers, .. } = written.config;
                 let own = config.interface.private_key.as_ref().map(dh::public_key);
                 assert_eq!(Some(peers[0].public_key), own);
                 let public_key = interface.private_key.as_ref().map(dh::public_key);

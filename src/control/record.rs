@@ -9,14 +9,18 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use crate::control::config::{self, Config};
+use crate::control::config::{self, Config, Lines};
 use crate::control::run_folder;
 use crate::crypto::key::{KEY_BYTES, PresharedKey, PrivateKey};
+use crate::crypto::password::Password;
 
 const DIRECTORY: &str = "/run/hybridwg";
 
 /// What stands before the path in the first line.
 const FILE: &str = "#file=";
+
+/// What stands before a line that was read beside the file: what called it, a tab, the line.
+const BESIDE: &str = "#beside=";
 
 /// A file and what it said.
 #[derive(Clone, Debug)]
@@ -42,7 +46,11 @@ fn write_in(folder: &Path, interface: &str, file: &Path, config: &Config) -> io:
     let (path, new) = (path_in(folder, interface), folder.join(format!("{interface}.new")));
     let mut options = OpenOptions::new();
     let mut out = options.create(true).truncate(true).write(true).mode(0o600).open(&new)?;
-    write!(out, "{FILE}{file}\n{}", *config::render(&config))?;
+    writeln!(out, "{FILE}{file}")?;
+    for Lines { name, text } in &config.beside {
+        text.lines().try_for_each(|line| writeln!(out, "{BESIDE}{name}\t{line}"))?;
+    }
+    out.write_all(config::render(&config).as_bytes())?;
     fs::rename(new, path)
 }
 
@@ -54,8 +62,15 @@ pub fn read(interface: &str) -> Option<Record> {
 fn read_in(folder: &Path, interface: &str) -> Option<Record> {
     let text = fs::read_to_string(path_in(folder, interface)).ok()?;
     let (file, _) = text.strip_prefix(FILE)?.split_once('\n')?;
-    let written = config::parse(&text, interface).ok()?;
-    Some(Record { file: file.into(), config: written.config })
+    let mut config = config::parse(&text, interface).ok()?.config;
+    for line in text.lines().filter_map(|line| line.strip_prefix(BESIDE)) {
+        let (name, line) = line.split_once('\t')?;
+        match config.beside.last_mut().filter(|last| last.name == name) {
+            Some(Lines { text, .. }) => *text = format!("{text}\n{line}"),
+            None => config.beside.push(Lines { name: name.to_owned(), text: line.to_owned() }),
+        }
+    }
+    Some(Record { file: file.into(), config })
 }
 
 /// Forgets `interface`. A record that stays is of no interface, and does no harm.
@@ -70,6 +85,9 @@ fn path_in(folder: &Path, interface: &str) -> PathBuf {
 fn hide_keys(config: &mut Config) {
     if let Some(key) = &mut config.interface.private_key {
         *key = PrivateKey::from_bytes([0; KEY_BYTES]);
+    }
+    for login in config.interface.ends.proxies.iter_mut().filter_map(|it| it.value.login.as_mut()) {
+        login.password = login.password.as_ref().and_then(|_| Password::new("hidden"));
     }
     for key in config.peers.iter_mut().filter_map(|peer| peer.preshared_key.as_mut()) {
         *key = PresharedKey::NONE;
@@ -91,11 +109,14 @@ mod tests {
             "[Interface]\nPrivateKey = {KEY}\nAddress = 10.0.0.1/24\nPostUp = a # b\n\n[Peer]\n\
              PublicKey = {PEER}\nPresharedKey = {KEY}\nEndpoint = hub.example.com:1\n"
         );
-        let config = config::parse(&text, "t").unwrap().config;
+        let mut config = config::parse(&text, "t").unwrap().config;
+        let lines = |name: &str, text: &str| Lines { name: name.into(), text: text.into() };
+        config.beside = vec![lines("-L", "Forward = a"), lines("EXTRA", "Mode = tun\n\nx = y")];
         assert!(read_in(&folder, "wg0").is_none());
         write_in(&folder, "wg0", Path::new("/etc/my wg0.conf"), &config).unwrap();
         let record = read_in(&folder, "wg0").unwrap();
         assert_eq!(record.file, Path::new("/etc/my wg0.conf"));
+        assert_eq!(record.config.beside, config.beside);
         let zeros = format!("{}=", "A".repeat(43));
         assert_eq!(*config::render(&record.config), text.replace(KEY, &zeros));
         assert!(!fs::read_to_string(folder.join("wg0.applied")).unwrap().contains(KEY));

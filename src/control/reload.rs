@@ -136,7 +136,7 @@ fn masqueraded(
 fn with_hooks_of(before: &Config, config: &Config) -> Config {
     let Interface { pre_up, post_up, pre_down, post_down, .. } = before.interface.clone();
     let interface = Interface { pre_up, post_up, pre_down, post_down, ..config.interface.clone() };
-    Config { interface, peers: config.peers.clone() }
+    Config { interface, ..config.clone() }
 }
 
 /// Who the firewall's tables belong to. Without him they cannot be changed.

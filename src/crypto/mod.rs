@@ -9,4 +9,5 @@ pub mod dh;
 pub mod entropy;
 pub mod hash;
 pub mod key;
+pub mod password;
 pub mod tai64n;

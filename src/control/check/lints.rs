@@ -4,7 +4,8 @@ use ipnet::IpNet;
 
 use super::{Finding, Severity, Surroundings};
 use crate::control::command::AllowedIpChange;
-use crate::control::config::{At, Config, Endpoint, Interface, Key, Masquerade, Peer, Table};
+use crate::control::config::{At, Config, Dns, Endpoint, Interface, Key, Masquerade, Peer, Table};
+use crate::control::ends::{self, ResolveVia};
 use crate::control::mtu::{IPV6_MINIMUM_MTU, OVERHEAD};
 use crate::control::netlink::MAIN_TABLE;
 use crate::crypto::dh;
@@ -51,6 +52,8 @@ const LINTS: &[Lint] = &[
     about_hooks,
     about_masquerading,
     about_openings,
+    about_local_services,
+    about_names,
 ];
 
 /// What all of them find, in no order.
@@ -353,6 +356,44 @@ fn interfaces_in(command: &str) -> impl Iterator<Item = (&str, &str)> {
     })
 }
 
+/// Who calls a service of this host is taken for somebody of this host.
+fn about_local_services(subject: &Subject<'_>, findings: &mut Vec<Finding>) {
+    for At { line, value } in &subject.config.interface.ends.expose {
+        if !value.target.is_local() || value.source.is_some() || value.proxy_v2 {
+            continue;
+        }
+        let target = &value.target;
+        let remedy = match target {
+            ends::Target::At(_) => ": `source=127.77.0.1` lets it tell them apart",
+            ends::Target::Unix(_) => "",
+        };
+        let text = format!(
+            "Expose: {target} takes peers for callers of this host, and trusts them where it \
+             trusts those (`trust` and `peer` in pg_hba.conf){remedy}"
+        );
+        findings.push(Finding::warning(*line, text));
+    }
+}
+
+/// Names that nobody is asked for.
+fn about_names(subject: &Subject<'_>, findings: &mut Vec<Finding>) {
+    let Interface { dns, ends, .. } = &subject.config.interface;
+    let via = ends.resolve_via.map(|via| via.value).unwrap_or_default();
+    if via == ResolveVia::System || dns.iter().any(|it| matches!(it.value, Dns::Server(_))) {
+        return;
+    }
+    let text = "without a name server in DNS, names are refused: `ResolveVia = system` asks the \
+                resolver of this host";
+    for forward in &ends.forward {
+        if matches!(forward.value.to, Endpoint::Name { .. }) {
+            findings.push(Finding::warning(forward.line, format!("Forward: {text}")));
+        }
+    }
+    if let Some(proxy) = ends.proxies.first() {
+        findings.push(Finding::new(Severity::Note, Some(proxy.line), text));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -557,6 +598,36 @@ mod tests {
             "AllowTo = 100.64.0.0/10\nDenyTo = 100.100.100.200",
         ] {
             assert!(rules(fine).is_empty(), "{fine}");
+        }
+    }
+
+    #[test]
+    fn a_service_that_takes_peers_for_callers_of_this_host_is_told() {
+        assert_eq!(
+            alone("Expose = 5432 127.0.0.1:5432", ""),
+            [
+                "Expose: 127.0.0.1:5432 takes peers for callers of this host, and trusts them where it \
+              trusts those (`trust` and `peer` in pg_hba.conf): `source=127.77.0.1` lets it tell \
+              them apart"
+            ]
+        );
+        assert!(alone("Expose = 5432 unix:/s", "")[0].ends_with("in pg_hba.conf)"));
+        for fine in ["127.0.0.1:1 source=127.77.0.1", "localhost:1 proxy=v2", "192.0.2.1:1"] {
+            assert!(alone(&format!("Expose = 5432 {fine}"), "").is_empty(), "{fine}");
+        }
+    }
+
+    #[test]
+    fn names_that_nobody_is_asked_for_are_told() {
+        let told = alone("Forward = 127.0.0.1:1 db.example:1", "");
+        assert!(told[0].starts_with("Forward: without a name server in DNS,"), "{told:?}");
+        assert_eq!(alone("Proxy = 127.0.0.1:1", "").len(), 1);
+        for fine in [
+            "Forward = 127.0.0.1:1 10.0.0.1:1",
+            "Proxy = 127.0.0.1:1\nResolveVia = system",
+            "Socks5 = 127.0.0.1:1\nDNS = 10.0.0.53",
+        ] {
+            assert!(alone(fine, "").is_empty(), "{fine}");
         }
     }
 }

@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 pub use self::excerpt::excerpt;
 pub use self::surroundings::Surroundings;
 use crate::control::config::{
-    self, Config, ConfigError, Key, LoadError, Located, Problem, Read, Written,
+    self, Config, ConfigError, Key, LoadError, Located, Problem, Read, Sources, Warning, Written,
 };
 use crate::control::preflight;
 
@@ -79,30 +79,31 @@ pub struct Judgement {
 /// # Errors
 /// The file cannot be read.
 pub fn check(located: &Located) -> Result<Judgement, LoadError> {
-    let (source, is_exposed) = config::read(&located.path)?;
+    let sources = Sources::read(&located.path)?;
     let name = located.path.display().to_string();
     let mut findings = Vec::new();
-    if is_exposed {
-        let text = format!("`{name}' is world accessible, and the keys in it with it");
+    for exposed in sources.exposed() {
+        let text = format!("`{exposed}' is world accessible, and the keys in it with it");
         findings.push(Finding::new(Severity::Warning, None, text));
     }
-    match config::parse(&source, &name) {
-        Err(errors) => findings.extend(errors.iter().map(fault)),
+    match sources.parse(&[]) {
+        Err(errors) => findings.extend(errors.iter().map(|error| fault(error, &name))),
         Ok(Written { mut config, warnings }) => {
-            let odd = warnings.iter();
-            findings.extend(odd.map(|it| Finding::new(Severity::Warning, it.line, it.text())));
-            findings.extend(about_keys(&mut config, &located.path));
+            findings.extend(warnings.iter().map(|warning| {
+                let Warning { file, line, .. } = warning;
+                told_of(&name, file, *line, Severity::Warning, warning.text())
+            }));
+            findings.extend(about_keys(&mut config, &located.path, &name));
             let interface = &located.interface;
             // Without them, as where netlink is forbidden, the file is judged by itself.
             let host = surroundings::gather(&config, interface).unwrap_or_default();
             findings.extend(about_machine(&config));
-            findings.extend(lints::all(&lints::Subject {
-                config: &config,
-                interface,
-                host: &host,
-            }));
+            let subject = lints::Subject { config: &config, interface, host: &host };
+            let found = lints::all(&subject).into_iter();
+            findings.extend(found.map(|finding| located_in(finding, &config, &name)));
         }
     }
+    let source = sources.text().clone();
     for finding in findings.iter_mut().filter(|finding| finding.line.is_none()) {
         let part = finding.mark.as_deref().unwrap_or_default();
         finding.line = finding.key.and_then(|key| config::line_with(&source, key, part));
@@ -111,9 +112,33 @@ pub fn check(located: &Located) -> Result<Judgement, LoadError> {
     Ok(Judgement { findings, source })
 }
 
-fn fault(error: &ConfigError) -> Finding {
+/// About a line of `file`. If that is another file than `name`, which that one names, it is told.
+fn told_of(name: &str, file: &str, line: Option<usize>, severity: Severity, text: &str) -> Finding {
+    match line {
+        Some(number) if file != name => {
+            Finding::new(severity, None, format!("{file}:{number}: {text}"))
+        }
+        line => Finding::new(severity, line, text),
+    }
+}
+
+/// The lines of all texts are counted through.
+fn located_in(finding: Finding, config: &Config, name: &str) -> Finding {
+    let Some(line) = finding.line else { return finding };
+    match config.texts.place(line) {
+        (file, line) if file != name => {
+            Finding { line: None, text: format!("{file}:{line}: {}", finding.text), ..finding }
+        }
+        (_, line) => Finding { line: Some(line), ..finding },
+    }
+}
+
+fn fault(error: &ConfigError, name: &str) -> Finding {
     let prefix = format!("{}:{}: ", error.file, error.line);
     let text = error.to_string();
+    if error.file != name {
+        return Finding::new(Severity::Fault, None, text);
+    }
     let text = text.strip_prefix(&prefix).unwrap_or(&text);
     let mark = match &error.problem {
         Problem::BadValue { read: Read::Text(text), .. }
@@ -132,7 +157,7 @@ fn about_machine(config: &Config) -> Vec<Finding> {
 }
 
 /// Keys that stand elsewhere. A file that only root may read says nothing to others.
-fn about_keys(config: &mut Config, path: &Path) -> Vec<Finding> {
+fn about_keys(config: &mut Config, path: &Path, name: &str) -> Vec<Finding> {
     let errors = config::fetch_keys(config, path).err().unwrap_or_default();
     let is_denied = |problem: &config::SecretProblem| {
         matches!(problem, config::SecretProblem::Unreadable { source, .. }
@@ -141,7 +166,7 @@ fn about_keys(config: &mut Config, path: &Path) -> Vec<Finding> {
     let found = errors.into_iter().map(|error| {
         let severity = if is_denied(&error.problem) { Severity::Note } else { Severity::Fault };
         let text = format!("{}: {}", error.key.name(), error.problem);
-        Finding::new(severity, Some(error.line), text)
+        told_of(name, &error.file, Some(error.line), severity, &text)
     });
     found.collect()
 }

@@ -7,13 +7,14 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use zeroize::Zeroizing;
 
 use super::edit::{State, update};
 use super::parse::parse_known;
 use super::strip::strip;
-use super::{ConfigError, Warning, Written, parse};
+use super::{ConfigError, Text, TextKind, Warning, Written, parse_all};
 use crate::control::uapi::is_interface_name;
 
 /// Where a bare interface name is looked for.
@@ -48,6 +49,28 @@ impl Located {
             false => self.path.display().to_string(),
         }
     }
+}
+
+/// The variable that may have the text of a file, for containers.
+const VARIABLE: &str = "HYBRIDWG_CONFIG";
+/// What stands for it in the place of a path.
+const VARIABLE_PATH: &str = "env:HYBRIDWG_CONFIG";
+
+/// What stands for standard input.
+const STANDARD_INPUT: &str = "-";
+/// The interface whose file is given there.
+const NAMELESS: &str = "wg0";
+
+/// What an argument means that names no file: `-`, or an interface while the variable
+/// `HYBRIDWG_CONFIG` has a text.
+pub fn given(argument: &str) -> Option<Located> {
+    let (interface, path) = if argument == STANDARD_INPUT {
+        (NAMELESS, STANDARD_INPUT)
+    } else {
+        let is_set = std::env::var_os(VARIABLE).is_some_and(|text| !text.is_empty());
+        (Some(argument).filter(|name| is_set && is_interface_name(name))?, VARIABLE_PATH)
+    };
+    Some(Located { interface: interface.to_owned(), path: path.into() })
 }
 
 /// Finds the file: a path is itself; a word ending in `.conf` that exists in `current` is that
@@ -108,6 +131,10 @@ pub enum LoadError {
     Faulty { path: PathBuf, errors: Vec<ConfigError> },
     #[error("{}:{line}: the text is not UTF-8", .path.display())]
     NotText { path: PathBuf, line: usize },
+    #[error("{} has its keys and peers in {}, and that file is not written to", .path.display(), .named.display())]
+    Elsewhere { path: PathBuf, named: PathBuf },
+    #[error("the variable {name} is not set")]
+    NotSet { name: String },
 }
 
 /// Reads and parses a file. Its warnings begin with that of a file which others can read.
@@ -115,7 +142,21 @@ pub enum LoadError {
 /// # Errors
 /// If it cannot be read, or has faults.
 pub fn load(path: &Path) -> Result<Written, LoadError> {
-    load_text(path).map(|(_, written)| written)
+    load_with(path, &[])
+}
+
+/// As [`load`], with lines of an `[Interface]` beside the file.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_with(path: &Path, beside: &[Lines]) -> Result<Written, LoadError> {
+    let sources = Sources::read(path)?;
+    let mut written = sources.parse(beside).map_err(|errors| sources.faulty(errors))?;
+    for file in sources.exposed() {
+        let text = format!("`{file}' is world accessible");
+        written.warnings.insert(0, Warning { file, line: None, text });
+    }
+    Ok(written)
 }
 
 /// As [`load`], with the text that was parsed.
@@ -123,15 +164,81 @@ pub fn load(path: &Path) -> Result<Written, LoadError> {
 /// # Errors
 /// As [`load`].
 pub fn load_text(path: &Path) -> Result<(Zeroizing<String>, Written), LoadError> {
-    let (text, exposed) = read(path)?;
-    let name = path.display().to_string();
-    let mut written = parse(&text, &name)
-        .map_err(|errors| LoadError::Faulty { path: path.to_owned(), errors })?;
-    if exposed {
-        let warning = format!("`{name}' is world accessible");
-        written.warnings.insert(0, Warning { file: name, line: None, text: warning });
-    }
+    let written = load(path)?;
+    let (text, _) = read(path)?;
     Ok((text, written))
+}
+
+/// Lines of an `[Interface]` that do not stand in the file, and what messages call them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lines {
+    pub name: String,
+    pub text: String,
+}
+
+/// The texts of a file: its own, and that of the one which `WGConfig` names in it.
+#[derive(Debug)]
+pub struct Sources(Vec<Source>);
+
+/// One of them. It holds keys.
+#[derive(Debug)]
+struct Source {
+    path: PathBuf,
+    text: Zeroizing<String>,
+    is_exposed: bool,
+}
+
+impl Source {
+    fn read(path: PathBuf) -> Result<Self, LoadError> {
+        let (text, is_exposed) = read(&path)?;
+        Ok(Self { path, text, is_exposed })
+    }
+
+    fn name(&self) -> String {
+        self.path.display().to_string()
+    }
+}
+
+impl Sources {
+    /// # Errors
+    /// One of them cannot be read.
+    pub fn read(path: &Path) -> Result<Self, LoadError> {
+        let first = Source::read(path.to_owned())?;
+        let named = super::parse::wg_config(&first.text);
+        let mut sources = vec![first];
+        if let Some(named) = named {
+            let folder = path.parent().unwrap_or(Path::new("/"));
+            sources.push(Source::read(folder.join(named))?);
+        }
+        Ok(Self(sources))
+    }
+
+    /// # Errors
+    /// All faults of all texts.
+    pub fn parse(&self, beside: &[Lines]) -> Result<Written, Vec<ConfigError>> {
+        let names: Vec<String> = self.0.iter().map(Source::name).collect();
+        let files = self.0.iter().zip(&names);
+        let files = files.map(|(it, name)| Text { name, text: &it.text, kind: TextKind::File });
+        let lines = beside.iter();
+        let lines = lines.map(|it| Text { name: &it.name, text: &it.text, kind: TextKind::Lines });
+        let mut written = parse_all(&files.chain(lines).collect::<Vec<_>>())?;
+        written.config.beside = beside.to_vec();
+        Ok(written)
+    }
+
+    fn faulty(&self, errors: Vec<ConfigError>) -> LoadError {
+        LoadError::Faulty { path: self.0[0].path.clone(), errors }
+    }
+
+    /// The text of the file itself.
+    pub fn text(&self) -> &Zeroizing<String> {
+        &self.0[0].text
+    }
+
+    /// The files that others can read.
+    pub fn exposed(&self) -> impl Iterator<Item = String> {
+        self.0.iter().filter(|source| source.is_exposed).map(Source::name)
+    }
 }
 
 /// The text of a file without what only wg-quick and we understand, as `wg setconf` takes it.
@@ -140,10 +247,14 @@ pub fn load_text(path: &Path) -> Result<(Zeroizing<String>, Written), LoadError>
 /// # Errors
 /// As [`load`].
 pub fn stripped(path: &Path) -> Result<Zeroizing<String>, LoadError> {
-    let (text, _) = read(path)?;
-    parse(&text, &path.display().to_string())
-        .map_err(|errors| LoadError::Faulty { path: path.to_owned(), errors })?;
-    Ok(strip(&text))
+    let sources = Sources::read(path)?;
+    sources.parse(&[]).map_err(|errors| sources.faulty(errors))?;
+    let stripped: Vec<_> = sources.0.iter().map(|source| strip(&source.text)).collect();
+    // Full size at once, because growing would leave copies of keys behind.
+    let size = stripped.iter().map(|text| text.len()).sum();
+    let mut text = Zeroizing::new(String::with_capacity(size));
+    stripped.iter().for_each(|part| text.push_str(part));
+    Ok(text)
 }
 
 /// What a file would have to say about `state`: its text, changed where that differs. `None` if
@@ -155,6 +266,10 @@ pub fn updated(path: &Path, state: &State) -> Result<Option<Zeroizing<String>>, 
     let (text, _) = read(path)?;
     let config = parse_known(&text, &path.display().to_string())
         .map_err(|errors| LoadError::Faulty { path: path.to_owned(), errors })?;
+    if let Some(named) = config.wg_config {
+        let (path, named) = (path.to_owned(), named.value);
+        return Err(LoadError::Elsewhere { path, named });
+    }
     let updated = update(&text, &config, state);
     Ok((*updated != *text).then_some(updated))
 }
@@ -220,6 +335,14 @@ impl Folder {
 /// # Errors
 /// If it cannot be read, or is no text.
 pub fn read(path: &Path) -> Result<(Zeroizing<String>, bool), LoadError> {
+    if path == Path::new(VARIABLE_PATH) {
+        let name = VARIABLE.to_owned();
+        let text = std::env::var(VARIABLE).map_err(|_| LoadError::NotSet { name })?;
+        return Ok((Zeroizing::new(text), false));
+    }
+    if path == Path::new(STANDARD_INPUT) {
+        return Ok((standard_input()?, false));
+    }
     let unreadable = |source| LoadError::Unreadable { path: path.to_owned(), source };
     let file = File::open(path).map_err(unreadable)?;
     let exposed = is_world_accessible(path, &file).map_err(unreadable)?;
@@ -240,6 +363,21 @@ pub fn read(path: &Path) -> Result<(Zeroizing<String>, bool), LoadError> {
         }
         Ok(text) => Ok((text, exposed)),
         Err(line) => Err(LoadError::NotText { path: path.to_owned(), line }),
+    }
+}
+
+/// Read once, however often it is asked for: `up` in the foreground ends with a `down`.
+fn standard_input() -> Result<Zeroizing<String>, LoadError> {
+    static TEXT: OnceLock<Zeroizing<String>> = OnceLock::new();
+    if let Some(text) = TEXT.get() {
+        return Ok(text.clone());
+    }
+    let path = PathBuf::from(STANDARD_INPUT);
+    let mut text = Zeroizing::new(String::with_capacity(64 << 10));
+    match io::stdin().lock().take(MAX_FILE_BYTES + 1).read_to_string(&mut text) {
+        Err(source) => Err(LoadError::Unreadable { path, source }),
+        Ok(size) if size as u64 > MAX_FILE_BYTES => Err(LoadError::TooLarge { path }),
+        Ok(_) => Ok(TEXT.get_or_init(|| text).clone()),
     }
 }
 

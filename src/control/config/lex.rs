@@ -4,6 +4,7 @@
 
 use zeroize::Zeroizing;
 
+use crate::control::ends::{self, ProxyKind};
 use crate::flow::policy;
 
 /// One line that is not blank.
@@ -178,6 +179,14 @@ keys! {
     RequireDns "RequireDNS" Interface Hybridwg "on or off",
     Health "Health" Interface Hybridwg "ADDRESS:PORT to listen on, where an IPv6 address stands in brackets",
     PublicEndpoint "PublicEndpoint" Interface Hybridwg "HOST:PORT, where an IPv6 address stands in brackets",
+    Mode "Mode" Interface Hybridwg "auto, tun or rootless",
+    Expose "Expose" Interface Hybridwg ends::EXPOSE,
+    Forward "Forward" Interface Hybridwg ends::FORWARD,
+    Socks5 "Socks5" Interface Hybridwg ends::PROXY,
+    HttpProxy "HttpProxy" Interface Hybridwg ends::PROXY,
+    Proxy "Proxy" Interface Hybridwg ends::PROXY,
+    ResolveVia "ResolveVia" Interface Hybridwg "tunnel or system",
+    Stdio "Stdio" Interface Hybridwg "HOST:PORT, where an IPv6 address stands in brackets",
     PrivateKeyFile "PrivateKeyFile" Interface Hybridwg "a path (after `any-mode:` if others may read the file), credential:NAME or env:NAME",
     PublicKey "PublicKey" Peer Wg "a key: 44 characters of base64, as `hybridwg pubkey` or `wg pubkey` prints it for the peer's PrivateKey",
     PresharedKey "PresharedKey" Peer Wg "a key: 44 characters of base64, as `hybridwg genpsk` or `wg genpsk` prints it",
@@ -216,6 +225,15 @@ impl Key {
             .filter(|&(distance, _)| distance <= limit)
             .min_by_key(|&(distance, _)| distance)
             .map(|(_, key)| key)
+    }
+
+    /// Whose listener this is.
+    pub(super) const fn of_proxy(kind: ProxyKind) -> Self {
+        match kind {
+            ProxyKind::Socks5 => Self::Socks5,
+            ProxyKind::Http => Self::HttpProxy,
+            ProxyKind::Both => Self::Proxy,
+        }
     }
 
     /// Whether its value is a command, in which `#` begins no comment.

@@ -7,6 +7,8 @@
 //! Keys of our own stand in comments, `#hybridwg: Key = value`, so that wg-quick can read the same
 //! file; without the comment they are understood as well, and by us alone.
 //!
+//! The sections of wireproxy's files are understood as well ([`parse`]), as aliases of keys of ours.
+//!
 //! Deliberately stricter than `wg`: ports are numbers, not service names; a decimal FwMark has no
 //! leading zero (which `wg` reads as octal); names are checked for their characters.
 
@@ -28,12 +30,12 @@ use std::fmt;
 
 pub use edit::{State, line_of_peer, with_peer};
 pub use file::{
-    DIRECTORY, Folder, LoadError, LocateError, Located, create, load, load_text, locate, place,
-    read, replace, stripped, updated,
+    DIRECTORY, Folder, Lines, LoadError, LocateError, Located, Sources, create, given, load,
+    load_text, load_with, locate, place, read, replace, stripped, updated,
 };
 pub use lex::{Key, Reader, Section, line_with};
-pub use model::{At, Config, Dns, Endpoint, Interface, Masquerade, MergedPeer, Peer, Table};
-pub use parse::parse;
+pub use model::{At, Config, Dns, Endpoint, Ends, Interface, Masquerade, MergedPeer, Peer, Table};
+pub use parse::{Text, TextKind, parse, parse_all};
 pub use render::render;
 pub use secret::{KeySource, SecretError, SecretProblem, fetch_keys};
 pub use value::{parse_dns, parse_endpoint, parse_network};
@@ -142,6 +144,32 @@ pub enum Problem {
         accepted: &'static str,
     },
     MissingPublicKey,
+    /// Something else listens there.
+    Taken {
+        line: usize,
+    },
+    /// A proxy without a password, where other hosts reach it.
+    LeftOpen {
+        listen: String,
+    },
+    /// A section among lines of one.
+    NoSectionHere,
+    /// A key of `wg` or wg-quick beside the file.
+    OnlyOurs,
+    /// Where it would be written down.
+    PasswordHere,
+    /// A comment for us in a section of wireproxy's.
+    ForeignSection,
+    UnknownForeignKey {
+        read: Read,
+        section: &'static str,
+        keys: &'static [&'static str],
+    },
+    MissingForeignKey {
+        section: &'static str,
+        key: &'static str,
+    },
+    NoTls,
 }
 
 impl fmt::Display for Problem {
@@ -190,6 +218,27 @@ impl fmt::Display for Problem {
             }
             Self::BadKey { read, accepted } => write!(f, "read {read}, accepted is {accepted}"),
             Self::MissingPublicKey => f.write_str("this [Peer] has no PublicKey"),
+            Self::Taken { line } => write!(f, "line {line} has the same place already"),
+            Self::LeftOpen { listen } => write!(
+                f,
+                "everybody who reaches {listen} would be let in: `user=` and `passfile=` say who \
+                 may, and `open=yes` that all may"
+            ),
+            Self::NoSectionHere => f.write_str("only lines of [Interface] stand here"),
+            Self::OnlyOurs => f.write_str("belongs into the file: only keys of our own stand here"),
+            Self::PasswordHere => f.write_str(
+                "a password stands in the file or, with `passfile=env:NAME` or `passfile=PATH`, \
+                 outside of it, and not here",
+            ),
+            Self::ForeignSection => f.write_str("belongs into [Interface] or [Peer]"),
+            Self::UnknownForeignKey { read, section, keys } => {
+                write!(f, "unknown key {read}, [{section}] takes {}", keys.join(", "))
+            }
+            Self::MissingForeignKey { section, key } => write!(f, "this [{section}] has no {key}"),
+            Self::NoTls => f.write_str(
+                "a proxy over TLS is not supported: put what ends TLS in front of a proxy on \
+                 127.0.0.1",
+            ),
         }
     }
 }
@@ -201,6 +250,8 @@ pub enum Read {
     Nothing,
     /// It is a key or could be one.
     Secret,
+    /// It could be a password.
+    Password,
 }
 
 impl Read {
@@ -238,6 +289,7 @@ impl fmt::Display for Read {
             Self::Text(text) => write!(f, "{text:?}"),
             Self::Nothing => f.write_str("nothing"),
             Self::Secret => f.write_str("something that could be a key (not shown)"),
+            Self::Password => f.write_str("something that could be a password (not shown)"),
         }
     }
 }

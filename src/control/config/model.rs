@@ -2,13 +2,16 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 
 use ipnet::IpNet;
 
+use super::file::Lines;
 use super::secret::KeySource;
 use crate::control::command::{
     AllowedIpChange, ClampMss, Health, MtuPolicy, PeerUpdate, SetRequest,
 };
+use crate::control::ends::{Expose, Forward, HostPort, Mode, Proxy, ResolveVia};
 use crate::crypto::key::{PresharedKey, PrivateKey, PublicKey};
 use crate::flow::policy::{Policy, Rule};
 /// Where a peer is reached.
@@ -26,6 +29,29 @@ pub struct At<T> {
 pub struct Config {
     pub interface: Interface,
     pub peers: Vec<Peer>,
+    /// The file that has the rest, as wireproxy names it: from the folder of this one.
+    pub wg_config: Option<At<PathBuf>>,
+    pub texts: Texts,
+    /// What was read beside the file.
+    pub beside: Vec<Lines>,
+}
+
+/// The texts that a configuration was read from. Their lines are counted through.
+#[derive(Clone, Debug, Default)]
+pub struct Texts(Vec<(usize, String)>);
+
+impl Texts {
+    /// `name` begins after so many lines of others.
+    pub(super) fn add(&mut self, lines: usize, name: &str) {
+        self.0.push((lines, name.to_owned()));
+    }
+
+    /// The name of the text with this line, and the line's number in it.
+    pub fn place(&self, line: usize) -> (&str, usize) {
+        let mut texts = self.0.iter().rev();
+        let found = texts.find(|(before, _)| *before < line);
+        found.map_or(("", line), |(before, name)| (name, line - before))
+    }
 }
 
 /// All `[Interface]` sections together. `None` and empty mean that the key is absent.
@@ -64,6 +90,8 @@ pub struct Interface {
     /// Where peers may go beyond this host.
     pub allow_to: Vec<At<Rule>>,
     pub deny_to: Vec<At<Rule>>,
+    /// Where the tunnel begins and ends on this host.
+    pub ends: Ends,
     pub table: Option<At<Table>>,
     pub save_config: Option<At<bool>>,
     /// Commands in the order of the file, `%i` not yet replaced.
@@ -84,6 +112,18 @@ impl Interface {
     pub fn mtu_policy(&self) -> Option<MtuPolicy> {
         if self.mtu_probe { Some(MtuPolicy::Probe) } else { self.mtu.map(|_| MtuPolicy::Fixed) }
     }
+}
+
+/// What there is on this host beside, or in place of, the interface.
+#[derive(Clone, Debug, Default)]
+pub struct Ends {
+    pub mode: Option<At<Mode>>,
+    pub expose: Vec<At<Expose>>,
+    pub forward: Vec<At<Forward>>,
+    pub proxies: Vec<At<Proxy>>,
+    pub resolve_via: Option<At<ResolveVia>>,
+    /// Where `hybridwg nc` leads if it is not told.
+    pub stdio: Option<At<HostPort>>,
 }
 
 /// An entry of `DNS`.

@@ -1,7 +1,12 @@
 //! From text to [`Config`], strictly, with all faults of a file at once.
 
-use std::collections::HashMap;
+mod ends;
+mod wireproxy;
 
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use self::wireproxy::{Foreign, Wireproxy};
 use super::lex::{Key, Line, Reader, Section, edit_distance, has_comment_of_ours, joined, lines};
 use super::model::{At, Config, Endpoint, Interface, Peer, Table};
 use super::secret::KeySource;
@@ -15,20 +20,51 @@ use crate::control::marks;
 use crate::crypto::key::{PresharedKey, PrivateKey, PublicKey};
 use crate::flow::policy::Rule;
 
+/// One of the texts that make a configuration, and what messages call it.
+#[derive(Clone, Copy, Debug)]
+pub struct Text<'a> {
+    pub name: &'a str,
+    pub text: &'a str,
+    pub kind: TextKind,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TextKind {
+    #[default]
+    File,
+    /// Lines of an `[Interface]` beside the file: keys of our own, and no password, for these lines
+    /// are written down.
+    Lines,
+}
+
 /// Reads a whole file.
 ///
 /// # Errors
 /// Every fault of the text, in the order of its lines; `file` names it in messages.
 pub fn parse(text: &str, file: &str) -> Result<Written, Vec<ConfigError>> {
-    let parser = Parser::read(text, file);
-    if parser.errors.is_empty() {
-        let mut warnings = parser.warnings;
-        warnings.extend(warn::about(&parser.config, file));
-        warnings.sort_by_key(|warning| warning.line);
-        Ok(Written { config: parser.config, warnings })
-    } else {
-        Err(parser.errors)
+    parse_all(&[Text { name: file, text, kind: TextKind::File }])
+}
+
+/// Reads several texts as one configuration.
+///
+/// # Errors
+/// As [`parse`], of all of them.
+pub fn parse_all(texts: &[Text<'_>]) -> Result<Written, Vec<ConfigError>> {
+    let mut parser = Parser::read(texts);
+    if !parser.errors.is_empty() {
+        return Err(parser.errors);
     }
+    let file = texts.first().map_or("", |text| text.name);
+    parser.warnings.extend(warn::about(&parser.config, file));
+    let mut warnings = parser.warnings;
+    warnings.sort_by_key(|warning| warning.line);
+    for warning in &mut warnings {
+        if let Some(line) = warning.line {
+            let (file, line) = parser.config.texts.place(line);
+            (warning.file, warning.line) = (file.to_owned(), Some(line));
+        }
+    }
+    Ok(Written { config: parser.config, warnings })
 }
 
 /// Reads a whole file, and passes over sections and keys that it does not know.
@@ -36,22 +72,40 @@ pub fn parse(text: &str, file: &str) -> Result<Written, Vec<ConfigError>> {
 /// # Errors
 /// As [`parse`], for all other faults.
 pub(super) fn parse_known(text: &str, file: &str) -> Result<Config, Vec<ConfigError>> {
-    let mut parser = Parser::read(text, file);
+    let mut parser = Parser::read(&[Text { name: file, text, kind: TextKind::File }]);
     parser.errors.retain(|error| {
         !matches!(error.problem, Problem::UnknownKey { .. } | Problem::UnknownSection { .. })
     });
     if parser.errors.is_empty() { Ok(parser.config) } else { Err(parser.errors) }
 }
 
+/// The file that `WGConfig` names in a text, before its first section.
+pub(super) fn wg_config(text: &str) -> Option<PathBuf> {
+    let mut before = lines(text).take_while(|(_, line)| !matches!(line, Line::Section(_)));
+    before.find_map(|(_, line)| match line {
+        Line::Pair { key, value, in_comment: false, .. } if wireproxy::is_wg_config(key) => {
+            Some(value.into())
+        }
+        _ => None,
+    })
+}
+
+/// Whether a section is one of wireproxy's.
+pub(super) fn is_foreign_section(name: &str) -> bool {
+    wireproxy::Section::find(name).is_some()
+}
+
 #[derive(Default)]
-struct Parser<'a> {
-    file: &'a str,
+struct Parser {
     config: Config,
+    /// What is being read.
+    kind: TextKind,
     place: Place,
     errors: Vec<ConfigError>,
     warnings: Vec<Warning>,
     /// Where each key of an `[Interface]` was last.
     last: HashMap<Key, usize>,
+    wireproxy: Wireproxy,
 }
 
 /// The section that the current line belongs to.
@@ -61,6 +115,8 @@ enum Place {
     Nowhere,
     Interface,
     Peer(Box<Draft>),
+    /// A section of wireproxy's.
+    Foreign(Foreign),
     /// A section with a faulty name: reported once, its keys are passed over.
     Unknown,
 }
@@ -71,7 +127,7 @@ impl Place {
         match self {
             Self::Interface => Some(Section::Interface),
             Self::Peer(_) => Some(Section::Peer),
-            Self::Nowhere | Self::Unknown => None,
+            Self::Nowhere | Self::Foreign(_) | Self::Unknown => None,
         }
     }
 }
@@ -93,15 +149,30 @@ struct Draft {
     required: Option<bool>,
 }
 
-impl<'a> Parser<'a> {
-    fn read(text: &str, file: &'a str) -> Self {
-        let mut parser = Self { file, ..Self::default() };
-        for (number, line) in lines(text) {
-            parser.line(number, line);
+impl Parser {
+    fn read(texts: &[Text<'_>]) -> Self {
+        let mut parser = Self::default();
+        let mut before = 0;
+        for text in texts {
+            parser.config.texts.add(before, text.name);
+            parser.kind = text.kind;
+            parser.place = match text.kind {
+                TextKind::File => Place::Nowhere,
+                TextKind::Lines => Place::Interface,
+            };
+            for (number, line) in lines(text.text) {
+                parser.line(before + number, line);
+            }
+            parser.end_section();
+            before += text.text.split('\n').count();
         }
-        parser.end_peer();
+        parser.end_wireproxy();
         parser.end_interface();
         parser.errors.sort_by_key(|error| error.line);
+        for error in &mut parser.errors {
+            let (file, line) = parser.config.texts.place(error.line);
+            (error.file, error.line) = (file.to_owned(), line);
+        }
         parser
     }
 
@@ -124,13 +195,23 @@ impl<'a> Parser<'a> {
         match &mut self.place {
             Place::Unknown => return,
             Place::Peer(draft) if key == Key::PublicKey => draft.named = true,
-            Place::Peer(_) | Place::Interface | Place::Nowhere => {}
+            Place::Peer(_) | Place::Interface | Place::Foreign(_) | Place::Nowhere => {}
         }
         self.fault(number, Some(key), Problem::NoEqualsSign);
     }
 
     fn section(&mut self, number: usize, name: &str) {
-        self.end_peer();
+        self.end_section();
+        if self.kind == TextKind::Lines {
+            self.fault(number, None, Problem::NoSectionHere);
+            self.place = Place::Unknown;
+            return;
+        }
+        if let Some(section) = wireproxy::Section::find(name) {
+            self.wireproxy.begins_at.get_or_insert(number);
+            self.place = Place::Foreign(Foreign::new(section, number));
+            return;
+        }
         let lower = name.to_ascii_lowercase();
         self.place = match Section::find(name) {
             Some(Section::Interface) => Place::Interface,
@@ -169,6 +250,7 @@ impl<'a> Parser<'a> {
             self.fault(line, Some(Key::KillSwitch), Problem::Needs { what: "Table = auto" });
         }
         self.end_masquerade();
+        self.end_ends();
     }
 
     /// Rules without what they are about would be taken for a firewall.
@@ -192,8 +274,15 @@ impl<'a> Parser<'a> {
         }
     }
 
-    fn end_peer(&mut self) {
-        let Place::Peer(draft) = std::mem::take(&mut self.place) else { return };
+    fn end_section(&mut self) {
+        match std::mem::take(&mut self.place) {
+            Place::Peer(draft) => self.end_peer(*draft),
+            Place::Foreign(foreign) => self.end_foreign(foreign),
+            Place::Nowhere | Place::Interface | Place::Unknown => {}
+        }
+    }
+
+    fn end_peer(&mut self, draft: Draft) {
         if let (Some(_), Some(At { line, .. })) = (&draft.preshared_key, &draft.preshared_key_file)
         {
             let problem = Problem::Twice { beside: Key::PresharedKey };
@@ -225,6 +314,9 @@ impl<'a> Parser<'a> {
         whole_value: &str,
         in_comment: bool,
     ) {
+        if self.is_wireproxys(number, name, value, in_comment) {
+            return;
+        }
         let Some(key) = Key::find(name) else {
             // The `=` may be the end of a key in base64.
             if let Some(key) = Key::first_word(name) {
@@ -251,6 +343,9 @@ impl<'a> Parser<'a> {
         let is_ours = key == Key::Mtu && is_probe(value);
         if in_comment && key.reader() != Reader::Hybridwg && !is_ours {
             return self.fault(number, Some(key), Problem::NotOurs);
+        }
+        if self.kind == TextKind::Lines && key.reader() != Reader::Hybridwg {
+            return self.fault(number, Some(key), Problem::OnlyOurs);
         }
         if !key.is_hook() && has_comment_of_ours(whole_value) {
             self.fault(number, None, Problem::NotAlone);
@@ -307,6 +402,14 @@ impl<'a> Parser<'a> {
                 .map(|table| interface.table = Some(At { line: number, value: table })),
             Key::SaveConfig => parse_truth(value)
                 .map(|truth| interface.save_config = Some(At { line: number, value: truth })),
+            Key::Mode
+            | Key::Expose
+            | Key::Forward
+            | Key::Socks5
+            | Key::HttpProxy
+            | Key::Proxy
+            | Key::ResolveVia
+            | Key::Stdio => return self.end_pair(number, key, value),
             Key::Address => return self.addresses(number, value),
             Key::Dns => return self.dns(number, value),
             Key::PreUp | Key::PostUp | Key::PreDown | Key::PostDown => {
@@ -331,11 +434,9 @@ impl<'a> Parser<'a> {
     /// A mark with bits of other programs.
     fn note_clash(&mut self, number: usize) {
         let advice = self.config.interface.fwmark.and_then(marks::advice);
-        self.warnings.extend(advice.map(|advice| Warning {
-            file: self.file.to_owned(),
-            line: Some(number),
-            text: format!("{}: {advice}", Key::FwMark.name()),
-        }));
+        if let Some(advice) = advice {
+            self.warn(number, format!("{}: {advice}", Key::FwMark.name()));
+        }
     }
 
     fn peer_pair(&mut self, number: usize, key: Key, value: &str) {
@@ -377,6 +478,14 @@ impl<'a> Parser<'a> {
             | Key::RequireDns
             | Key::Health
             | Key::PublicEndpoint
+            | Key::Mode
+            | Key::Expose
+            | Key::Forward
+            | Key::Socks5
+            | Key::HttpProxy
+            | Key::Proxy
+            | Key::ResolveVia
+            | Key::Stdio
             | Key::Address
             | Key::Dns
             | Key::Mtu
@@ -398,11 +507,9 @@ impl<'a> Parser<'a> {
             return;
         }
         if let Some(former) = self.last.insert(key, number) {
-            self.warnings.push(Warning {
-                file: self.file.to_owned(),
-                line: Some(number),
-                text: format!("{} stands on line {former} as well: this one is used", key.name()),
-            });
+            let name = key.name();
+            let text = format!("{name} stands on line {former} as well: this one is used");
+            self.warn(number, text);
         }
     }
 
@@ -459,7 +566,7 @@ impl<'a> Parser<'a> {
         if value.is_empty() {
             return;
         }
-        let mut refused = Vec::new();
+        let (mut refused, mut odd) = (Vec::new(), Vec::new());
         for word in value.split(',').map(str::trim) {
             let joined = joined(word);
             let unsigned = joined.strip_prefix(['+', '-']).unwrap_or(&joined);
@@ -469,11 +576,7 @@ impl<'a> Parser<'a> {
             };
             let network = written.trunc();
             if network != written {
-                self.warnings.push(Warning {
-                    file: self.file.to_owned(),
-                    line: Some(number),
-                    text: format!("AllowedIPs: {written} has host bits set, {network} is used"),
-                });
+                odd.push(format!("AllowedIPs: {written} has host bits set, {network} is used"));
             }
             draft.incremental |= unsigned.len() != joined.len();
             let value = if joined.starts_with('-') {
@@ -486,6 +589,7 @@ impl<'a> Parser<'a> {
         for word in refused {
             self.bad_value(number, Key::AllowedIps, word);
         }
+        odd.into_iter().for_each(|text| self.warn(number, text));
     }
 
     fn bad_value(&mut self, line: usize, key: Key, value: &str) {
@@ -503,7 +607,12 @@ impl<'a> Parser<'a> {
         self.fault(line, Some(key), problem);
     }
 
+    /// Which text the line is of is found out at the end, as for a fault.
+    fn warn(&mut self, line: usize, text: String) {
+        self.warnings.push(Warning { file: String::new(), line: Some(line), text });
+    }
+
     fn fault(&mut self, line: usize, key: Option<Key>, problem: Problem) {
-        self.errors.push(ConfigError { file: self.file.to_owned(), line, key, problem });
+        self.errors.push(ConfigError { file: String::new(), line, key, problem });
     }
 }

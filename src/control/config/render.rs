@@ -5,8 +5,9 @@ use std::fmt::{self, Write};
 use zeroize::Zeroizing;
 
 use super::lex::Key;
-use super::model::{Config, Dns, Interface, Peer, Table};
+use super::model::{Config, Dns, Ends, Interface, Peer, Table};
 use crate::control::command::AllowedIpChange;
+use crate::control::ends::{Login, Proxy};
 
 /// The whole file. It holds keys and is wiped when dropped.
 pub fn render(config: &Config) -> Zeroizing<String> {
@@ -75,6 +76,7 @@ fn write_interface(out: &mut impl Write, interface: &Interface) -> fmt::Result {
         writeln!(out, "#hybridwg: ClampMSS = {setting}")?;
     }
     write_masquerade(out, interface)?;
+    write_ends(out, &interface.ends)?;
     match interface.table.as_ref().map(|table| &table.value) {
         Some(Table::Auto) => out.write_str("Table = auto\n")?,
         Some(Table::Off) => out.write_str("Table = off\n")?,
@@ -112,6 +114,42 @@ fn write_masquerade(out: &mut impl Write, interface: &Interface) -> fmt::Result 
         }
     }
     Ok(())
+}
+
+fn write_ends(out: &mut impl Write, ends: &Ends) -> fmt::Result {
+    if let Some(mode) = ends.mode {
+        writeln!(out, "#hybridwg: Mode = {}", mode.value.name())?;
+    }
+    for expose in &ends.expose {
+        writeln!(out, "#hybridwg: Expose = {}", expose.value)?;
+    }
+    for forward in &ends.forward {
+        writeln!(out, "#hybridwg: Forward = {}", forward.value)?;
+    }
+    for proxy in &ends.proxies {
+        write_proxy(out, &proxy.value)?;
+    }
+    if let Some(via) = ends.resolve_via {
+        writeln!(out, "#hybridwg: ResolveVia = {}", via.value.name())?;
+    }
+    match &ends.stdio {
+        Some(place) => writeln!(out, "#hybridwg: Stdio = {}", place.value),
+        None => Ok(()),
+    }
+}
+
+fn write_proxy(out: &mut impl Write, proxy: &Proxy) -> fmt::Result {
+    let key = Key::of_proxy(proxy.kind).name();
+    write!(out, "#hybridwg: {key} = {}", proxy.listen)?;
+    if let Some(Login { user, passfile, password }) = &proxy.login {
+        write!(out, " user={user}")?;
+        match (passfile, password) {
+            (Some(source), _) => write!(out, " passfile={source}")?,
+            (None, Some(password)) => write!(out, " password={}", password.as_text())?,
+            (None, None) => {}
+        }
+    }
+    out.write_str(if proxy.open { " open=yes\n" } else { "\n" })
 }
 
 /// One section, with a blank line before it.

@@ -1,7 +1,7 @@
-//! Keys that stand outside the configuration file: in a file of their own, a systemd credential or
-//! the environment.
+//! Keys and passwords that stand outside the configuration file: in a file of their own, a systemd
+//! credential or the environment.
 //!
-//! `PrivateKeyFile` and `PresharedKeyFile` name them, each the place of one key. A file that others
+//! `PrivateKeyFile`, `PresharedKeyFile` and `passfile=` name them, each the place of one. A file that others
 //! may read is refused, unless `any-mode:` before its path says that this is known. What was read
 //! is wiped, and no error repeats it.
 
@@ -18,6 +18,7 @@ use super::file::is_world_accessible;
 use super::lex::Key;
 use super::model::{At, Config};
 use crate::crypto::key::{KeyError, PresharedKey, PrivateKey};
+use crate::crypto::password::Password;
 
 /// Where one key is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,7 +37,7 @@ pub enum KeySource {
 
 impl KeySource {
     /// What a value names; `None` if it names nothing, or is a key itself.
-    pub(super) fn parse(text: &str) -> Option<Self> {
+    pub fn parse(text: &str) -> Option<Self> {
         if PrivateKey::from_base64(text).is_ok() {
             return None;
         }
@@ -63,21 +64,42 @@ impl KeySource {
         environment: Environment<'_>,
         from_base64: fn(&str) -> Result<K, KeyError>,
     ) -> Result<K, SecretProblem> {
-        let text = match self {
-            Self::File { path, any_mode } => read_file(&folder.join(path), *any_mode)?,
+        let text = self.text(folder, environment)?.ok_or(SecretProblem::NoKey)?;
+        from_base64(text.trim_ascii()).map_err(|_| SecretProblem::NoKey)
+    }
+
+    /// The password there: all of it but the end of its line.
+    fn read_password(
+        &self,
+        folder: &Path,
+        environment: Environment<'_>,
+    ) -> Result<Password, SecretProblem> {
+        let text = self.text(folder, environment)?.ok_or(SecretProblem::NoPassword)?;
+        let line = text.trim_end_matches(['\r', '\n']);
+        let is_one_line = !line.contains(['\r', '\n', '\0']);
+        Password::new(line).filter(|_| is_one_line).ok_or(SecretProblem::NoPassword)
+    }
+
+    /// What stands there; `None` if it is no text, or too long for a secret.
+    fn text(
+        &self,
+        folder: &Path,
+        environment: Environment<'_>,
+    ) -> Result<Option<Zeroizing<String>>, SecretProblem> {
+        match self {
+            Self::File { path, any_mode } => read_file(&folder.join(path), *any_mode),
             Self::Credential(name) => {
                 let folder = environment("CREDENTIALS_DIRECTORY");
                 let folder = PathBuf::from(folder.ok_or(SecretProblem::NoCredentials)?);
                 // The service manager has seen to it that nobody else can read them.
-                read_file(&folder.join(name), true)?
+                read_file(&folder.join(name), true)
             }
             Self::Environment(name) => {
                 let value = environment(name);
                 let value = value.ok_or_else(|| SecretProblem::NotSet { name: name.clone() })?;
-                Zeroizing::new(value.into_string().map_err(|_| SecretProblem::NoKey)?)
+                Ok(value.into_string().ok().map(Zeroizing::new))
             }
-        };
-        from_base64(text.trim_ascii()).map_err(|_| SecretProblem::NoKey)
+        }
     }
 }
 
@@ -119,9 +141,11 @@ pub enum SecretProblem {
     NotSet { name: String },
     #[error("there is no key in it: 44 characters of base64 are expected, and nothing else")]
     NoKey,
+    #[error("there is no password in it: one line of 1 to 255 bytes is expected")]
+    NoPassword,
 }
 
-/// Reads all keys that `config`, which stands in `file`, keeps elsewhere, and puts them in.
+/// Reads all keys and passwords that `config`, which stands in `file`, keeps elsewhere, and puts them in.
 ///
 /// # Errors
 /// All that could not be had, that of the interface first.
@@ -139,8 +163,10 @@ fn fetch_with(
 ) -> Result<(), Vec<SecretError>> {
     let folder = file.parent().unwrap_or(Path::new("/"));
     let mut errors = Vec::new();
+    let texts = config.texts.clone();
     let mut failed = |key, line, problem| {
-        errors.push(SecretError { file: file.display().to_string(), line, key, problem });
+        let (name, line) = texts.place(line);
+        errors.push(SecretError { file: name.to_owned(), line, key, problem });
     };
     if let Some(At { line, value }) = &config.interface.private_key_file {
         match value.read(folder, environment, PrivateKey::from_base64) {
@@ -155,12 +181,21 @@ fn fetch_with(
             Err(problem) => failed(Key::PresharedKeyFile, *line, problem),
         }
     }
+    for At { line, value } in &mut config.interface.ends.proxies {
+        let Some(login) = &mut value.login else { continue };
+        let Some(source) = &login.passfile else { continue };
+        match source.read_password(folder, environment) {
+            Ok(password) => login.password = Some(password),
+            Err(problem) => failed(Key::of_proxy(value.kind), *line, problem),
+        }
+    }
     if errors.is_empty() { Ok(()) } else { Err(errors) }
 }
 
-fn read_file(path: &Path, any_mode: bool) -> Result<Zeroizing<String>, SecretProblem> {
-    /// A longer file is no key; some are written with a blank or an empty line after it.
-    const MAX_BYTES: usize = 256;
+/// `None` if it is no text, or too long.
+fn read_file(path: &Path, any_mode: bool) -> Result<Option<Zeroizing<String>>, SecretProblem> {
+    /// A longer file is no secret; some are written with a blank or an empty line after it.
+    const MAX_BYTES: usize = Password::MAX_BYTES + 2;
     let unreadable = |source| SecretProblem::Unreadable { path: path.to_owned(), source };
     let file = File::open(path).map_err(unreadable)?;
     if !any_mode && is_world_accessible(path, &file).map_err(unreadable)? {
@@ -170,8 +205,8 @@ fn read_file(path: &Path, any_mode: bool) -> Result<Zeroizing<String>, SecretPro
     let mut text = Zeroizing::new(String::with_capacity(MAX_BYTES + 1));
     match file.take(MAX_BYTES as u64 + 1).read_to_string(&mut text) {
         Err(error) if error.kind() != io::ErrorKind::InvalidData => Err(unreadable(error)),
-        Err(_) => Err(SecretProblem::NoKey),
-        Ok(_) => Ok(text),
+        Ok(length) if length <= MAX_BYTES => Ok(Some(text)),
+        Ok(_) | Err(_) => Ok(None),
     }
 }
 
@@ -201,14 +236,15 @@ mod tests {
     /// What becomes of a file with this `PrivateKeyFile` in `folder`.
     fn fetched(folder: &Path, value: &str) -> Result<Config, String> {
         let text = format!("[Interface]\n#hybridwg: PrivateKeyFile = {value}\n");
-        let mut config = parse(&text, "t.conf").unwrap().config;
+        let file = folder.join("wg0.conf");
+        let mut config = parse(&text, file.to_str().unwrap()).unwrap().config;
         let environment = |name: &str| match name {
             "CREDENTIALS_DIRECTORY" => Some(folder.as_os_str().to_owned()),
             "WG_KEY" => Some(KEY.into()),
             "WG_WORD" => Some("secret-word".into()),
             _ => None,
         };
-        let outcome = fetch_with(&mut config, &folder.join("wg0.conf"), &environment);
+        let outcome = fetch_with(&mut config, &file, &environment);
         outcome.map(|()| config).map_err(|errors| errors[0].to_string())
     }
 
@@ -259,6 +295,26 @@ mod tests {
         );
         let error = fetched(folder.path(), "env:OTHER").unwrap_err();
         assert!(error.ends_with("the variable OTHER is not set"), "{error}");
+    }
+
+    #[test]
+    fn u_23_the_password_of_a_proxy_is_one_line_and_is_not_repeated() {
+        let folder = folder(&[("pw", "open sesame \r\n", 0o600), ("two", "a\nb\n", 0o600)]);
+        let fetched = |source: &str| {
+            let text = format!("[Interface]\nSocks5 = *:1080 user=ci passfile={source}\n");
+            let mut config = parse(&text, "t.conf").unwrap().config;
+            let environment = |name: &str| (name == "PW").then(|| "open sesame ".into());
+            fetch_with(&mut config, &folder.path().join("t.conf"), &environment)
+                .map(|()| config.interface.ends.proxies.remove(0).value.login.unwrap().password)
+                .map_err(|errors| errors[0].to_string())
+        };
+        for source in ["pw", "env:PW"] {
+            assert!(fetched(source).unwrap().unwrap().is(b"open sesame "), "{source}");
+        }
+        assert_eq!(
+            fetched("two").unwrap_err(),
+            "t.conf:2: Socks5: there is no password in it: one line of 1 to 255 bytes is expected"
+        );
     }
 
     #[test]

@@ -3,20 +3,32 @@
 use zeroize::Zeroizing;
 
 use super::lex::{Key, Line, Reader, lex};
+use super::parse::is_foreign_section;
 
-/// The text without the lines that give a key of wg-quick or of our own a value. All other lines
-/// stay as they are, comments included.
+/// The text without the lines that give a key of wg-quick or of our own a value, and without the
+/// sections of wireproxy. All other lines stay as they are, comments included.
 pub(super) fn strip(text: &str) -> Zeroizing<String> {
     // Full size at once, because growing would leave copies of keys behind.
     let mut stripped = Zeroizing::new(String::with_capacity(text.len()));
     let lines = text.strip_prefix('\u{feff}').unwrap_or(text).split_inclusive('\n');
-    lines.filter(|line| !is_beyond_wg(line)).for_each(|line| stripped.push_str(line));
+    let (mut is_foreign, mut is_before) = (false, true);
+    for line in lines {
+        let is_left_out = match lex(line) {
+            Some(Line::Section(name)) => {
+                (is_foreign, is_before) = (is_foreign_section(name), false);
+                is_foreign
+            }
+            Some(Line::Pair { key, in_comment: false, .. }) => {
+                let is_beyond = Key::find(key).is_some_and(|key| key.reader() != Reader::Wg);
+                is_foreign || is_before || is_beyond
+            }
+            _ => false,
+        };
+        if !is_left_out {
+            stripped.push_str(line);
+        }
+    }
     stripped
-}
-
-fn is_beyond_wg(line: &str) -> bool {
-    let Some(Line::Pair { key, in_comment: false, .. }) = lex(line) else { return false };
-    Key::find(key).is_some_and(|key| key.reader() != Reader::Wg)
 }
 
 #[cfg(test)]
@@ -32,5 +44,12 @@ mod tests {
         let stripped = "# hub\n[Interface] # here\nPrivateKey = k # key\n\nlistenport=1\n\
                         #hybridwg: PresharedKeyFile = y\n[Peer]\nPublicKey = p\nEndpoint = a:1";
         assert_eq!(*strip(text), *stripped);
+    }
+
+    #[test]
+    fn what_only_wireproxy_understands_is_left_out() {
+        let text = "WGConfig = wg0.conf\n[http]\nBindAddress = a\n# why\n[interface]\n\
+                    listenport = 1\n[Socks5]\nPassword = p\n";
+        assert_eq!(*strip(text), "# why\n[interface]\nlistenport = 1\n");
     }
 }

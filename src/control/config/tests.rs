@@ -1,10 +1,12 @@
 //! Files of wg(8) and wg-quick(8), good and bad.
 
+mod ends;
 mod faults;
 mod files;
 mod interface;
 mod ours;
 mod peers;
+mod wireproxy;
 
 use std::fs;
 use std::net::SocketAddr;
