@@ -204,7 +204,7 @@ impl Sources {
     /// One of them cannot be read.
     pub fn read(path: &Path) -> Result<Self, LoadError> {
         let first = Source::read(path.to_owned())?;
-        let named = super::parse::wg_config(&first.text);
+        let named = super::parse::wireproxy::wg_config(&first.text);
         let mut sources = vec![first];
         if let Some(named) = named {
             let folder = path.parent().unwrap_or(Path::new("/"));

@@ -1,10 +1,9 @@
 //! From text to [`Config`], strictly, with all faults of a file at once.
 
 mod ends;
-mod wireproxy;
+pub(super) mod wireproxy;
 
 use std::collections::HashMap;
-use std::path::PathBuf;
 
 use self::wireproxy::{Foreign, Wireproxy};
 use super::lex::{Key, Line, Reader, Section, edit_distance, has_comment_of_ours, joined, lines};
@@ -77,22 +76,6 @@ pub(super) fn parse_known(text: &str, file: &str) -> Result<Config, Vec<ConfigEr
         !matches!(error.problem, Problem::UnknownKey { .. } | Problem::UnknownSection { .. })
     });
     if parser.errors.is_empty() { Ok(parser.config) } else { Err(parser.errors) }
-}
-
-/// The file that `WGConfig` names in a text, before its first section.
-pub(super) fn wg_config(text: &str) -> Option<PathBuf> {
-    let mut before = lines(text).take_while(|(_, line)| !matches!(line, Line::Section(_)));
-    before.find_map(|(_, line)| match line {
-        Line::Pair { key, value, in_comment: false, .. } if wireproxy::is_wg_config(key) => {
-            Some(value.into())
-        }
-        _ => None,
-    })
-}
-
-/// Whether a section is one of wireproxy's.
-pub(super) fn is_foreign_section(name: &str) -> bool {
-    wireproxy::Section::find(name).is_some()
 }
 
 #[derive(Default)]

@@ -3,7 +3,7 @@
 use zeroize::Zeroizing;
 
 use super::lex::{Key, Line, Reader, lex};
-use super::parse::is_foreign_section;
+use super::parse::wireproxy::is_foreign;
 
 /// The text without the lines that give a key of wg-quick or of our own a value, and without the
 /// sections of wireproxy. All other lines stay as they are, comments included.
@@ -11,16 +11,16 @@ pub(super) fn strip(text: &str) -> Zeroizing<String> {
     // Full size at once, because growing would leave copies of keys behind.
     let mut stripped = Zeroizing::new(String::with_capacity(text.len()));
     let lines = text.strip_prefix('\u{feff}').unwrap_or(text).split_inclusive('\n');
-    let (mut is_foreign, mut is_before) = (false, true);
+    let (mut is_in_foreign, mut is_before) = (false, true);
     for line in lines {
         let is_left_out = match lex(line) {
             Some(Line::Section(name)) => {
-                (is_foreign, is_before) = (is_foreign_section(name), false);
-                is_foreign
+                (is_in_foreign, is_before) = (is_foreign(name), false);
+                is_in_foreign
             }
             Some(Line::Pair { key, in_comment: false, .. }) => {
                 let is_beyond = Key::find(key).is_some_and(|key| key.reader() != Reader::Wg);
-                is_foreign || is_before || is_beyond
+                is_in_foreign || is_before || is_beyond
             }
             _ => false,
         };

@@ -4,9 +4,11 @@
 //! gets everything, `$NAME` in the place of a secret names a variable, and `WGConfig` before the
 //! first section names the file with `[Interface]` and `[Peer]`.
 
+use std::path::PathBuf;
+
 use zeroize::Zeroizing;
 
-use super::super::lex::Key;
+use super::super::lex::{Key, Line, lines};
 use super::super::model::At;
 use super::super::secret::KeySource;
 use super::super::value::number_of;
@@ -187,8 +189,22 @@ impl Parser {
     }
 }
 
+/// The file that `WGConfig` names in a text, before its first section.
+pub(in super::super) fn wg_config(text: &str) -> Option<PathBuf> {
+    let mut before = lines(text).take_while(|(_, line)| !matches!(line, Line::Section(_)));
+    before.find_map(|(_, line)| match line {
+        Line::Pair { key, value, in_comment: false, .. } if is_wg_config(key) => Some(value.into()),
+        _ => None,
+    })
+}
+
+/// Whether a section is one of wireproxy's.
+pub(in super::super) fn is_foreign(name: &str) -> bool {
+    Section::find(name).is_some()
+}
+
 /// Whether a key before the first section names the file with the rest.
-pub(super) fn is_wg_config(key: &str) -> bool {
+fn is_wg_config(key: &str) -> bool {
     key.eq_ignore_ascii_case("WGConfig")
 }
 
