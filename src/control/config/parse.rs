@@ -417,9 +417,8 @@ impl Parser {
     /// A mark with bits of other programs.
     fn note_clash(&mut self, number: usize) {
         let advice = self.config.interface.fwmark.and_then(marks::advice);
-        if let Some(advice) = advice {
-            self.warn(number, format!("{}: {advice}", Key::FwMark.name()));
-        }
+        let text = advice.map(|advice| format!("{}: {advice}", Key::FwMark.name()));
+        text.into_iter().for_each(|text| self.warn(number, text));
     }
 
     fn peer_pair(&mut self, number: usize, key: Key, value: &str) {
