@@ -130,9 +130,12 @@ fn measure_unit(
     let outcome = Tunnel::make(implementation, settings.wiring, run.files, interrupt).and_then(
         |mut tunnel| measure::group(unit.group, &mut tunnel, settings, interrupt, &mut measured),
     );
+    // Ctrl-C ends a program under test as well, which is no fault of its own.
+    if interrupt.is_raised() {
+        return Err(BenchError::Interrupted);
+    }
     match outcome {
         Ok(()) => {}
-        Err(BenchError::Interrupted) => return Err(BenchError::Interrupted),
         Err(error) => drop(measured.errors.insert("tunnel".to_owned(), error.in_full())),
     }
     let passed = self::ticks()?.since(ticks);

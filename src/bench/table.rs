@@ -104,7 +104,7 @@ fn ratios(report: &Report, text: &mut String) {
         let name = &first.name;
         let _ = writeln!(
             text,
-            "\n{name} divided by each, round by round, and whether that is better (too noisy to tell: \
+            "\n{name} divided by each, round by round, whether that is better, and its interval (too noisy to tell: \
              the 95 % interval has 1 in it; too few rounds to tell: below {VERDICT_LEAST}).\n"
         );
         align(&rows, text);
@@ -115,7 +115,8 @@ fn ratio(report: &Report, metric: &Metric, name: &str) -> String {
     let ratio = report.summary(metric.key, name).and_then(|line| line.ratio.as_ref());
     let Some(ratio) = ratio else { return "-".to_owned() };
     let verdict = ratio.verdict.map_or("", Verdict::words);
-    format!("{:.2} {verdict}", ratio.summary.median)
+    let Summary { median, low, high, .. } = ratio.summary;
+    format!("{median:.2} {verdict} ({low:.2}–{high:.2})")
 }
 
 fn notes(report: &Report, text: &mut String) {
@@ -228,7 +229,10 @@ mod tests {
         assert!(row.contains("4.10* ("), "{row}");
         assert!(row.contains("20.5 ("), "the plain path is no tunnel and cannot be best: {row}");
         let ratio = text.lines().filter(|line| line.starts_with("TCP, 1 stream  ")).nth(1).unwrap();
-        assert!(ratio.contains("2.00 better") && ratio.contains("0.20 worse"), "{ratio}");
+        assert!(
+            ratio.contains("2.00 better (2.00–2.00)") && ratio.contains("0.20 worse"),
+            "{ratio}"
+        );
         assert!(text.contains("3 of 18 measurements were disturbed"), "{text}");
         assert!(text.contains("hybridwg udp_64: nothing arrived"), "{text}");
         assert!(text.contains("0.00 % at most; the cores ran at 2300–2300 MHz."), "{text}");

@@ -24,7 +24,7 @@ use ipnet::{IpNet, Ipv4Net};
 use zeroize::Zeroizing;
 
 use super::error::BenchError;
-use super::implementation::{Implementation, Kind};
+use super::implementation::{Implementation, Kind, without_folders};
 use super::path::{Emulator, Profile};
 use super::worker::Worker;
 use crate::control::command::{AllowedIpChange, PeerUpdate, SetRequest};
@@ -344,7 +344,7 @@ impl Side {
 #[derive(Debug)]
 struct Program {
     child: Child,
-    name: String,
+    command: String,
     log: File,
 }
 
@@ -358,9 +358,11 @@ impl Program {
         shell.arg("-c").arg(format!("exec {command}"));
         shell.stdin(Stdio::null()).stdout(copy()?).stderr(copy()?);
         let child = namespace.run(move || shell.spawn())?.map_err(BenchError::io(what))?;
-        let name = command.split(' ').next().unwrap_or_default();
-        let name = super::implementation::without_folders(name).to_owned();
-        Ok(Self { child, name, log })
+        Ok(Self { child, command: command.to_owned(), log })
+    }
+
+    fn name(&self) -> &str {
+        without_folders(self.command.split(' ').next().unwrap_or_default())
     }
 
     /// # Errors
@@ -369,15 +371,20 @@ impl Program {
         match self.child.try_wait() {
             Ok(None) => Ok(()),
             Ok(Some(status)) => Err(self.failed(&format!("ended with {status}"))),
-            Err(error) => Err(BenchError::Io { what: self.name.clone(), source: error }),
+            Err(error) => Err(BenchError::Io { what: self.name().to_owned(), source: error }),
         }
     }
 
     fn failed(&self, what: &str) -> BenchError {
-        BenchError::Program { program: self.name.clone(), what: what.to_owned(), log: self.log() }
+        BenchError::Program {
+            program: self.name().to_owned(),
+            what: what.to_owned(),
+            log: self.log(),
+        }
     }
 
-    /// The end of what it printed, in one line.
+    /// The end of what it printed, in one line; without the folders of what was typed, since results
+    /// are given to others.
     fn log(&self) -> String {
         let mut text = Vec::new();
         let mut log = &self.log;
@@ -385,7 +392,14 @@ impl Program {
         if read.is_err() {
             return String::new();
         }
-        let text = String::from_utf8_lossy(&text[text.len().saturating_sub(SHOWN_LOG_BYTES)..]);
+        let mut text = String::from_utf8_lossy(&text).into_owned();
+        for word in self.command.split(' ').map(|word| word.trim_matches('\'')) {
+            if word.contains('/') {
+                text = text.replace(word, without_folders(word));
+            }
+        }
+        let end = text.ceil_char_boundary(text.len().saturating_sub(SHOWN_LOG_BYTES));
+        let text = &text[end..];
         text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" | ")
     }
 }

@@ -10,7 +10,7 @@ mod style;
 use super::implementation::PLAIN;
 use super::metric::{METRICS, Metric, digits};
 use super::report::{Line, Report};
-use super::stats::{VERDICT_LEAST, Verdict};
+use super::stats::{Summary, VERDICT_LEAST, Verdict};
 use super::table;
 
 /// The page.
@@ -231,7 +231,8 @@ fn all_numbers(report: &Report, page: &mut Page) {
             rows.push_str(&row(metric, &lines));
         }
     }
-    let hint = "Median, and below it the interval and the ratio of the first to this one.";
+    let hint =
+        "Median and interval, and below them the ratio of the first to this one, with its own.";
     page.section(
         "All numbers",
         hint,
@@ -252,7 +253,8 @@ fn row(metric: &Metric, lines: &[Option<&Line>]) -> String {
         let summary = &line.summary;
         let ratio = line.ratio.as_ref().map_or_else(String::new, |ratio| {
             let words = ratio.verdict.map_or("", Verdict::words);
-            format!("<br>{:.2}× {words}", ratio.summary.median)
+            let Summary { median, low, high, .. } = ratio.summary;
+            format!("<br>{median:.2}× {words} ({low:.2}–{high:.2})")
         });
         row.push_str(&format!(
             "<td>{}<small>{}–{}{ratio}</small></td>",

@@ -97,6 +97,20 @@ fn udp_arrives_at_the_rate_that_was_asked_for_and_is_counted_once() {
 }
 
 #[test]
+fn a_datagram_that_arrives_twice_counts_once() {
+    let (told, port) = mpsc::channel();
+    let task = udp::Receive { limit: Duration::from_secs(20) };
+    let receiving =
+        thread::spawn(move || udp::receive(&task, &mut |port| told.send(port).unwrap()));
+    let socket = connected_udp((Ipv4Addr::LOCALHOST, port.recv().unwrap()).into()).unwrap();
+    for number in [0, 65, 1, 65, 0, u64::MAX - 1, END] {
+        socket.send(&number.to_le_bytes()).unwrap();
+    }
+    let received = receiving.join().unwrap().unwrap();
+    assert_eq!((received.packets, received.bytes, received.late), (3, 24, 1));
+}
+
+#[test]
 fn questions_are_answered_over_tcp_and_udp_in_a_closed_loop() {
     for transport in [echo::Transport::Tcp, echo::Transport::Udp] {
         let serve = echo::Serve { address: LOCALHOST, transport, connections: 2 };
@@ -136,6 +150,31 @@ fn questions_at_a_pace_are_as_many_as_are_due() {
     let Outcome::EchoAsked(answers) = asked else { panic!("{asked:?}") };
     assert_eq!(answers.latencies.count() + answers.lost, 100);
     assert!(answers.lost_share() < 0.5, "{answers:?}");
+}
+
+#[test]
+fn questions_leave_at_their_pace_whether_the_last_was_answered_or_not() {
+    let far = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let to = far.local_addr().unwrap();
+    let answering = thread::spawn(move || {
+        // Says nothing before the last, which in a closed loop would never come.
+        let mut held = Vec::new();
+        while held.len() < 20 {
+            let mut buffer = [0; 64];
+            let (_, from) = far.recv_from(&mut buffer).unwrap();
+            held.push((buffer, from));
+        }
+        for (question, from) in held {
+            far.send_to(&question, from).unwrap();
+        }
+    });
+    let (transport, interval) = (echo::Transport::Udp, Some(Duration::from_millis(5)));
+    let (warm_up, round_trip) = (Duration::ZERO, Duration::from_secs(10));
+    let duration = Duration::from_millis(100);
+    let task = echo::Ask { to, transport, connections: 1, warm_up, duration, interval, round_trip };
+    let answers = echo::ask(&task).unwrap();
+    answering.join().unwrap();
+    assert_eq!((answers.latencies.count(), answers.lost), (20, 0));
 }
 
 #[test]

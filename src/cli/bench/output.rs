@@ -132,9 +132,11 @@ pub fn check_folder(path: &Path) -> Result<(), Failure> {
 fn write(path: &Path, text: &str) -> Result<(), Failure> {
     let written = if is_replaced(path) {
         let part = part(path);
-        create_part(&part)
+        let outcome = create_part(&part)
             .and_then(|mut file| file.write_all(text.as_bytes()))
-            .and_then(|()| fs::rename(&part, path))
+            .and_then(|()| fs::rename(&part, path));
+        // Half of a file helps nobody, and whether it goes as well changes nothing.
+        outcome.inspect_err(|_| drop(fs::remove_file(&part)))
     } else {
         fs::write(path, text)
     };

@@ -125,6 +125,7 @@ fn two_runs_at_once_do_not_collide_and_an_interrupted_one_leaves_nothing() {
     let output = endless.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(1), "{}", text(&output));
     assert!(text(&output).contains("interrupted"), "{}", text(&output));
+    assert!(!text(&output).contains("ended with"), "that it was ended is told: {}", text(&output));
     eventually("all processes have ended", Duration::from_secs(5), || {
         family.iter().all(|process| !Path::new(&format!("/proc/{process}")).exists())
     });
@@ -172,14 +173,19 @@ fn a_program_that_does_not_work_is_told_and_the_others_are_measured() {
         return;
     }
     let output = bench(&["tunnel", "--quick", "--patience", "0", "--rounds", "1"])
-        .args(["--groups", "handshake", "--impl", "broken=echo no such thing {tun}"])
+        .args([
+            "--groups",
+            "handshake",
+            "--impl",
+            "broken=/bin/echo no such thing as /bin/echo {tun}",
+        ])
         .args(["--only", "hybridwg,broken"])
         .output()
         .unwrap();
     let told = text(&output);
     assert!(output.status.success(), "{told}");
     assert!(told.contains("broken tunnel: echo ended with"), "{told}");
-    assert!(told.contains("it printed: no such thing"), "{told}");
+    assert!(told.contains("it printed: no such thing as echo"), "without its folder: {told}");
     assert!(told.contains("handshakes answered"), "{told}");
 }
 
