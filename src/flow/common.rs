@@ -149,6 +149,16 @@ impl Common {
         self.send(packet);
     }
 
+    /// Has `packet` wait for `peer`, in one piece where it fits.
+    pub fn send_fitting(&mut self, peer: PeerId, packet: Vec<u8>) {
+        let is_v4 = packet.first().is_some_and(|byte| byte >> 4 == 4);
+        if packet.len() > self.whole_bytes(peer, is_v4) {
+            self.send_cut(&packet);
+        } else {
+            self.send(packet);
+        }
+    }
+
     /// Has `packet` wait for its peer, in as many fragments as it takes.
     pub fn send_cut(&mut self, packet: &[u8]) {
         let limit = self.mtu(packet.first().is_some_and(|byte| byte >> 4 == 4));
@@ -212,6 +222,17 @@ impl Common {
     pub fn drop(&self, reason: DropReason) {
         self.tables.drops.count(reason);
     }
+}
+
+/// For whom there is a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// A peer, who goes through this host.
+    Carried,
+    /// A peer, who wants something of this host.
+    Exposed,
+    /// This host itself.
+    Own,
 }
 
 /// What one call may put into a batch: less than it holds, so that the shard does not take a source

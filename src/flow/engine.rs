@@ -8,15 +8,17 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 use crate::dataplane::tables::Tables;
-use crate::flow::common::{Budget, Common};
+use crate::flow::common::{Budget, Common, Origin};
+use crate::flow::exposed;
+use crate::flow::gate::Unreached;
 use crate::flow::inner::{Inner, take_hop};
 use crate::flow::limits::Limits;
 use crate::flow::mappings::Mappings;
 use crate::flow::policy::Service;
 use crate::flow::reassembly::{PATIENCE, Reassembly};
 use crate::flow::slots::{Kind, Token};
-use crate::flow::streams::Streams;
-use crate::flow::switch::{Settings, Switch};
+use crate::flow::streams::{Said, Streams};
+use crate::flow::switch::Switch;
 use crate::packet::batch::IpBatch;
 use crate::proto::allowed_ips::Routes;
 use crate::proto::drop_reason::DropReason;
@@ -41,14 +43,16 @@ const LOOKS: usize = 16;
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Engine {
-    common: Common,
-    udp: Mappings,
+    pub(super) common: Common,
+    pub(super) udp: Mappings,
     echo: Mappings,
-    streams: Streams,
+    pub(super) streams: Streams,
     reassembly: Reassembly,
     parts_scheduled: Option<Instant>,
-    switch: Arc<Switch>,
+    pub(super) switch: Arc<Switch>,
     is_on: bool,
+    /// The tunnel's own addresses are a kernel's.
+    has_kernel: bool,
     /// By which the flows were looked through.
     routes: Arc<Routes<PeerId>>,
     alarm: Alarm,
@@ -57,12 +61,20 @@ pub(super) struct Engine {
 }
 
 impl Engine {
-    pub fn new(tables: Arc<Tables>, switch: Arc<Switch>) -> Result<Self, SysError> {
+    /// For a tunnel whose own addresses are a kernel's, or nobody's but ours.
+    ///
+    /// # Errors
+    /// No descriptor is left.
+    pub fn new(
+        tables: Arc<Tables>,
+        switch: Arc<Switch>,
+        has_kernel: bool,
+    ) -> Result<Self, SysError> {
         let settings = switch.settings();
         let is_on = settings.is_some();
         let limits = Limits::new(raise_descriptor_limit());
         let routes = Arc::clone(&tables.routes());
-        let streams = Streams::new(tables.mtu());
+        let streams = Streams::new(tables.mtu(), Arc::clone(&switch));
         let common = Common::new(settings.unwrap_or_default(), tables, limits)?;
         let alarm = Alarm::new()?;
         common.poller.add(switch.bell().as_fd(), BELL.number(), Interest::Readable)?;
@@ -76,6 +88,7 @@ impl Engine {
             parts_scheduled: None,
             switch,
             is_on,
+            has_kernel,
             routes,
             alarm,
             is_rung: false,
@@ -96,7 +109,9 @@ impl Engine {
             self.common.drop(DropReason::FlowMalformed);
             return true;
         };
-        if self.common.settings.is_ours(inner.destination) {
+        let is_ours = self.common.settings.is_ours(inner.destination);
+        let carries = self.common.settings.carries;
+        if self.has_kernel && (is_ours || !carries) {
             return false;
         }
         // Its source has been checked: a peer that has just been removed is nobody's.
@@ -104,6 +119,20 @@ impl Engine {
             self.common.drop(DropReason::PeerRemoved);
             return true;
         };
+        if is_ours {
+            // Groups have no members here.
+            if self.common.settings.owns(inner.destination)
+                && let Err(reason) = self.join_and_take(now, peer, &inner)
+            {
+                self.common.drop(reason);
+            }
+            return true;
+        }
+        if !carries {
+            self.common.refuse(now, peer, inner.packet, Problem::Prohibited);
+            self.common.drop(DropReason::FlowDenied);
+            return true;
+        }
         if inner.hops <= 1 {
             self.common.refuse(now, peer, inner.packet, Problem::HopsExhausted);
             self.common.drop(DropReason::FlowHops);
@@ -133,7 +162,17 @@ impl Engine {
             self.common.refuse(now, peer, inner.packet, Problem::Prohibited);
             return Err(DropReason::FlowDenied);
         }
-        let Some(fragment) = inner.fragment else { return self.carry_whole(now, peer, inner) };
+        self.join_and_take(now, peer, inner)
+    }
+
+    /// Takes what is whole, or has become so.
+    fn join_and_take(
+        &mut self,
+        now: Instant,
+        peer: PeerId,
+        inner: &Inner<'_>,
+    ) -> Result<(), DropReason> {
+        let Some(fragment) = inner.fragment else { return self.take_whole(now, peer, inner) };
         let outcome = self.reassembly.take(now, peer, inner, fragment);
         if !self.reassembly.is_empty() && self.parts_scheduled.is_none() {
             self.common.deadlines.set(PARTS, &mut self.parts_scheduled, now + PATIENCE);
@@ -142,7 +181,19 @@ impl Engine {
         let inner = Inner::parse(&whole.packet).ok_or(DropReason::FlowMalformed)?;
         // What came in parts may go on in parts.
         let inner = Inner { hops: whole.hops, may_be_cut: true, ..inner };
-        self.carry_whole(now, peer, &inner)
+        self.take_whole(now, peer, &inner)
+    }
+
+    fn take_whole(
+        &mut self,
+        now: Instant,
+        peer: PeerId,
+        inner: &Inner<'_>,
+    ) -> Result<(), DropReason> {
+        match self.common.settings.owns(inner.destination) {
+            true => self.take_own(now, peer, inner),
+            false => self.carry_whole(now, peer, inner),
+        }
     }
 
     fn carry_whole(
@@ -156,7 +207,7 @@ impl Engine {
             (PROTOCOL_TCP, _) => self.streams.carry(common, now, peer, inner),
             (PROTOCOL_UDP, _) => self.udp.carry(common, now, peer, inner),
             (PROTOCOL_ICMP, IpAddr::V4(_)) | (PROTOCOL_ICMPV6, IpAddr::V6(_)) => {
-                self.carry_icmp(now, peer, inner)
+                self.take_icmp(now, peer, inner)
             }
             _ => {
                 common.refuse(now, peer, inner.packet, Problem::ProtocolUnknown);
@@ -165,33 +216,29 @@ impl Engine {
         }
     }
 
-    /// Echo requests are carried on, and what is said of our segments is believed as far as it goes.
-    fn carry_icmp(
+    /// Echo requests are answered or carried on, and what is said of our segments is believed as far as
+    /// it goes.
+    pub(super) fn take_icmp(
         &mut self,
         now: Instant,
         peer: PeerId,
         inner: &Inner<'_>,
     ) -> Result<(), DropReason> {
-        let common = &mut self.common;
         let [kind, code, _, _, word @ ..] = inner.icmp().ok_or(DropReason::FlowMalformed)?;
-        let word = u32::from_be_bytes(*word);
         let quoted = &inner.payload[8..];
         match (inner.source.is_ipv4(), *kind, *code) {
-            (true, 8, 0) | (false, 128, 0) => self.echo.carry(common, now, peer, inner),
-            (true, 3, 4) => {
-                self.streams.hear(common, peer, quoted, Some(word & 0xffff));
-                Ok(())
+            (true, 8, 0) | (false, 128, 0) if self.common.settings.owns(inner.destination) => {
+                return self.answer_ping(peer, inner);
             }
-            (false, 2, _) => {
-                self.streams.hear(common, peer, quoted, Some(word));
-                Ok(())
+            (true, 8, 0) | (false, 128, 0) => {
+                return self.echo.carry(&mut self.common, now, peer, inner);
             }
-            (true, 3, _) | (false, 1, _) => {
-                self.streams.hear(common, peer, quoted, None);
-                Ok(())
-            }
-            _ => Err(DropReason::FlowUnsupported),
+            _ => {}
         }
+        let said = said(inner.source.is_ipv4(), *kind, *code, u32::from_be_bytes(*word));
+        let said = said.ok_or(DropReason::FlowUnsupported)?;
+        self.streams.hear(&mut self.common, peer, quoted, said);
+        Ok(())
     }
 
     /// Acts upon what has been taken.
@@ -223,6 +270,7 @@ impl Engine {
         if self.is_rung {
             self.follow();
             self.take_handed(now);
+            self.take_requests(now);
         }
         while let Some(token) = self.common.deadlines.next_due(now) {
             self.expire(now, token);
@@ -283,8 +331,10 @@ impl Engine {
         self.is_on = is_on;
         self.common.settings = Arc::clone(&settings);
         self.routes = Arc::clone(&routes);
-        let is_wanted = |settings: &Settings, address: IpAddr, peer: PeerId| {
-            is_on && keeps_mark && settings.takes(address) && routes.lookup(address) == Some(peer)
+        let is_wanted = |origin: Origin, address: IpAddr, peer: PeerId| {
+            let is_carried = origin == Origin::Carried;
+            let is_allowed = !is_carried || (settings.carries && settings.takes(address));
+            is_on && keeps_mark && is_allowed && routes.lookup(address) == Some(peer)
         };
         let common = &mut self.common;
         if is_new {
@@ -292,13 +342,21 @@ impl Engine {
             self.udp.forget_remotes();
             self.echo.forget_remotes();
         }
-        self.udp.retain(common, |address, peer| is_wanted(&settings, address, peer));
-        self.echo.retain(common, |address, peer| is_wanted(&settings, address, peer));
-        self.streams.retain(common, |common, address, place, peer| {
-            is_wanted(&settings, address, peer)
-                && common.allows(place.ip(), Service::Tcp(place.port()))
+        self.udp.retain(common, is_wanted);
+        self.echo.retain(common, is_wanted);
+        self.streams.retain(common, |common, origin, address, place, peer| {
+            let service = Service::Tcp(place.port());
+            let has_place = match origin {
+                Origin::Carried => common.allows(place.ip(), service),
+                Origin::Exposed => {
+                    settings.owns(place.ip())
+                        && exposed::find(&settings.exposed, service, address).is_some()
+                }
+                Origin::Own => settings.owns(place.ip()),
+            };
+            has_place && is_wanted(origin, address, peer)
         });
-        self.reassembly.retain(|address, peer| is_wanted(&settings, address, peer));
+        self.reassembly.retain(|address, peer| is_wanted(Origin::Own, address, peer));
         let tables = Arc::clone(&common.tables);
         common.limits.retain(|peer| tables.peer(peer).is_some());
     }
@@ -336,6 +394,7 @@ impl Engine {
             // What was said between the last look and now would not be heard.
             self.follow();
             self.take_handed(now);
+            self.take_requests(now);
         }
         if self.common.has_more() && !self.is_rung {
             self.switch.bell().wake();
@@ -344,6 +403,22 @@ impl Engine {
         self.switch.count_flows(self.common.limits.flows());
         self.alarm.set(self.common.deadlines.first())
     }
+}
+
+/// What an ICMP error says of a segment of ours, if anything that matters to it.
+/// [RFC 792] [RFC 4443 §3]
+const fn said(is_v4: bool, kind: u8, code: u8, word: u32) -> Option<Said> {
+    let why = match (is_v4, kind, code) {
+        (true, 3, 4) => return Some(Said::TooBig(word & 0xffff)),
+        (false, 2, _) => return Some(Said::TooBig(word)),
+        (true, 3, 0 | 5 | 6 | 11) | (false, 1, 0) => Unreached::NetworkUnreachable,
+        (true, 3, 2 | 3) | (false, 1, 4) => Unreached::Refused,
+        (true, 3, 9 | 10 | 13) | (false, 1, 1 | 5 | 6) => Unreached::Prohibited,
+        (true, 3, _) | (false, 1, _) => Unreached::HostUnreachable,
+        (true, 11, 0) | (false, 3, 0) => Unreached::HopsExhausted,
+        _ => return None,
+    };
+    Some(Said::Unreached(why))
 }
 
 impl AsFd for Engine {

@@ -13,7 +13,7 @@ use crate::wire::ip::{
 use crate::wire::transport::{UDP_CHECKSUM_AT, UDP_HEADER_BYTES};
 
 /// Hops of what we send ourselves.
-const HOPS: u8 = 64;
+pub const HOPS: u8 = 64;
 
 /// More extension headers in a row than this are no traffic.
 const MAX_EXTENSIONS: usize = 8;
@@ -135,6 +135,16 @@ impl<'a> Inner<'a> {
         };
         self.payload.first_chunk().filter(|_| sum.add(self.payload).finish() == 0)
     }
+}
+
+/// Writes the answer to an echo `request` into `packet`, which has its length and no options.
+pub fn answer_echo(packet: &mut [u8], request: &Inner<'_>, id: u16) -> Option<()> {
+    let is_v4 = request.source.is_ipv4();
+    let message = packet.get_mut(ip_header_bytes(is_v4)..)?;
+    message.copy_from_slice(request.payload);
+    message[0] = if is_v4 { 0 } else { 129 };
+    let identifier = u16::from_be_bytes([message[4], message[5]]);
+    write_echo(packet, request.destination, request.source, identifier, id)
 }
 
 /// The start of a segment of ours that somebody quotes.

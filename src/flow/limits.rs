@@ -150,6 +150,23 @@ impl Limits {
         }
     }
 
+    /// Takes one flow of this host's own: it has as many as there are.
+    ///
+    /// # Errors
+    /// There is none left.
+    pub const fn open_own(&mut self) -> Result<(), Limit> {
+        if self.flows >= self.most_flows {
+            return Err(Limit::Flows);
+        }
+        self.flows += 1;
+        Ok(())
+    }
+
+    /// Gives one back.
+    pub const fn close_own(&mut self) {
+        self.flows = self.flows.saturating_sub(1);
+    }
+
     /// Begins to make a connection to `place`.
     ///
     /// # Errors

@@ -6,12 +6,13 @@
 //! on with the address of who says it, and with a quotation that is the peer's own packet again.
 
 use std::collections::{HashMap, HashSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use crate::flow::common::{Budget, Common};
+use crate::flow::common::{Budget, Common, Origin};
+use crate::flow::exposed::Front;
 use crate::flow::inner::{
-    Inner, ip_header_bytes, write_echo, write_ip, write_udp, write_udp_headers,
+    HOPS, Inner, ip_header_bytes, write_echo, write_ip, write_udp, write_udp_headers,
 };
 use crate::flow::limits::Sort;
 use crate::flow::policy::Service;
@@ -61,7 +62,7 @@ const ECHO_HEADER_BYTES: usize = 8;
 #[derive(Debug)]
 pub(super) struct Mappings {
     kind: Kind,
-    by_inner: HashMap<SocketAddr, Token>,
+    by_inner: HashMap<(SocketAddr, Option<Front>), Token>,
     slots: Slots<Mapping>,
     /// Datagrams of one mapping each, of which the first `loaded` are not sent yet.
     loads: Vec<Load>,
@@ -99,6 +100,8 @@ enum Taken {
 struct Mapping {
     /// The peer's address, and its port or its echo identifier.
     inner: SocketAddr,
+    /// `None` if it leads to anybody.
+    front: Option<Front>,
     peer: PeerId,
     socket: DatagramSocket,
     /// Who may answer.
@@ -154,19 +157,52 @@ impl Mappings {
             common.refuse(now, peer, packet.packet, Problem::Prohibited);
             return Err(DropReason::FlowDenied);
         }
-        let token = match self.by_inner.get(&datagram.inner) {
-            Some(&token) => token,
-            None => self.open(common, now, peer, datagram.inner)?,
-        };
-        let life = if self.kind == Kind::Udp { UDP_LIFE } else { ECHO_LIFE };
-        let Some(mapping) = self.slots.get_mut(token) else { return Ok(()) };
-        mapping.note(now + life, datagram.remote);
-        common.deadlines.set(token, &mut mapping.scheduled, mapping.ends_at);
         let way = Way {
             remote: datagram.remote,
             hops: packet.hops.saturating_sub(1),
             fragments: if packet.may_be_cut { Fragments::Allowed } else { Fragments::Never },
         };
+        self.pass(common, now, peer, way, &datagram, None)
+    }
+
+    /// Sends what the UDP `packet` carries to what is behind a port of the tunnel's own.
+    pub fn carry_exposed(
+        &mut self,
+        common: &mut Common,
+        now: Instant,
+        peer: PeerId,
+        packet: &Inner<'_>,
+    ) -> Result<(), DropReason> {
+        let (from, to, bytes) = packet.udp().ok_or(DropReason::FlowMalformed)?;
+        let own = SocketAddr::new(packet.destination, to);
+        let inner = SocketAddr::new(packet.source, from);
+        let Some(front) = Front::find(common, own, inner.ip()) else {
+            common.refuse(now, peer, packet.packet, Problem::PortUnreachable);
+            return Err(DropReason::FlowRefused);
+        };
+        let remote = front.target;
+        // As if this host had sent it.
+        let way = Way { remote, hops: HOPS, fragments: Fragments::Allowed };
+        self.pass(common, now, peer, way, &Datagram { inner, remote, bytes }, Some(front))
+    }
+
+    fn pass(
+        &mut self,
+        common: &mut Common,
+        now: Instant,
+        peer: PeerId,
+        way: Way,
+        datagram: &Datagram<'_>,
+        front: Option<Front>,
+    ) -> Result<(), DropReason> {
+        let token = match self.by_inner.get(&(datagram.inner, front)) {
+            Some(&token) => token,
+            None => self.open(common, now, peer, datagram.inner, front)?,
+        };
+        let life = if self.kind == Kind::Udp { UDP_LIFE } else { ECHO_LIFE };
+        let Some(mapping) = self.slots.get_mut(token) else { return Ok(()) };
+        mapping.note(now + life, datagram.remote);
+        common.deadlines.set(token, &mut mapping.scheduled, mapping.ends_at);
         self.load(common, now, token, way, datagram.bytes);
         Ok(())
     }
@@ -219,16 +255,24 @@ impl Mappings {
         now: Instant,
         peer: PeerId,
         inner: SocketAddr,
+        front: Option<Front>,
     ) -> Result<Token, DropReason> {
         let sort = if self.kind == Kind::Udp { Sort::Udp } else { Sort::Echo };
         common.limits.open(now, peer, sort).map_err(|limit| common.met(now, peer, limit))?;
         let kind = self.kind;
+        let local = match front {
+            Some(Front { target, source, .. }) => {
+                SocketAddr::new(source.unwrap_or(any_of(target.is_ipv4())), 0)
+            }
+            None => SocketAddr::new(any_of(inner.is_ipv4()), inner.port()),
+        };
         let opened = self.slots.try_insert(|token| {
             let mark = common.settings.mark;
-            let socket = DatagramSocket::open(kind, inner.is_ipv4(), inner.port(), mark)?;
+            let socket = DatagramSocket::open(kind, local, mark)?;
             common.watch(&socket, token, Interest::Arrivals)?;
             Ok::<_, SysError>(Mapping {
                 inner,
+                front,
                 peer,
                 socket,
                 remotes: HashSet::new(),
@@ -240,7 +284,7 @@ impl Mappings {
         });
         match opened {
             Ok(token) => {
-                self.by_inner.insert(inner, token);
+                self.by_inner.insert((inner, front), token);
                 Ok(token)
             }
             Err(error) => {
@@ -318,9 +362,19 @@ impl Mappings {
     pub fn retain(
         &mut self,
         common: &mut Common,
-        mut is_wanted: impl FnMut(IpAddr, PeerId) -> bool,
+        mut is_wanted: impl FnMut(Origin, IpAddr, PeerId) -> bool,
     ) {
-        for token in self.slots.find(|mapping| !is_wanted(mapping.inner.ip(), mapping.peer)) {
+        let unwanted = self.slots.find(|mapping| {
+            let address = mapping.inner.ip();
+            let (origin, has_front) = match mapping.front {
+                Some(front) => {
+                    (Origin::Exposed, Front::find(common, front.own, address) == Some(front))
+                }
+                None => (Origin::Carried, true),
+            };
+            !has_front || !is_wanted(origin, address, mapping.peer)
+        });
+        for token in unwanted {
             self.close(common, token);
         }
     }
@@ -335,7 +389,7 @@ impl Mappings {
         let sort = if self.kind == Kind::Udp { Sort::Udp } else { Sort::Echo };
         common.limits.close(mapping.peer, sort);
         common.deadlines.clear(token, &mut mapping.scheduled);
-        self.by_inner.remove(&mapping.inner);
+        self.by_inner.remove(&(mapping.inner, mapping.front));
     }
 }
 
@@ -423,11 +477,16 @@ impl Mapping {
         };
         let Arrival { from, len, stride, is_cut } = arrival;
         let count = len.div_ceil(stride.max(1)).max(1);
-        if !self.remotes.contains(&from.ip()) || is_cut {
+        let is_expected = match self.front {
+            Some(front) => front.target == from,
+            None => self.remotes.contains(&from.ip()),
+        };
+        if !is_expected || is_cut {
             let reason = if is_cut { DropReason::FlowRefused } else { DropReason::FlowFiltered };
             common.tables.drops.count_many(reason, count as u64);
             return Ok(Taken::Dropped);
         }
+        let from = self.front.map_or(from, |front| front.own);
         if self.asks_names_only {
             self.ends_at = self.ends_at.min(now + DNS_LIFE);
         }
@@ -499,6 +558,12 @@ impl Mapping {
         for _ in 0..ERRORS_A_TURN {
             let Some(said) = self.socket.next_said(&mut quote) else { break };
             match said.refusal {
+                // What is behind the port is nobody's business.
+                Refusal::Icmp { .. } if self.front.is_some() => {
+                    if let Some(packet) = self.packet_to(kind, said.to, &quote[..said.quoted]) {
+                        common.refuse(now, self.peer, &packet, Problem::PortUnreachable);
+                    }
+                }
                 Refusal::Icmp { from, kind: icmp_kind, code, info } => {
                     let told = Told { from, kind: icmp_kind, code, word: info };
                     if is_for_peers(self.inner.is_ipv4(), told)
@@ -517,6 +582,7 @@ impl Mapping {
     /// The peer's packet to `remote` that began with `bytes`.
     fn packet_to(&self, kind: Kind, remote: SocketAddr, bytes: &[u8]) -> Option<Vec<u8>> {
         let bytes = &bytes[..bytes.len().min(QUOTE_BYTES)];
+        let remote = self.front.map_or(remote, |front| front.own);
         let ip_bytes = ip_header_bytes(self.inner.is_ipv4());
         let (source, to) = (self.inner.ip(), remote.ip());
         match kind {
@@ -551,6 +617,10 @@ impl Load {
         (self.token, self.way) = (token, way);
         self.train.start(Endpoint { remote: way.remote, local: None }, 0);
     }
+}
+
+const fn any_of(is_v4: bool) -> IpAddr {
+    if is_v4 { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { IpAddr::V6(Ipv6Addr::UNSPECIFIED) }
 }
 
 /// Errors that a router passes on, of all that there are.

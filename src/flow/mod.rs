@@ -4,16 +4,22 @@
 //! - [`switch`]: what the device's engine says about it while it runs.
 //! - [`port`]: stands where a TUN stands, and tells what is for whom.
 //! - `engine`, `common`: which flow is meant, and whose turn it is; `limits`: how many there may be.
-//! - `mappings`: UDP and ICMP echo; `streams`: TCP, for which [`tcp`] is the end on the inside.
+//! - `mappings`: UDP and ICMP echo; `streams`, `open`: TCP, for which [`tcp`] is the end on the inside.
+//! - `own`, [`exposed`]: what is for the tunnel's own addresses, where no kernel has them.
+//! - [`gate`]: what this host itself wants in the tunnel.
 //! - `inner`, [`reassembly`]: packets of the inside.
 //!
 //! Whose packets these are has been settled before: a source is a peer's.
 
 mod common;
 mod engine;
+pub mod exposed;
+pub mod gate;
 mod inner;
 mod limits;
 mod mappings;
+mod open;
+mod own;
 pub mod policy;
 pub mod port;
 mod reassembly;

@@ -7,6 +7,8 @@
 //!                 └ for anybody else ─────────────▶ a flow ─▶ a socket
 //! ```
 //!
+//! Where there is no TUN the addresses of the tunnel are this program's own: see `own`.
+//!
 //! What is not for the kernel never reaches it, whether it forwards or not. All sockets hang in one
 //! epoll set, whose descriptor is the port's: an idle flow costs nothing.
 
@@ -25,7 +27,8 @@ use crate::wire::ip::IpHeader;
 
 /// See the module.
 pub struct FlowPort {
-    inside: Box<dyn IpPort>,
+    /// The kernel's, if the tunnel has an interface.
+    inside: Option<Box<dyn IpPort>>,
     engine: Engine,
     /// What of a batch is for the kernel.
     ranges: Vec<PlainRange>,
@@ -38,17 +41,17 @@ impl std::fmt::Debug for FlowPort {
 }
 
 impl FlowPort {
-    /// A port in front of `inside`, for a device with these `tables`.
+    /// A port in front of `inside`, or of nothing, for a device with these `tables`.
     ///
     /// # Errors
     /// No descriptor is left.
     pub fn new(
-        inside: Box<dyn IpPort>,
+        inside: Option<Box<dyn IpPort>>,
         tables: Arc<Tables>,
         switch: Arc<Switch>,
     ) -> Result<Self, SysError> {
-        let engine = Engine::new(tables, switch)?;
-        if let Some(fd) = inside.fd() {
+        let engine = Engine::new(tables, switch, inside.is_some())?;
+        if let Some(fd) = inside.as_ref().and_then(|inside| inside.fd()) {
             engine.watch_inside(fd)?;
         }
         Ok(Self { inside, engine, ranges: Vec::new() })
@@ -59,9 +62,12 @@ impl IpPort for FlowPort {
     fn recv(&mut self, batch: &mut IpBatch) -> Result<usize, SysError> {
         let before = batch.count();
         let now = clock::now().mono;
-        let has_inside = self.engine.look(now)? || self.inside.fd().is_none();
+        let has_inside = self.engine.look(now)?;
         self.engine.fill(now, batch);
-        let inside = if has_inside { self.inside.recv(batch) } else { Ok(0) };
+        let inside = match &mut self.inside {
+            Some(inside) if has_inside || inside.fd().is_none() => inside.recv(batch),
+            Some(_) | None => Ok(0),
+        };
         self.engine.rest(now)?;
         let count = batch.count() - before;
         // What is in the batch is still to be sent; the next call fails again.
@@ -82,10 +88,12 @@ impl IpPort for FlowPort {
         }
         self.engine.settle(now);
         self.engine.rest(now)?;
-        if self.ranges.is_empty() {
-            return Ok(0);
+        match &mut self.inside {
+            Some(inside) if !self.ranges.is_empty() => {
+                inside.send(&mut PlainBatch::new(slabs, &self.ranges))
+            }
+            Some(_) | None => Ok(0),
         }
-        self.inside.send(&mut PlainBatch::new(slabs, &self.ranges))
     }
 
     fn fd(&self) -> Option<BorrowedFd<'_>> {
@@ -96,7 +104,7 @@ impl IpPort for FlowPort {
 /// The port of a shard that carries nothing on itself: what is not for the kernel it leaves to the shard
 /// that does.
 pub struct HandingPort {
-    inside: Box<dyn IpPort>,
+    inside: Option<Box<dyn IpPort>>,
     tables: Arc<Tables>,
     switch: Arc<Switch>,
     ranges: Vec<PlainRange>,
@@ -109,36 +117,42 @@ impl std::fmt::Debug for HandingPort {
 }
 
 impl HandingPort {
-    pub fn new(inside: Box<dyn IpPort>, tables: Arc<Tables>, switch: Arc<Switch>) -> Self {
+    pub fn new(inside: Option<Box<dyn IpPort>>, tables: Arc<Tables>, switch: Arc<Switch>) -> Self {
         Self { inside, tables, switch, ranges: Vec::new() }
     }
 }
 
 impl IpPort for HandingPort {
     fn recv(&mut self, batch: &mut IpBatch) -> Result<usize, SysError> {
-        self.inside.recv(batch)
+        self.inside.as_mut().map_or(Ok(0), |inside| inside.recv(batch))
     }
 
     fn send(&mut self, packets: &mut PlainBatch<'_>) -> Result<usize, SysError> {
-        let Some(settings) = self.switch.settings() else { return self.inside.send(packets) };
         self.ranges.clear();
+        let settings = self.switch.settings();
         let (slabs, ranges) = packets.parts();
         for range in ranges {
             let packet = &slabs[range.slab][range.start..range.start + range.len];
-            let destination = IpHeader::parse(packet).map(|header| header.destination);
-            if destination.is_some_and(|address| settings.is_ours(address)) {
+            let is_for_kernel = self.inside.is_some()
+                && settings.as_ref().is_none_or(|settings| {
+                    let destination = IpHeader::parse(packet).map(|header| header.destination);
+                    !settings.carries || destination.is_some_and(|it| settings.is_ours(it))
+                });
+            if is_for_kernel {
                 self.ranges.push(*range);
             } else if !self.switch.hand_over(packet) {
                 self.tables.drops.count(DropReason::FlowOverflow);
             }
         }
-        if self.ranges.is_empty() {
-            return Ok(0);
+        match &mut self.inside {
+            Some(inside) if !self.ranges.is_empty() => {
+                inside.send(&mut PlainBatch::new(slabs, &self.ranges))
+            }
+            Some(_) | None => Ok(0),
         }
-        self.inside.send(&mut PlainBatch::new(slabs, &self.ranges))
     }
 
     fn fd(&self) -> Option<BorrowedFd<'_>> {
-        self.inside.fd()
+        self.inside.as_ref()?.fd()
     }
 }

@@ -5,17 +5,24 @@
 //! ends and resets become the other's, and neither is read faster than the other takes.
 
 use std::collections::{HashMap, VecDeque};
-use std::io::{IoSlice, IoSliceMut};
+use std::io::IoSlice;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::flow::common::{Budget, Common};
+use tokio::sync::oneshot;
+
+use crate::flow::common::{Budget, Common, Origin};
+use crate::flow::exposed::{self, Exposed, Target};
+use crate::flow::gate::{Opened, Unreached, random_ports};
 use crate::flow::inner::{Inner, Quoted};
 use crate::flow::limits::Sort;
 use crate::flow::mappings::problem_of;
+use crate::flow::open::{Open, READ_BYTES};
 use crate::flow::policy::Service;
 use crate::flow::slots::{Kind, Slots, Token};
+use crate::flow::switch::Switch;
 use crate::flow::tcp::{
     Checksum, Config, Connection, End, Packet, Stack, State, Syn, Transmit, refuse,
 };
@@ -38,13 +45,6 @@ const DIAL_TIMEOUT: Duration = Duration::from_secs(15);
 /// Connections that are over and remembered for stray segments. [RFC 9293 §3.6.1]
 const REMEMBERED: usize = 4096;
 
-/// Pieces that are written to a socket at once.
-const PIECES: usize = 16;
-
-/// Bytes that are read from a socket at once, and before the next flow has its turn.
-const READ_BYTES: usize = 64 << 10;
-const READS_A_TURN: usize = 4;
-
 /// A segment without data, and what stands before it.
 const LONGEST_HEADERS_BYTES: usize = 128;
 
@@ -62,13 +62,20 @@ pub(super) struct Streams {
     /// Those that are over, the oldest first.
     remembered: VecDeque<Token>,
     buffer: Box<[u8]>,
+    /// For those who ask for connections.
+    switch: Arc<Switch>,
 }
 
 #[derive(Debug)]
 struct Flow {
     pair: Pair,
     peer: PeerId,
+    origin: Origin,
     side: Side,
+    /// Somebody of this host has asked for it, and has not brought his stream yet.
+    asking: Option<Asking>,
+    /// Among those that are limited.
+    is_counted: bool,
     scheduled: Option<Instant>,
     is_queued: bool,
     is_touched: bool,
@@ -81,28 +88,40 @@ enum Side {
         syn: Syn,
         packet: Box<[u8]>,
         stream: Stream,
+        /// What the host's side is told first.
+        greeting: Vec<u8>,
         until: Instant,
     },
     Open(Open),
 }
 
+/// Who has asked for a connection, until he is answered, and what the network has said of it.
 #[derive(Debug)]
-struct Open {
-    connection: Connection,
-    /// `None` when the host's side is over.
-    stream: Option<Stream>,
-    /// Reading, or writing, may do something.
-    is_readable: bool,
-    is_writable: bool,
-    /// The host's side, or the peer, has said all.
-    host_is_done: bool,
-    peer_is_done: bool,
+struct Asking {
+    answer: Option<oneshot::Sender<Result<Opened, Unreached>>>,
+    said: Option<Unreached>,
+}
+
+/// What the network says of a segment of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Said {
+    /// So many bytes would fit.
+    TooBig(u32),
+    Unreached(Unreached),
+}
+
+/// What the host connects to for a peer.
+#[derive(Debug)]
+enum Dial {
+    Place { place: SocketAddr, source: Option<IpAddr> },
+    Path(PathBuf),
 }
 
 impl Streams {
-    pub fn new(mtu: u32) -> Self {
+    pub fn new(mtu: u32, switch: Arc<Switch>) -> Self {
         Self {
             stack: stack(mtu),
+            switch,
             by_pair: HashMap::new(),
             slots: Slots::new(Kind::Tcp),
             touched: Vec::new(),
@@ -168,10 +187,15 @@ impl Streams {
             return Err(DropReason::FlowUnknown);
         };
         let place = packet.destination;
-        if !common.allows(place.ip(), Service::Tcp(place.port())) {
-            common.refuse(now, peer, inner.packet, Problem::Prohibited);
-            return Err(DropReason::FlowDenied);
-        }
+        let origin =
+            if common.settings.owns(place.ip()) { Origin::Exposed } else { Origin::Carried };
+        let found = match origin {
+            Origin::Exposed => exposed_dial(common, packet),
+            Origin::Carried | Origin::Own => carried_dial(common, place),
+        };
+        let Some((dial, greeting)) = found.filter(|_| !common.settings.is_draining) else {
+            return Err(reject(common, now, peer, origin, &syn, inner.packet));
+        };
         let allowed = common.limits.open(now, peer, Sort::Tcp).and_then(|()| {
             let dial = common.limits.dial(peer, place);
             dial.inspect_err(|_| common.limits.close(peer, Sort::Tcp))
@@ -179,18 +203,11 @@ impl Streams {
         allowed.map_err(|limit| common.met(now, peer, limit))?;
         let pair = (packet.source, place);
         let opened = self.slots.try_insert(|token| {
-            let stream = Stream::connect(place, common.settings.mark)?;
+            let stream = dial.begin(common.settings.mark)?;
             common.watch(&stream, token, Interest::Changes)?;
-            let packet = inner.packet.into();
-            let side = Side::Dialling { syn, packet, stream, until: now + DIAL_TIMEOUT };
-            Ok::<_, SysError>(Flow {
-                pair,
-                peer,
-                side,
-                scheduled: None,
-                is_queued: false,
-                is_touched: false,
-            })
+            let (packet, until) = (inner.packet.into(), now + DIAL_TIMEOUT);
+            let side = Side::Dialling { syn, packet, stream, greeting, until };
+            Ok::<_, SysError>(Flow::new(pair, peer, origin, side))
         });
         match opened {
             Ok(token) => {
@@ -204,7 +221,7 @@ impl Streams {
                 common.limits.dialled(peer, place);
                 common.limits.close(peer, Sort::Tcp);
                 common.cannot_open(now, "connections", &error);
-                answer(common, now, peer, &error, &syn, inner.packet);
+                answer(common, now, peer, origin, &error, &syn, inner.packet);
                 Err(DropReason::FlowRefused)
             }
         }
@@ -239,28 +256,25 @@ impl Streams {
     /// Connecting has ended.
     fn dialled(&mut self, common: &mut Common, now: Instant, token: Token) {
         let Some(mut flow) = self.slots.get_mut(token) else { return };
-        let Side::Dialling { syn, packet, stream, .. } = &flow.side else { return };
-        if let Err(error) = stream.take_error() {
-            let (peer, syn, packet) = (flow.peer, *syn, packet.clone());
-            answer(common, now, peer, &error, &syn, &packet);
-            common.drop(DropReason::FlowRefused);
-            self.remove(common, token);
-            return;
+        let Side::Dialling { syn, packet, stream, greeting, .. } = &mut flow.side else { return };
+        // So short a text finds room in a connection that is new, or there is none.
+        let outcome = stream.take_error().and_then(|()| match greeting.len() {
+            0 => Ok(true),
+            len => Ok(stream.write(&[IoSlice::new(greeting)])? == Some(len)),
+        });
+        match outcome {
+            Ok(true) => {}
+            Ok(false) => return self.remove(common, token),
+            Err(error) => {
+                let (peer, origin) = (flow.peer, flow.origin);
+                answer(common, now, peer, origin, &error, syn, packet);
+                common.drop(DropReason::FlowRefused);
+                return self.remove(common, token);
+            }
         }
         common.limits.dialled(flow.peer, flow.pair.1);
-        // Those that there are keep theirs: what does not fit any more they are told.
-        if self.stack.config.mtu != common.tables.mtu() {
-            self.stack = stack(common.tables.mtu());
-        }
-        let connection = Connection::accept(now, &self.stack, syn);
-        let open = Side::Open(Open {
-            connection,
-            stream: None,
-            is_readable: true,
-            is_writable: true,
-            host_is_done: false,
-            peer_is_done: false,
-        });
+        let connection = Connection::accept(now, fitting(&mut self.stack, common), syn);
+        let open = Side::Open(Open::new(connection));
         let former = std::mem::replace(&mut flow.side, open);
         flow = match self.slots.get_mut(token) {
             Some(flow) => flow,
@@ -277,7 +291,10 @@ impl Streams {
     fn pump(&mut self, common: &mut Common, token: Token) {
         let Some(flow) = self.slots.get_mut(token) else { return };
         let Side::Open(open) = &mut flow.side else { return };
-        open.move_on(&mut self.buffer);
+        match &mut flow.asking {
+            Some(asking) => asking.tell(&mut open.connection, token, &self.switch),
+            None => open.move_on(&mut self.buffer),
+        }
         if open.connection.is_closed() {
             self.remove(common, token);
             return;
@@ -287,7 +304,7 @@ impl Streams {
         let is_over =
             open.connection.state() == State::TimeWait && open.connection.readable_bytes() == 0;
         if is_over && open.stream.take().is_some() {
-            common.limits.close(flow.peer, Sort::Tcp);
+            flow.uncount(common);
             self.remembered.push_back(token);
         }
         if !std::mem::replace(&mut flow.is_queued, true) {
@@ -357,30 +374,106 @@ impl Streams {
         }
     }
 
-    /// The peer, or a router on the way to it, says that a segment of ours did not fit, or did not
-    /// arrive: `quoted` is its start.
-    pub fn hear(&mut self, common: &mut Common, peer: PeerId, quoted: &[u8], mtu: Option<u32>) {
+    /// The peer, or a router on the way to it, has `said` something of a segment of ours: `quoted` is its
+    /// start.
+    pub fn hear(&mut self, common: &mut Common, peer: PeerId, quoted: &[u8], said: Said) {
         let Some(quoted) = Quoted::parse(quoted) else { return };
         let Some(&token) = self.by_pair.get(&(quoted.destination, quoted.source)) else { return };
         // Routers on the way to a peer are behind that peer: others have nothing to say of it.
         let Some(flow) = self.slots.get_mut(token).filter(|flow| flow.peer == peer) else { return };
         let Side::Open(open) = &mut flow.side else { return };
-        match mtu {
-            Some(mtu) => open.connection.on_too_big(mtu, quoted.sequence),
-            None => open.connection.on_unreachable(quoted.sequence),
+        match said {
+            Said::TooBig(mtu) => open.connection.on_too_big(mtu, quoted.sequence),
+            Said::Unreached(why) => {
+                open.connection.on_unreachable(quoted.sequence);
+                if let Some(asking) = &mut flow.asking {
+                    asking.said = Some(why);
+                }
+            }
         }
         self.pump(common, token);
+    }
+
+    /// Asks for a connection to `to`, and tells `answer` what became of it.
+    pub fn connect(
+        &mut self,
+        common: &mut Common,
+        now: Instant,
+        to: SocketAddr,
+        answer: oneshot::Sender<Result<Opened, Unreached>>,
+    ) {
+        let begun = self.local_for(common, to).and_then(|(local, peer)| {
+            common.limits.open_own().map_err(|_| Unreached::TooMany)?;
+            Ok((local, peer))
+        });
+        let (local, peer) = match begun {
+            Ok(begun) => begun,
+            // He may not wait any more.
+            Err(why) => return drop(answer.send(Err(why))),
+        };
+        let connection = Connection::connect(now, fitting(&mut self.stack, common), local, to);
+        let side = Side::Open(Open::new(connection));
+        let mut flow = Flow::new((to, local), peer, Origin::Own, side);
+        flow.asking = Some(Asking { answer: Some(answer), said: None });
+        let Ok(token) = self.slots.try_insert(|_| Ok::<_, std::convert::Infallible>(flow));
+        self.by_pair.insert((to, local), token);
+        self.pump(common, token);
+    }
+
+    /// From where `to` is spoken to: an address and a port that no other connection to it has; and the
+    /// peer that it goes by.
+    fn local_for(
+        &self,
+        common: &Common,
+        to: SocketAddr,
+    ) -> Result<(SocketAddr, PeerId), Unreached> {
+        let settings = &common.settings;
+        if settings.owns(to.ip()) {
+            return Err(Unreached::NoPeer);
+        }
+        let peer = common.tables.route(to.ip()).ok_or(Unreached::NoPeer)?;
+        let own = settings.source_for(to.ip()).ok_or(Unreached::NetworkUnreachable)?;
+        let is_free = |port: &u16| {
+            let is_exposed = settings.exposed.iter().any(|it| it.service == Service::Tcp(*port));
+            !is_exposed && !self.by_pair.contains_key(&(to, SocketAddr::new(own, *port)))
+        };
+        let port = random_ports().find(is_free).ok_or(Unreached::TooMany)?;
+        Ok((SocketAddr::new(own, port), peer))
+    }
+
+    /// Moves bytes between the connection `token` and `stream` from now on, and gives the peer what the
+    /// host's side has said `already`. A connection that is over resets the stream.
+    pub fn join(&mut self, common: &mut Common, token: Token, stream: Stream, already: Vec<u8>) {
+        let flow = self.slots.get_mut(token).filter(|flow| flow.asking.is_some());
+        let Some(flow) = flow else { return stream.reset() };
+        let Side::Open(open) = &mut flow.side else { return };
+        flow.asking = None;
+        if common.watch(&stream, token, Interest::Changes).is_err() {
+            open.connection.abort();
+        }
+        (open.stream, open.already) = (Some(stream), already);
+        self.pump(common, token);
+    }
+
+    /// Resets the connection `token`, which nobody wants.
+    pub fn abort(&mut self, common: &mut Common, token: Token) {
+        if let Some(flow) = self.slots.get_mut(token)
+            && let Side::Open(open) = &mut flow.side
+        {
+            open.connection.abort();
+            self.pump(common, token);
+        }
     }
 
     /// Resets what is not wanted any more.
     pub fn retain(
         &mut self,
         common: &mut Common,
-        mut is_wanted: impl FnMut(&Common, IpAddr, SocketAddr, PeerId) -> bool,
+        mut is_wanted: impl FnMut(&Common, Origin, IpAddr, SocketAddr, PeerId) -> bool,
     ) {
         let unwanted = self.slots.find(|flow| {
             let (inner, place) = flow.pair;
-            !is_wanted(common, inner.ip(), place, flow.peer)
+            !is_wanted(common, flow.origin, inner.ip(), place, flow.peer)
         });
         for token in unwanted {
             if let Some(flow) = self.slots.get_mut(token)
@@ -398,16 +491,13 @@ impl Streams {
         let Some(mut flow) = self.slots.remove(token) else { return };
         self.by_pair.remove(&flow.pair);
         common.deadlines.clear(token, &mut flow.scheduled);
+        flow.uncount(common);
         let stream = match flow.side {
             Side::Dialling { stream, .. } => {
                 common.limits.dialled(flow.peer, flow.pair.1);
-                common.limits.close(flow.peer, Sort::Tcp);
                 Some(stream)
             }
             Side::Open(Open { connection, stream, .. }) => {
-                if stream.is_some() {
-                    common.limits.close(flow.peer, Sort::Tcp);
-                }
                 stream.filter(|_| connection.end() != Some(End::Closed))
             }
         };
@@ -417,73 +507,121 @@ impl Streams {
     }
 }
 
-impl Open {
-    fn can_read_more(&self) -> bool {
-        self.is_readable
-            && !self.host_is_done
-            && self.stream.is_some()
-            && self.connection.writable() > 0
-    }
-
-    /// Whether the host's side was reset after it had said all, when nobody reads from it any more.
-    fn is_reset(&self) -> bool {
-        let stream = self.stream.as_ref().filter(|_| self.host_is_done);
-        stream.is_some_and(|stream| stream.take_error().is_err())
-    }
-
-    fn move_on(&mut self, buffer: &mut [u8]) {
-        if self.feed_host().and_then(|()| self.feed_peer(buffer)).is_err() {
-            self.connection.abort();
+impl Flow {
+    const fn new(pair: Pair, peer: PeerId, origin: Origin, side: Side) -> Self {
+        Self {
+            pair,
+            peer,
+            origin,
+            side,
+            asking: None,
+            is_counted: true,
+            scheduled: None,
+            is_queued: false,
+            is_touched: false,
         }
     }
 
-    /// From the peer to the host's side.
-    fn feed_host(&mut self) -> Result<(), SysError> {
-        let events = self.connection.take_events();
-        let Some(stream) = &mut self.stream else { return Ok(()) };
-        while self.is_writable && self.connection.readable_bytes() > 0 {
-            let mut pieces = [IoSlice::new(&[]); PIECES];
-            let mut count = 0;
-            for (piece, bytes) in pieces.iter_mut().zip(self.connection.readable()) {
-                *piece = IoSlice::new(bytes);
-                count += 1;
-            }
-            match stream.write(&pieces[..count])? {
-                Some(written) => self.connection.consume(written),
-                None => self.is_writable = false,
-            }
+    /// It does not count any more.
+    fn uncount(&mut self, common: &mut Common) {
+        if !std::mem::take(&mut self.is_counted) {
+            return;
         }
-        self.peer_is_done |= events.peer_closed;
-        if self.peer_is_done && self.connection.readable_bytes() == 0 {
-            stream.finish();
+        match self.origin {
+            Origin::Own => common.limits.close_own(),
+            Origin::Carried | Origin::Exposed => common.limits.close(self.peer, Sort::Tcp),
         }
-        Ok(())
-    }
-
-    /// From the host's side to the peer.
-    fn feed_peer(&mut self, buffer: &mut [u8]) -> Result<(), SysError> {
-        let Some(stream) = &mut self.stream else { return Ok(()) };
-        for _ in 0..READS_A_TURN {
-            let room = self.connection.writable().min(buffer.len());
-            if !self.is_readable || self.host_is_done || room == 0 {
-                break;
-            }
-            match stream.read(&mut [IoSliceMut::new(&mut buffer[..room])])? {
-                Some(0) => {
-                    self.host_is_done = true;
-                    self.connection.shutdown_write();
-                }
-                Some(read) => {
-                    self.connection.write(&buffer[..read]);
-                }
-                None => self.is_readable = false,
-            }
-        }
-        Ok(())
     }
 }
 
-/// What new connections share, on an interface with this MTU in bytes.
+impl Asking {
+    /// Answers if it is decided, once; ends what nobody waits for any more.
+    fn tell(&mut self, connection: &mut Connection, token: Token, switch: &Arc<Switch>) {
+        let outcome = match (connection.end(), connection.state()) {
+            (Some(end), _) => Err(self.said.unwrap_or(match end {
+                End::Refused | End::Reset => Unreached::Refused,
+                End::TimedOut => Unreached::TimedOut,
+                End::Unreachable => Unreached::HostUnreachable,
+                End::Aborted | End::Closed => Unreached::NetworkUnreachable,
+            })),
+            (None, State::SynSent | State::SynReceived) => {
+                if self.answer.as_ref().is_some_and(oneshot::Sender::is_closed) {
+                    connection.abort();
+                }
+                return;
+            }
+            (None, _) => Ok(token),
+        };
+        if let Some(answer) = self.answer.take() {
+            // Where nobody waits, what is opened is dropped, and with it the connection.
+            drop(answer.send(outcome.map(|token| Opened::new(token, Arc::clone(switch)))));
+        }
+    }
+}
+
+impl Dial {
+    fn begin(&self, mark: u32) -> Result<Stream, SysError> {
+        match self {
+            Self::Place { place, source } => Stream::connect(*place, mark, *source),
+            Self::Path(path) => Stream::connect_to_path(path),
+        }
+    }
+}
+
+/// Where a peer's connection to `place` goes, if it may.
+fn carried_dial(common: &Common, place: SocketAddr) -> Option<(Dial, Vec<u8>)> {
+    let is_allowed = common.allows(place.ip(), Service::Tcp(place.port()));
+    is_allowed.then(|| (Dial::Place { place, source: None }, Vec::new()))
+}
+
+/// Where a peer's connection to a port of the tunnel's own addresses goes, if to anything, and what it
+/// begins with.
+fn exposed_dial(common: &Common, packet: &Packet<'_>) -> Option<(Dial, Vec<u8>)> {
+    let (peer, own) = (packet.source, packet.destination);
+    let service = Service::Tcp(own.port());
+    let Exposed { target, source, proxy_v2, .. } =
+        exposed::find(&common.settings.exposed, service, peer.ip())?;
+    let dial = match target {
+        Target::Path(path) => Dial::Path(path.clone()),
+        Target::Address(place) => Dial::Place { place: *place, source: *source },
+        Target::Named(places) => {
+            let is_allowed = |it: &&SocketAddr| common.allows(it.ip(), Service::Tcp(it.port()));
+            Dial::Place { place: *places.iter().find(is_allowed)?, source: *source }
+        }
+    };
+    let greeting = if *proxy_v2 { exposed::proxy_header(peer, own) } else { Vec::new() };
+    Some((dial, greeting))
+}
+
+/// Refuses a SYN that is for nobody here, or must not go where it wants to.
+fn reject(
+    common: &mut Common,
+    now: Instant,
+    peer: PeerId,
+    origin: Origin,
+    syn: &Syn,
+    packet: &[u8],
+) -> DropReason {
+    if origin == Origin::Exposed || common.settings.is_draining {
+        let mut out = [0; LONGEST_HEADERS_BYTES];
+        let reset = syn.refuse(&mut out);
+        send_single(common, reset, &mut out);
+        return DropReason::FlowRefused;
+    }
+    common.refuse(now, peer, packet, Problem::Prohibited);
+    DropReason::FlowDenied
+}
+
+/// What new connections share. Those that there are keep theirs: what does not fit any more they are
+/// told.
+fn fitting<'a>(stack: &'a mut Arc<Stack>, common: &Common) -> &'a Arc<Stack> {
+    if stack.config.mtu != common.tables.mtu() {
+        *stack = self::stack(common.tables.mtu());
+    }
+    stack
+}
+
+/// For an interface with this MTU in bytes.
 fn stack(mtu: u32) -> Arc<Stack> {
     Arc::new(Stack::new(Config { mtu, ..Config::default() }, &mut OsEntropy))
 }
@@ -493,11 +631,13 @@ fn answer(
     common: &mut Common,
     now: Instant,
     peer: PeerId,
+    origin: Origin,
     error: &SysError,
     syn: &Syn,
     packet: &[u8],
 ) {
-    if error.is_refused() {
+    // Behind a port of the tunnel's own there is a service, or there is none.
+    if error.is_refused() || origin == Origin::Exposed {
         let mut out = [0; LONGEST_HEADERS_BYTES];
         let reset = syn.refuse(&mut out);
         send_single(common, reset, &mut out);

@@ -1,14 +1,17 @@
 //! What the engine of the device tells the flow engines of its shards, at any time.
 
-use std::collections::VecDeque;
-use std::net::IpAddr;
+use std::collections::{HashMap, VecDeque};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwapOption;
 use ipnet::IpNet;
+use tokio::sync::mpsc;
 
-use crate::flow::policy::{HostAddresses, Policy};
+use crate::flow::exposed::Exposed;
+use crate::flow::gate::{Datagram, Request};
+use crate::flow::policy::{HostAddresses, Policy, Service};
 use crate::sys::SysError;
 use crate::sys::poll::Waker;
 
@@ -16,6 +19,10 @@ use crate::sys::poll::Waker;
 /// one receives.
 const HANDED_PACKETS: usize = 4096;
 const HANDED_BYTES: usize = 8 << 20;
+
+/// Requests of this host's own that may wait, and its UDP sockets inside the tunnel.
+const REQUESTS: usize = 4096;
+const CLAIMED_PORTS: usize = 4096;
 
 /// What peers may, and from where.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -28,6 +35,12 @@ pub struct Settings {
     pub tunnel: Vec<IpNet>,
     /// Of all sockets, so that they do not lead into the tunnel; 0 for none.
     pub mark: u32,
+    /// Whether what peers send to anybody else is carried on at all.
+    pub carries: bool,
+    /// What is behind the tunnel's own addresses, where no kernel has them.
+    pub exposed: Vec<Exposed>,
+    /// No peer gets a new flow: there is to be an end.
+    pub is_draining: bool,
 }
 
 impl Settings {
@@ -46,6 +59,17 @@ impl Settings {
                 IpAddr::V4(address) => address.is_multicast() || address.is_broadcast(),
                 IpAddr::V6(address) => address.is_multicast() || address.is_unicast_link_local(),
             }
+    }
+
+    /// Whether the tunnel has this `address`.
+    pub fn owns(&self, address: IpAddr) -> bool {
+        self.tunnel.iter().any(|network| network.addr() == address)
+    }
+
+    /// From which address of the tunnel `to` is spoken to: one of its network, or else the first.
+    pub fn source_for(&self, to: IpAddr) -> Option<IpAddr> {
+        let near = self.tunnel.iter().find(|network| network.contains(&to)).map(IpNet::addr);
+        near.or_else(|| self.name(to))
     }
 
     /// In whose name packets from `address` are refused.
@@ -72,6 +96,14 @@ pub struct Switch {
     ///
     /// Locking: held for a push or a swap, and never together with another lock.
     handed: Mutex<Handed>,
+    /// What this host asks for.
+    ///
+    /// Locking: as `handed`.
+    requests: Mutex<VecDeque<Request>>,
+    /// This host's own UDP sockets inside the tunnel, by port.
+    ///
+    /// Locking: as `handed`.
+    claimed: Mutex<HashMap<u16, mpsc::Sender<Datagram>>>,
 }
 
 #[derive(Debug, Default)]
@@ -89,6 +121,8 @@ impl Switch {
             bell: Waker::new()?,
             flows: AtomicUsize::new(0),
             handed: Mutex::default(),
+            requests: Mutex::default(),
+            claimed: Mutex::default(),
         })
     }
 
@@ -115,7 +149,7 @@ impl Switch {
 
     /// Leaves a packet of a peer's to the shard that carries on; false if too many wait.
     pub(super) fn hand_over(&self, packet: &[u8]) -> bool {
-        let mut handed = self.lock();
+        let mut handed = lock(&self.handed);
         if handed.packets.len() >= HANDED_PACKETS || handed.bytes >= HANDED_BYTES {
             return false;
         }
@@ -131,11 +165,54 @@ impl Switch {
 
     /// Takes what was left by others.
     pub(super) fn take_handed(&self) -> VecDeque<Vec<u8>> {
-        std::mem::take(&mut *self.lock()).packets
+        std::mem::take(&mut *lock(&self.handed)).packets
     }
 
-    fn lock(&self) -> MutexGuard<'_, Handed> {
-        self.handed.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Asks for something; false if too much is asked for.
+    pub(super) fn ask(&self, request: Request) -> bool {
+        let mut requests = lock(&self.requests);
+        let has_room = requests.len() < REQUESTS;
+        if has_room {
+            requests.push_back(request);
+            self.bell.wake();
+        }
+        has_room
+    }
+
+    /// As [`Self::ask`], of a connection that there is: there are no more of these than connections.
+    pub(super) fn tell(&self, request: Request) {
+        lock(&self.requests).push_back(request);
+        self.bell.wake();
+    }
+
+    /// Takes what is asked for.
+    pub(super) fn take_requests(&self) -> VecDeque<Request> {
+        std::mem::take(&mut *lock(&self.requests))
+    }
+
+    /// Gives `port` of UDP to whoever receives from `inbox`; false if it is another's.
+    pub(super) fn claim(&self, port: u16, inbox: &mpsc::Sender<Datagram>) -> bool {
+        let settings = self.settings();
+        let mut exposed = settings.iter().flat_map(|settings| &settings.exposed);
+        let is_exposed = exposed.any(|it| it.service == Service::Udp(port));
+        let mut claimed = lock(&self.claimed);
+        if is_exposed || claimed.len() >= CLAIMED_PORTS || claimed.contains_key(&port) {
+            return false;
+        }
+        claimed.insert(port, inbox.clone());
+        true
+    }
+
+    /// The inverse of [`Self::claim`].
+    pub(super) fn release(&self, port: u16) {
+        lock(&self.claimed).remove(&port);
+    }
+
+    /// Hands a datagram to who has claimed `port`: whether there was room for it, if somebody has.
+    pub(super) fn deliver(&self, port: u16, content: &[u8], from: SocketAddr) -> Option<bool> {
+        let claimed = lock(&self.claimed);
+        let inbox = claimed.get(&port)?;
+        Some(inbox.try_send((content.to_vec(), from)).is_ok())
     }
 
     pub(super) fn count_flows(&self, flows: usize) {
@@ -149,6 +226,10 @@ impl Switch {
     pub(super) const fn bell(&self) -> &Waker {
         &self.bell
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -36,6 +36,7 @@ pub enum Problem {
     HostUnreachable,
     Prohibited,
     ProtocolUnknown,
+    PortUnreachable,
     HopsExhausted,
     /// So many bytes would fit.
     TooBig(u16),
@@ -52,6 +53,7 @@ impl Problem {
                 v4: head([3, 2], [4, 1], [0; 4]).v4,
                 v6: head([3, 2], [4, 1], [0, 0, 0, 6]).v6,
             },
+            Self::PortUnreachable => head([3, 3], [1, 4], [0; 4]),
             Self::HopsExhausted => head([11, 0], [3, 0], [0; 4]),
             Self::TooBig(mtu) => {
                 let [high, low] = mtu.to_be_bytes();

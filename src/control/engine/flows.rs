@@ -80,8 +80,8 @@ impl Engine {
             let inside = Box::new(TunPort::new(queue.try_clone()?));
             let switch = Arc::clone(&switch);
             ports.push(match ports.is_empty() {
-                true => Box::new(FlowPort::new(inside, Arc::clone(&self.tables), switch)?),
-                false => Box::new(HandingPort::new(inside, Arc::clone(&self.tables), switch)),
+                true => Box::new(FlowPort::new(Some(inside), Arc::clone(&self.tables), switch)?),
+                false => Box::new(HandingPort::new(Some(inside), Arc::clone(&self.tables), switch)),
             });
         }
         for (inbox, port) in self.inboxes.iter().zip(ports) {
@@ -114,6 +114,8 @@ impl Engine {
             tunnel: of_tunnel.map(|(_, network)| *network).collect(),
             host: all.iter().map(|(_, network)| *network).collect(),
             mark: self.fwmark,
+            carries: true,
+            ..Settings::default()
         })
     }
 }

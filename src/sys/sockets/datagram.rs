@@ -5,7 +5,7 @@
 //! that call was for: who meets an error asks [`DatagramSocket::next_said`] until there is no more,
 //! and sends again once.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
@@ -99,17 +99,15 @@ pub struct DatagramSocket {
 }
 
 impl DatagramSocket {
-    /// Opens a socket on `port`, or if that is taken or a port of the system on another, with firewall mark `mark` (0: none).
+    /// Opens a socket on `local`, or if its port is taken or one of the system on another, with firewall
+    /// mark `mark` (0: none).
     ///
     /// # Errors
     /// [`is_not_permitted`](SysError::is_not_permitted) for [`Kind::Echo`] if the group of this
     /// process is not in `net.ipv4.ping_group_range`; no such family; no descriptor left.
-    pub fn open(kind: Kind, is_v4: bool, port: u16, mark: u32) -> Result<Self, SysError> {
-        let (family, any) = if is_v4 {
-            (AddressFamily::INET, IpAddr::V4(Ipv4Addr::UNSPECIFIED))
-        } else {
-            (AddressFamily::INET6, IpAddr::V6(Ipv6Addr::UNSPECIFIED))
-        };
+    pub fn open(kind: Kind, local: SocketAddr, mark: u32) -> Result<Self, SysError> {
+        let is_v4 = local.is_ipv4();
+        let family = if is_v4 { AddressFamily::INET } else { AddressFamily::INET6 };
         let protocol = match kind {
             Kind::Udp => ipproto::UDP,
             Kind::Echo if is_v4 => ipproto::ICMP,
@@ -136,10 +134,11 @@ impl DatagramSocket {
             let _ = join(fd);
         }
         // Ports of the system are for its own programs, whatever this one has a right to.
-        let port = if kind == Kind::Udp && port < FIRST_USER_PORT { 0 } else { port };
-        bind(&socket, &SocketAddr::new(any, port))
+        let is_of_system = kind == Kind::Udp && local.port() < FIRST_USER_PORT;
+        let port = if is_of_system { 0 } else { local.port() };
+        bind(&socket, &SocketAddr::new(local.ip(), port))
             // Taken, perhaps.
-            .or_else(|_| bind(&socket, &SocketAddr::new(any, 0)))
+            .or_else(|_| bind(&socket, &SocketAddr::new(local.ip(), 0)))
             .map_err(|e| SysError::new("bind", e))?;
         Ok(Self { socket, is_v4, segments, hops: None, fragments: None })
     }
@@ -346,6 +345,11 @@ mod tests {
     use super::*;
     use crate::sys::testing::{eventually, in_own_namespace, ip, skip};
 
+    fn any(is_v4: bool, port: u16) -> SocketAddr {
+        let any: &str = if is_v4 { "0.0.0.0" } else { "::" };
+        SocketAddr::new(any.parse().unwrap(), port)
+    }
+
     fn said(socket: &DatagramSocket) -> Said {
         let mut found = None;
         assert!(eventually(|| {
@@ -362,7 +366,7 @@ mod tests {
             let Ok(closed) = UdpSocket::bind((host, 0)) else { continue };
             let remote = closed.local_addr().unwrap();
             drop(closed);
-            let mut socket = DatagramSocket::open(Kind::Udp, host.is_ipv4(), 0, 0).unwrap();
+            let mut socket = DatagramSocket::open(Kind::Udp, any(host.is_ipv4(), 0), 0).unwrap();
             socket.send(remote, 9, Fragments::Never, b"hello").unwrap();
             let said = said(&socket);
             let (kind, code) = if host.is_ipv4() { (3, 3) } else { (1, 4) };
@@ -378,7 +382,7 @@ mod tests {
         let port = other.local_addr().unwrap().port();
         let taken = UdpSocket::bind(("0.0.0.0", 0)).unwrap();
         let wanted = taken.local_addr().unwrap().port();
-        let mut socket = DatagramSocket::open(Kind::Udp, true, wanted, 0).unwrap();
+        let mut socket = DatagramSocket::open(Kind::Udp, any(true, wanted), 0).unwrap();
         assert_ne!(socket.port(), wanted);
         let mut buffer = [0; 16];
         assert_eq!(socket.receive(&mut buffer).unwrap(), None);

@@ -1,15 +1,21 @@
-//! A TCP connection of this host's, from its first SYN on.
+//! A stream of this host's: a TCP connection from its first SYN on, one to a Unix socket, or one that
+//! somebody else has made.
 
-use std::io::{self, IoSlice, IoSliceMut, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::io::{IoSlice, IoSliceMut};
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::time::Duration;
 
-use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with, sockopt};
+use rustix::io::{Errno, readv, writev};
+use rustix::net::sockopt;
+use rustix::net::{
+    AddressFamily, Shutdown, SocketAddrUnix, SocketFlags, SocketType, bind, connect, shutdown,
+    socket_with,
+};
 
 use crate::sys::SysError;
-use crate::sys::udp::set_mark;
+use crate::sys::udp::{set_mark, set_option};
 
 /// When a connection on which nothing moves is asked whether it lives, how often and how many times.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(300);
@@ -22,33 +28,56 @@ const USER_TIMEOUT_MILLIS: u32 = 300_000;
 /// One connection. It may still be under way: it becomes writable when that is decided, and
 /// [`Self::take_error`] tells how.
 #[derive(Debug)]
-pub struct Stream(TcpStream);
+pub struct Stream(OwnedFd);
 
 impl Stream {
-    /// Starts to connect to `remote`, with firewall mark `mark` (0: none).
+    /// Starts to connect to `remote`, with firewall mark `mark` (0: none), from `source` if there is one.
     ///
     /// # Errors
     /// What can be told at once, as that there is no route.
-    pub fn connect(remote: SocketAddr, mark: u32) -> Result<Self, SysError> {
+    pub fn connect(
+        remote: SocketAddr,
+        mark: u32,
+        source: Option<IpAddr>,
+    ) -> Result<Self, SysError> {
         let family = if remote.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let socket = socket_with(family, SocketType::STREAM, flags, None)
-            .map_err(|e| SysError::new("socket TCP", e))?;
+        let socket = open(family)?;
         if mark != 0 {
             set_mark(socket.as_fd(), mark)?;
         }
-        // The far ends have waited for more data already, if they wanted to.
-        sockopt::set_tcp_nodelay(&socket, true)
-            .and_then(|()| sockopt::set_socket_keepalive(&socket, true))
-            .and_then(|()| sockopt::set_tcp_keepidle(&socket, KEEPALIVE_IDLE))
-            .and_then(|()| sockopt::set_tcp_keepintvl(&socket, KEEPALIVE_INTERVAL))
-            .and_then(|()| sockopt::set_tcp_keepcnt(&socket, KEEPALIVE_PROBES))
-            .and_then(|()| sockopt::set_tcp_user_timeout(&socket, USER_TIMEOUT_MILLIS))
-            .map_err(|e| SysError::new("setsockopt TCP", e))?;
+        set_tcp_options(socket.as_fd()).map_err(|e| SysError::new("setsockopt TCP", e))?;
+        if let Some(source) = source {
+            // The port is picked when the far end is known: else there were so many ports for all.
+            let (fd, name) = (socket.as_fd(), libc::IP_BIND_ADDRESS_NO_PORT);
+            set_option("setsockopt IP_BIND_ADDRESS_NO_PORT", fd, libc::IPPROTO_IP, name, 1)?;
+            bind(&socket, &SocketAddr::new(source, 0)).map_err(|e| SysError::new("bind TCP", e))?;
+        }
         match connect(&socket, &remote) {
-            Ok(()) | Err(Errno::INPROGRESS) => Ok(Self(socket.into())),
+            Ok(()) | Err(Errno::INPROGRESS) => Ok(Self(socket)),
             Err(error) => Err(SysError::new("connect TCP", error)),
         }
+    }
+
+    /// Connects to the Unix socket at `path`.
+    ///
+    /// # Errors
+    /// Nobody listens there, or has room for one more; no right.
+    pub fn connect_to_path(path: &Path) -> Result<Self, SysError> {
+        let error = |e| SysError::new("connect unix", e);
+        let socket = open(AddressFamily::UNIX)?;
+        connect(&socket, &SocketAddrUnix::new(path).map_err(error)?).map_err(error)?;
+        Ok(Self(socket))
+    }
+
+    /// A connection that somebody else has made, TCP or Unix.
+    ///
+    /// # Errors
+    /// It is no descriptor for this.
+    pub fn adopt(connection: OwnedFd) -> Result<Self, SysError> {
+        rustix::io::ioctl_fionbio(&connection, true).map_err(|e| SysError::new("FIONBIO", e))?;
+        // Not of TCP, it has none of them.
+        let _ = set_tcp_options(connection.as_fd());
+        Ok(Self(connection))
     }
 
     /// The error that waits on the connection: how connecting ended, or what ended the connection.
@@ -56,9 +85,9 @@ impl Stream {
     /// # Errors
     /// That error.
     pub fn take_error(&self) -> Result<(), SysError> {
-        match self.0.take_error() {
-            Ok(None) => Ok(()),
-            Ok(Some(error)) | Err(error) => Err(SysError::new("connect TCP", error)),
+        match sockopt::socket_error(&self.0) {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) | Err(error) => Err(SysError::new("connect", error)),
         }
     }
 
@@ -67,7 +96,7 @@ impl Stream {
     /// # Errors
     /// The connection has ended.
     pub fn read(&mut self, pieces: &mut [IoSliceMut<'_>]) -> Result<Option<usize>, SysError> {
-        would_block("readv", || self.0.read_vectored(pieces))
+        would_block("readv", || readv(&self.0, pieces))
     }
 
     /// Writes of `pieces` what finds room; `None` if nothing does.
@@ -75,13 +104,13 @@ impl Stream {
     /// # Errors
     /// The connection has ended.
     pub fn write(&mut self, pieces: &[IoSlice<'_>]) -> Result<Option<usize>, SysError> {
-        would_block("writev", || self.0.write_vectored(pieces))
+        would_block("writev", || writev(&self.0, pieces))
     }
 
     /// Says that there is no more to come.
     pub fn finish(&self) {
         // It fails only where the connection has ended, which reading tells.
-        let _ = self.0.shutdown(Shutdown::Write);
+        let _ = shutdown(&self.0, Shutdown::Write);
     }
 
     /// Ends the connection by a reset.
@@ -97,25 +126,41 @@ impl AsFd for Stream {
     }
 }
 
+fn open(family: AddressFamily) -> Result<OwnedFd, SysError> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    socket_with(family, SocketType::STREAM, flags, None)
+        .map_err(|e| SysError::new("socket stream", e))
+}
+
+/// The far ends have waited for more data already, if they wanted to.
+fn set_tcp_options(socket: BorrowedFd<'_>) -> Result<(), Errno> {
+    sockopt::set_tcp_nodelay(socket, true)
+        .and_then(|()| sockopt::set_socket_keepalive(socket, true))
+        .and_then(|()| sockopt::set_tcp_keepidle(socket, KEEPALIVE_IDLE))
+        .and_then(|()| sockopt::set_tcp_keepintvl(socket, KEEPALIVE_INTERVAL))
+        .and_then(|()| sockopt::set_tcp_keepcnt(socket, KEEPALIVE_PROBES))
+        .and_then(|()| sockopt::set_tcp_user_timeout(socket, USER_TIMEOUT_MILLIS))
+}
+
 fn would_block(
     op: &'static str,
-    mut call: impl FnMut() -> io::Result<usize>,
+    mut call: impl FnMut() -> Result<usize, Errno>,
 ) -> Result<Option<usize>, SysError> {
     loop {
         match call() {
             Ok(bytes) => return Ok(Some(bytes)),
-            Err(error) => match error.kind() {
-                io::ErrorKind::WouldBlock => return Ok(None),
-                io::ErrorKind::Interrupted => {}
-                _ => return Err(SysError::new(op, error)),
-            },
+            Err(Errno::AGAIN) => return Ok(None),
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(SysError::new(op, error)),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
     use std::net::TcpListener;
+    use std::os::unix::net::UnixListener;
 
     use super::*;
     use crate::sys::poll::{Interest, Poller};
@@ -130,7 +175,7 @@ mod tests {
     #[test]
     fn a_connection_is_told_when_it_is_there_and_ends_as_it_is_told_to() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let mut stream = Stream::connect(listener.local_addr().unwrap(), 0).unwrap();
+        let mut stream = Stream::connect(listener.local_addr().unwrap(), 0, None).unwrap();
         decided(&stream).unwrap();
         let (mut other, _) = listener.accept().unwrap();
         assert_eq!(stream.read(&mut [IoSliceMut::new(&mut [0; 4])]).unwrap(), None);
@@ -146,7 +191,35 @@ mod tests {
     #[test]
     fn a_closed_port_is_told_as_refused() {
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let refused = Stream::connect(address, 0).and_then(|stream| decided(&stream));
+        let refused = Stream::connect(address, 0, None).and_then(|stream| decided(&stream));
         assert_eq!(refused.unwrap_err().errno(), Some(libc::ECONNREFUSED));
+    }
+
+    #[test]
+    fn a_connection_comes_from_the_address_that_was_asked_for() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let source = "127.77.0.1".parse().unwrap();
+        let place = listener.local_addr().unwrap();
+        let _stream = Stream::connect(place, 0, Some(source)).unwrap();
+        assert_eq!(listener.accept().unwrap().1.ip(), source);
+    }
+
+    #[test]
+    fn a_unix_socket_is_a_stream_as_well_and_so_is_what_somebody_else_has_connected() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        assert!(Stream::connect_to_path(&path).is_err());
+        let listener = UnixListener::bind(&path).unwrap();
+        let stream = Stream::connect_to_path(&path).unwrap();
+        let (accepted, _) = listener.accept().unwrap();
+        let mut adopted = Stream::adopt(accepted.into()).unwrap();
+        let mut room = [0; 4];
+        assert_eq!(adopted.read(&mut [IoSliceMut::new(&mut room)]).unwrap(), None);
+        assert_eq!(stream.take_error().map_err(|error| error.errno()), Ok(()));
+        let mut stream = stream;
+        assert_eq!(stream.write(&[IoSlice::new(b"abcd")]).unwrap(), Some(4));
+        stream.finish();
+        assert_eq!(adopted.read(&mut [IoSliceMut::new(&mut room)]).unwrap(), Some(4));
+        assert_eq!(adopted.read(&mut [IoSliceMut::new(&mut room)]).unwrap(), Some(0));
     }
 }
