@@ -4,23 +4,23 @@
 //! port is closed, or that there is no way, as if it had asked itself. Afterwards each side's bytes,
 //! ends and resets become the other's, and neither is read faster than the other takes.
 
+mod asking;
+mod dial;
+
 use std::collections::{HashMap, VecDeque};
 use std::io::IoSlice;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
-
+use self::asking::Asking;
+use self::dial::{carried_dial, exposed_dial};
 use crate::flow::common::{Budget, Common, Origin};
-use crate::flow::exposed::{self, Exposed, Target};
-use crate::flow::gate::{Opened, Unreached, random_ports};
+use crate::flow::gate::Unreached;
 use crate::flow::inner::{Inner, Quoted};
 use crate::flow::limits::Sort;
 use crate::flow::mappings::problem_of;
 use crate::flow::open::{Open, READ_BYTES};
-use crate::flow::policy::Service;
 use crate::flow::slots::{Kind, Slots, Token};
 use crate::flow::switch::Switch;
 use crate::flow::tcp::{
@@ -95,26 +95,12 @@ enum Side {
     Open(Open),
 }
 
-/// Who has asked for a connection, until he is answered, and what the network has said of it.
-#[derive(Debug)]
-struct Asking {
-    answer: Option<oneshot::Sender<Result<Opened, Unreached>>>,
-    said: Option<Unreached>,
-}
-
 /// What the network says of a segment of ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Said {
     /// So many bytes would fit.
     TooBig(u32),
     Unreached(Unreached),
-}
-
-/// What the host connects to for a peer.
-#[derive(Debug)]
-enum Dial {
-    Place { place: SocketAddr, source: Option<IpAddr> },
-    Path(PathBuf),
 }
 
 impl Streams {
@@ -394,77 +380,6 @@ impl Streams {
         self.pump(common, token);
     }
 
-    /// Asks for a connection to `to`, and tells `answer` what became of it.
-    pub fn connect(
-        &mut self,
-        common: &mut Common,
-        now: Instant,
-        to: SocketAddr,
-        answer: oneshot::Sender<Result<Opened, Unreached>>,
-    ) {
-        let begun = self.local_for(common, to).and_then(|(local, peer)| {
-            common.limits.open_own().map_err(|_| Unreached::TooMany)?;
-            Ok((local, peer))
-        });
-        let (local, peer) = match begun {
-            Ok(begun) => begun,
-            // He may not wait any more.
-            Err(why) => return drop(answer.send(Err(why))),
-        };
-        let connection = Connection::connect(now, fitting(&mut self.stack, common), local, to);
-        let side = Side::Open(Open::new(connection));
-        let mut flow = Flow::new((to, local), peer, Origin::Own, side);
-        flow.asking = Some(Asking { answer: Some(answer), said: None });
-        let Ok(token) = self.slots.try_insert(|_| Ok::<_, std::convert::Infallible>(flow));
-        self.by_pair.insert((to, local), token);
-        self.pump(common, token);
-    }
-
-    /// From where `to` is spoken to: an address and a port that no other connection to it has; and the
-    /// peer that it goes by.
-    fn local_for(
-        &self,
-        common: &Common,
-        to: SocketAddr,
-    ) -> Result<(SocketAddr, PeerId), Unreached> {
-        let settings = &common.settings;
-        if settings.owns(to.ip()) {
-            return Err(Unreached::NoPeer);
-        }
-        let peer = common.tables.route(to.ip()).ok_or(Unreached::NoPeer)?;
-        let own = settings.source_for(to.ip()).ok_or(Unreached::NetworkUnreachable)?;
-        let is_free = |port: &u16| {
-            let is_exposed = settings.exposed.iter().any(|it| it.service == Service::Tcp(*port));
-            !is_exposed && !self.by_pair.contains_key(&(to, SocketAddr::new(own, *port)))
-        };
-        let port = random_ports().find(is_free).ok_or(Unreached::TooMany)?;
-        Ok((SocketAddr::new(own, port), peer))
-    }
-
-    /// Moves bytes between the connection `token` and `stream` from now on, and gives the peer what the
-    /// host's side has said `already`. A connection that is over resets the stream.
-    pub fn join(&mut self, common: &mut Common, token: Token, stream: Stream, already: Vec<u8>) {
-        let flow = self.slots.get_mut(token).filter(|flow| flow.asking.is_some());
-        let Some(flow) = flow else { return stream.reset() };
-        let Side::Open(open) = &mut flow.side else { return };
-        flow.asking = None;
-        if common.watch(&stream, token, Interest::Changes).is_err() {
-            open.connection.abort();
-        }
-        (open.stream, open.already) = (Some(stream), already);
-        self.pump(common, token);
-    }
-
-    /// Resets the connection `token`, which nobody wants.
-    pub fn abort(&mut self, common: &mut Common, token: Token) {
-        if let Some(flow) = self.slots.get_mut(token)
-            && let Side::Open(open) = &mut flow.side
-        {
-            open.connection.abort();
-            self.pump(common, token);
-        }
-    }
-
     /// Resets what is not wanted any more.
     pub fn retain(
         &mut self,
@@ -532,65 +447,6 @@ impl Flow {
             Origin::Carried | Origin::Exposed => common.limits.close(self.peer, Sort::Tcp),
         }
     }
-}
-
-impl Asking {
-    /// Answers if it is decided, once; ends what nobody waits for any more.
-    fn tell(&mut self, connection: &mut Connection, token: Token, switch: &Arc<Switch>) {
-        let outcome = match (connection.end(), connection.state()) {
-            (Some(end), _) => Err(self.said.unwrap_or(match end {
-                End::Refused | End::Reset => Unreached::Refused,
-                End::TimedOut => Unreached::TimedOut,
-                End::Unreachable => Unreached::HostUnreachable,
-                End::Aborted | End::Closed => Unreached::NetworkUnreachable,
-            })),
-            (None, State::SynSent | State::SynReceived) => {
-                if self.answer.as_ref().is_some_and(oneshot::Sender::is_closed) {
-                    connection.abort();
-                }
-                return;
-            }
-            (None, _) => Ok(token),
-        };
-        if let Some(answer) = self.answer.take() {
-            // Where nobody waits, what is opened is dropped, and with it the connection.
-            drop(answer.send(outcome.map(|token| Opened::new(token, Arc::clone(switch)))));
-        }
-    }
-}
-
-impl Dial {
-    fn begin(&self, mark: u32) -> Result<Stream, SysError> {
-        match self {
-            Self::Place { place, source } => Stream::connect(*place, mark, *source),
-            Self::Path(path) => Stream::connect_to_path(path),
-        }
-    }
-}
-
-/// Where a peer's connection to `place` goes, if it may.
-fn carried_dial(common: &Common, place: SocketAddr) -> Option<(Dial, Vec<u8>)> {
-    let is_allowed = common.allows(place.ip(), Service::Tcp(place.port()));
-    is_allowed.then(|| (Dial::Place { place, source: None }, Vec::new()))
-}
-
-/// Where a peer's connection to a port of the tunnel's own addresses goes, if to anything, and what it
-/// begins with.
-fn exposed_dial(common: &Common, packet: &Packet<'_>) -> Option<(Dial, Vec<u8>)> {
-    let (peer, own) = (packet.source, packet.destination);
-    let service = Service::Tcp(own.port());
-    let Exposed { target, source, proxy_v2, .. } =
-        exposed::find(&common.settings.exposed, service, peer.ip())?;
-    let dial = match target {
-        Target::Path(path) => Dial::Path(path.clone()),
-        Target::Address(place) => Dial::Place { place: *place, source: *source },
-        Target::Named(places) => {
-            let is_allowed = |it: &&SocketAddr| common.allows(it.ip(), Service::Tcp(it.port()));
-            Dial::Place { place: *places.iter().find(is_allowed)?, source: *source }
-        }
-    };
-    let greeting = if *proxy_v2 { exposed::proxy_header(peer, own) } else { Vec::new() };
-    Some((dial, greeting))
 }
 
 /// Refuses a SYN that is for nobody here, or must not go where it wants to.
