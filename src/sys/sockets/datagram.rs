@@ -403,7 +403,7 @@ mod tests {
     #[test]
     fn a_train_goes_as_its_datagrams_and_comes_joined_or_one_by_one() {
         let [mut sender, receiver] =
-            [0; 2].map(|port| DatagramSocket::open(Kind::Udp, true, port, 0).unwrap());
+            [0; 2].map(|port| DatagramSocket::open(Kind::Udp, any(true, port), 0).unwrap());
         let remote = SocketAddr::from(([127, 0, 0, 1], receiver.port()));
         let train: Vec<u8> = (0..2500_usize).map(|at| (at / 10) as u8).collect();
         let sent = sender.send_train(remote, 64, Fragments::Never, &train, 1000);
@@ -435,7 +435,7 @@ mod tests {
             ip("link set lo mtu 1280");
             let receiver = UdpSocket::bind("127.0.0.1:0").unwrap();
             let remote = receiver.local_addr().unwrap();
-            let mut sender = DatagramSocket::open(Kind::Udp, true, 0, 0).unwrap();
+            let mut sender = DatagramSocket::open(Kind::Udp, any(true, 0), 0).unwrap();
             let train = [7; 4000];
             let error = sender.send_train(remote, 64, Fragments::Allowed, &train, 2000);
             assert!(error.unwrap_err().is_segmentation_refused());

@@ -342,7 +342,8 @@ fn datagrams_that_the_kernel_has_joined_come_apart_again() {
         let (server, client) = (bind(&places.server, server), bind(&places.client, client));
         client.send_to(b"hello", server.local_addr().unwrap()).unwrap();
         let (_, from) = receive(&server);
-        let open = || DatagramSocket::open(Kind::Udp, from.is_ipv4(), 0, 0);
+        let any = if from.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }.parse().unwrap();
+        let open = || DatagramSocket::open(Kind::Udp, any, 0);
         let mut joins = places.server.run(open).unwrap();
         // The longer ones do not fit the tunnel.
         for stride in [1000, 1440] {
