@@ -6,6 +6,7 @@
 mod remedy;
 
 use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 
 use crate::control::config::{Config, Masquerade};
@@ -90,7 +91,8 @@ pub fn of_tun_mode(config: &Config) -> Vec<Missing> {
 
 /// What flows of peers lack, which are carried on by sockets.
 pub fn of_flows() -> Vec<Missing> {
-    let is_refused = DatagramSocket::open(Kind::Echo, true, 0, 0).is_err();
+    let any = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0);
+    let is_refused = DatagramSocket::open(Kind::Echo, any, 0).is_err();
     let descriptors = rights::descriptor_limit();
     let has_few = descriptors < FLOWS as u64;
     let ping = is_refused.then_some(Missing::Ping);
