@@ -52,10 +52,13 @@ fn values(report: &Report, text: &mut String) {
         row.extend(cells);
         rows.push(row);
     }
-    let rounds = report.conditions.rounds;
+    let rounds = match report.conditions.rounds {
+        1 => "1 round".to_owned(),
+        rounds => format!("{rounds} rounds"),
+    };
     let _ = writeln!(
         text,
-        "Medians of {rounds} rounds, with their 95 % intervals (below 6 rounds: the range); * is the best tunnel.\n"
+        "Medians of {rounds}, with their 95 % intervals (below 6 rounds: the range); * is the best tunnel.\n"
     );
     align(&rows, text);
 }

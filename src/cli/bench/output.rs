@@ -24,7 +24,10 @@ impl Output {
         for path in [&self.json, &self.html].into_iter().flatten() {
             check_folder(path)?;
         }
-        self.compare.as_deref().map(read).transpose()
+        self.compare
+            .as_deref()
+            .map(|path| check_uncovered(path).and_then(|()| read(path)))
+            .transpose()
     }
 
     /// That `--compare` will have something to say.
@@ -117,12 +120,20 @@ pub fn check_writable(path: &Path) -> Result<(), Failure> {
 /// [`Failure::Usage`]
 pub fn check_folder(path: &Path) -> Result<(), Failure> {
     check_writable(path)?;
+    check_uncovered(path)
+}
+
+/// That a file can be seen from inside an enclosure.
+///
+/// # Errors
+/// [`Failure::Usage`]
+pub fn check_uncovered(path: &Path) -> Result<(), Failure> {
     let shown = path.display();
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     let real = fs::canonicalize(folder.unwrap_or(Path::new(".")));
-    let real = real.with_context(|| format!("cannot write {shown}")).map_err(Failure::usage)?;
+    let real = real.with_context(|| format!("cannot use {shown}")).map_err(Failure::usage)?;
     if real.starts_with(enclosure::covered_folder("the benchmark")?) {
-        let error = anyhow!("cannot write {shown}: /var/run is covered while it is measured");
+        let error = anyhow!("cannot use {shown}: /var/run is covered while it is measured");
         return Err(Failure::usage(error).with_hint("choose another folder"));
     }
     Ok(())

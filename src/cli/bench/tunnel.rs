@@ -6,6 +6,7 @@ use std::{env, fs};
 use anyhow::anyhow;
 
 use super::args::{Effort, Output, Participants, PathArguments, Tunnel};
+use super::output::check_uncovered;
 use super::progress::Progress;
 use crate::bench::implementation::{self, Implementation, OURS};
 use crate::bench::metric::Group;
@@ -35,6 +36,9 @@ pub fn over_wire(arguments: &Tunnel) -> Result<(), Failure> {
 /// See [`super::run`].
 pub fn over_path(arguments: &PathArguments) -> Result<(), Failure> {
     let name = &arguments.profile;
+    if Path::new(name).is_file() {
+        check_uncovered(Path::new(name))?;
+    }
     let profile =
         Profile::load(name).map_err(|fault| Failure::usage(anyhow!("--profile {fault}")))?;
     let mtu = arguments.effort.mtu.unwrap_or(TUNNEL_MTU.min(profile.mtu - OVERHEAD));

@@ -200,6 +200,9 @@ fn wrong_usage_is_refused_before_anything_is_measured() {
         (&["tunnel", "--impl", "x"], "it must be NAME='COMMAND'"),
         (&["tunnel", "--compare", "/dev/null"], "is no result of this version"),
         (&["tunnel", "--json", "/var/run/x.json"], "choose another folder"),
+        (&["tunnel", "--compare", "/var/run/x.json"], "choose another folder"),
+        (&["tunnel", "--json", "/proc/x.json"], "cannot write /proc/x.json"),
+        (&["tunnel", "--compare", "/dev/null", "--tolerance", "NaN"], "it can be 0 to 1000"),
     ] {
         let output = bench(arguments).output().unwrap();
         assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", text(&output));
