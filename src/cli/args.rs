@@ -75,13 +75,18 @@ pub struct Device {
     /// of them, 8 at most]
     #[arg(long, value_name = "N", hide_default_value = true, default_value_t = Shards::by_cores())]
     pub shards: Shards,
+
+    /// Do without an interface, and so without root: services and listeners of the file are the
+    /// ends of the tunnel
+    #[arg(long)]
+    pub rootless: bool,
 }
 
 impl Device {
     pub fn settings(&self) -> Settings {
         let all = Offloads::ALL;
         let offloads = self.disable.iter().fold(all, |left, &one| left.with(one, false));
-        Settings { offloads, shards: self.shards }
+        Settings { offloads, shards: self.shards, is_rootless: self.rootless }
     }
 }
 
@@ -161,6 +166,14 @@ pub struct Up {
     /// Be a SOCKS5 proxy that leads into the tunnel
     #[arg(short = 'D', value_name = "[ADDRESS:]PORT", value_parser = ssh::dynamic)]
     pub dynamic: Vec<String>,
+    /// When it is to end, wait so long for flows to end: peers begin no new ones. A second signal ends
+    /// it at once
+    #[arg(long, value_name = "SECONDS", requires = "foreground", default_value_t = 8)]
+    pub grace: u16,
+
+    /// Run the hooks of the file even where there is no interface that they could be about
+    #[arg(long)]
+    pub allow_hooks: bool,
 
     #[command(flatten)]
     pub device: Device,

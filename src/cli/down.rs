@@ -5,6 +5,7 @@ use crate::cli::message::{Failure, Terminal};
 use crate::control::config::Written;
 use crate::control::lifecycle::LifecycleError;
 use crate::control::link;
+use crate::control::rootless;
 use crate::control::uapi::client::UapiClient;
 use crate::control::up;
 
@@ -17,6 +18,9 @@ use crate::control::up;
 pub fn run(argument: &str) -> Result<(), Failure> {
     let located = file::find(argument)?;
     let interface = &located.interface;
+    if rootless::is_running(interface) {
+        return Ok(rootless::down(interface, &mut Terminal)?);
+    }
     // What is odd about the file was told when it was brought up.
     let Written { config, .. } = file::read(&located).map_err(|failure| {
         // It may have got its faults since, and there shall be a way out.

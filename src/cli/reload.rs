@@ -11,6 +11,7 @@ use crate::control::lifecycle::LifecycleError;
 use crate::control::record;
 use crate::control::reload::{self, Extent, Reload};
 use crate::control::resolve::resolve;
+use crate::control::rootless;
 use crate::control::starting;
 
 /// Changes a running interface to what its file says now, or tells what that would change.
@@ -51,7 +52,11 @@ pub fn of(
         }),
         extent,
     };
-    match reload::reload(plan, &mut Terminal, &interrupt) {
+    let outcome = match rootless::is_running(interface) {
+        true => rootless::reload(plan, &mut Terminal, &interrupt),
+        false => reload::reload(plan, &mut Terminal, &interrupt),
+    };
+    match outcome {
         Ok(true) => Ok(()),
         Ok(false) => {
             message::note(&format!("{interface} is as {} says", located.path.display()));

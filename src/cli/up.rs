@@ -1,6 +1,7 @@
 //! `hybridwg up FILE|NAME`.
 
 use std::io;
+use std::time::Duration;
 
 use anyhow::anyhow;
 
@@ -15,6 +16,7 @@ use crate::control::link;
 use crate::control::netlink::Netlink;
 use crate::control::reload::Extent;
 use crate::control::resolve::resolve;
+use crate::control::rootless;
 use crate::control::up::{self, Up};
 use crate::control::vigil::{Happening, Vigil};
 use crate::sys::notify::Notifier;
@@ -34,7 +36,9 @@ pub fn run(arguments: &args::Up) -> Result<(), Failure> {
     let interrupt = bring_up(arguments, &located, Interrupt::on_signals_to_end)?;
     // If it has ended since, that is the first thing to be told.
     let attended = vigil.attend(&located.interface);
-    stay(&arguments.tunnel.config, &located, attended.is_ok().then_some(vigil), &interrupt)
+    let grace = Duration::from_secs(arguments.grace.into());
+    let vigil = attended.is_ok().then_some(vigil);
+    stay(&arguments.tunnel.config, &located, vigil, grace, &interrupt)
 }
 
 /// Signals are caught by `catch` when the file has been read: until then there is nothing to take
@@ -49,16 +53,21 @@ fn bring_up(
     file::fetch_keys(located, &mut config)?;
     let interrupt = catch()?;
     let interrupt_resolving = interrupt.clone();
+    let mut device = arguments.device.settings();
+    device.is_rootless = rootless::is_wanted(&config, device, &mut Terminal);
     let plan = Up {
         interface: &located.interface,
         file: located.path.clone(),
         config: &config,
-        device: arguments.device.settings(),
+        device,
         resolve: Box::new(move |host, port| {
             resolve(host, port, &mut Terminal, &interrupt_resolving)
         }),
     };
-    up::up(plan, &mut Terminal, &interrupt)?;
+    match device.is_rootless {
+        true => rootless::up(plan, arguments.allow_hooks, &mut Terminal, &interrupt)?,
+        false => up::up(plan, &mut Terminal, &interrupt)?,
+    }
     Ok(interrupt)
 }
 
@@ -73,7 +82,8 @@ fn beside(arguments: &args::Up) -> Vec<Lines> {
     said.map(|(name, text)| Lines { name: name.to_owned(), text }).collect()
 }
 
-/// Waits until somebody interrupts, and takes the tunnel down then; or until it ends otherwise.
+/// Waits until somebody interrupts, and takes the tunnel down then, without an interface when its
+/// flows have ended or `grace` is over; or until it ends otherwise.
 /// Reloads meanwhile as `vigil` says.
 ///
 /// # Errors
@@ -82,6 +92,7 @@ fn stay(
     argument: &str,
     located: &Located,
     mut vigil: Option<Vigil>,
+    grace: Duration,
     interrupt: &Interrupt,
 ) -> Result<(), Failure> {
     let interface = &located.interface;
@@ -99,6 +110,9 @@ fn stay(
         let waited = interrupt.cut_short(move || (waiting.wait(), waiting))?;
         let Some((happening, waiting)) = waited else {
             drop(tell(Notifier::stopping));
+            if rootless::is_running(interface) {
+                rootless::drain(interface, grace, &Interrupt::on_signals_to_end()?);
+            }
             return down::run(argument);
         };
         match happening {

@@ -11,6 +11,7 @@ use std::net::SocketAddr;
 
 use ipnet::IpNet;
 
+use crate::control::ends::Expose;
 use crate::crypto::key::{PresharedKey, PrivateKey, PublicKey};
 pub use crate::dataplane::clamp_mss::ClampMss;
 use crate::flow::policy::Policy;
@@ -37,6 +38,10 @@ pub struct SetRequest {
     pub flows: Option<Option<Flows>>,
     /// Another: who is told how the device is.
     pub health: Option<Health>,
+    /// Another: what the tunnel is on this host, where it has no interface.
+    pub inside: Option<Inside>,
+    /// Has peers begin no new flows: there is to be an end.
+    pub drain: bool,
     /// Has what fits measured, of all peers that can be asked.
     pub measure_paths: bool,
     /// Removes every peer before `peers` is applied. A peer that is named again in `peers` without
@@ -62,6 +67,17 @@ pub struct Health {
     pub listen: Option<SocketAddr>,
     /// Without a session with each of these the device is of no use.
     pub required: BTreeSet<PublicKey>,
+}
+
+/// What else an interface would have.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Inside {
+    /// With their networks.
+    pub addresses: Vec<IpNet>,
+    /// Bytes.
+    pub mtu: u32,
+    /// What peers find at these addresses.
+    pub expose: Vec<Expose>,
 }
 
 /// Who decides about the MTU of the interface. What fits the path to a peer is found out, and

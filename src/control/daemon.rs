@@ -13,12 +13,12 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use super::engine::{self, EngineError, Given};
+use super::engine::{self, EngineError, Given, Inside};
 use super::run_folder;
 use super::settings::Settings;
 use super::shards::Shards;
 use super::uapi::client::{ClientError, UapiClient};
-use super::uapi::{SOCKET_DIRECTORY, is_interface_name, socket_path};
+use super::uapi::{is_interface_name, socket_path};
 use crate::sys::SysError;
 use crate::sys::pidfd;
 use crate::sys::process::{self, Detached, FIRST_INHERITED};
@@ -96,8 +96,8 @@ pub fn spawn_daemon(
     settings: Settings,
     kept: Option<BorrowedFd<'_>>,
 ) -> Result<Leash, DaemonError> {
-    let tun = open_tun(interface, settings)?;
-    let name = tun.name().to_owned();
+    let inside = open_inside(interface, settings)?;
+    let name = inside.name().to_owned();
     let listener = open_listener(&name)?;
     let failed = |source| {
         remove_socket(&name);
@@ -107,21 +107,19 @@ pub fn spawn_daemon(
     let stderr =
         if std::env::var_os(LOG_LEVEL).is_some() { Stdio::inherit() } else { Stdio::null() };
     let arguments = ["-f".into()].into_iter().chain(settings.arguments());
+    let given = [
+        (UAPI_FD, Some(listener.as_fd())),
+        (LEASH_FD, Some(held.as_fd())),
+        (TUN_FD, inside.tun().map(AsFd::as_fd)),
+        (KEPT_FD, kept),
+    ];
+    let given = given.into_iter().filter_map(|(variable, fd)| Some((variable, fd?)));
     let spawned = Detached::new(arguments.chain(["--".into(), name.clone().into()]))
         .map(|child| {
-            let child = child
-                .env(FOREGROUND, "1")
-                .env(TUN_FD, &FIRST_INHERITED.to_string())
-                .env(UAPI_FD, &(FIRST_INHERITED + 1).to_string())
-                .env(LEASH_FD, &(FIRST_INHERITED + 2).to_string())
-                .stderr(stderr)
-                .inherit(tun.as_fd())
-                .inherit(listener.as_fd())
-                .inherit(held.as_fd());
-            match kept {
-                Some(kept) => child.env(KEPT_FD, &(FIRST_INHERITED + 3).to_string()).inherit(kept),
-                None => child,
-            }
+            let child = child.env(FOREGROUND, "1").stderr(stderr);
+            (FIRST_INHERITED..).zip(given).fold(child, |child, (number, (variable, fd))| {
+                child.env(variable, &number.to_string()).inherit(fd)
+            })
         })
         .and_then(Detached::spawn);
     spawned.map_err(failed)?;
@@ -141,11 +139,19 @@ pub fn spawn_daemon(
 /// # Errors
 /// The TUN or the socket cannot be had, or the device fails.
 pub fn run_foreground(interface: &str, settings: Settings) -> Result<(), DaemonError> {
-    let tun = open_tun(interface, settings)?;
-    let listener = open_listener(tun.name())?;
+    let inside = open_inside(interface, settings)?;
+    let listener = open_listener(inside.name())?;
     let (leash, kept) = (inherited(LEASH_FD)?, inherited(KEPT_FD)?);
-    let path = socket_path(tun.name());
-    Ok(engine::run(tun, Given { listener, leash, kept }, &path, settings)?)
+    let path = socket_path(inside.name());
+    Ok(engine::run(inside, Given { listener, leash, kept }, &path, settings)?)
+}
+
+fn open_inside(interface: &str, settings: Settings) -> Result<Inside, DaemonError> {
+    match settings.is_rootless {
+        false => open_tun(interface, settings).map(Inside::Interface),
+        true if is_interface_name(interface) => Ok(Inside::Nothing(interface.to_owned())),
+        true => Err(DaemonError::Name { interface: interface.to_owned() }),
+    }
 }
 
 /// The kernel takes more names than the socket's clients do. An interface is made for as many queues
@@ -184,7 +190,7 @@ fn open_listener(interface: &str) -> Result<UnixListener, DaemonError> {
 /// Takes the place of a socket that nobody serves any more. The caller holds the TUN of that name,
 /// so that nobody else does the same.
 fn listen(interface: &str, path: &Path) -> io::Result<UnixListener> {
-    run_folder::create(Path::new(SOCKET_DIRECTORY))?;
+    run_folder::create_for_sockets()?;
     // A client that connects between bind and listen, as `wg show` does with every socket it finds,
     // is refused, and `wg` removes what refuses it. Once we listen it stays.
     let bind = || -> io::Result<UnixListener> {

@@ -11,6 +11,7 @@
 //! - `lookups`: names of endpoints.
 //! - `path_mtu`: how large packets to each peer may be.
 //! - `surroundings`: what follows from a change of the host.
+//! - `telling`: what the log has of events.
 //! - `watchdog`: signs of life.
 
 mod equipment;
@@ -20,6 +21,7 @@ mod health;
 mod lookups;
 mod path_mtu;
 mod surroundings;
+mod telling;
 mod watchdog;
 
 use std::collections::BTreeSet;
@@ -32,6 +34,7 @@ use std::time::Duration;
 
 use tracing::{debug, info, warn};
 
+pub use self::equipment::Inside;
 use self::equipment::{bind, find_kernel, open_queues};
 use self::events::{Events, Happening};
 use self::flows::Carrying;
@@ -39,6 +42,7 @@ use self::health::Health;
 use self::lookups::Lookups;
 use self::path_mtu::PathMtus;
 use self::surroundings::Surroundings;
+use self::telling::{judge, log};
 use self::watchdog::Watchdog;
 use super::command::{DeviceSnapshot, PeerSnapshot, SetRequest};
 use super::netlink::Netlink;
@@ -50,11 +54,12 @@ use super::uapi::server::Command;
 use crate::dataplane::Stop;
 use crate::dataplane::inbox::{Inboxes, ShardCommand};
 use crate::dataplane::lane::{Incoming, Lane, Signal};
+use crate::dataplane::port::IpPort;
 use crate::dataplane::shard::{Shard, ShardThread};
 use crate::dataplane::tables::{Notice, Tables};
 use crate::dataplane::tun_port::TunPort;
 use crate::dataplane::udp_port::UdpPort;
-use crate::proto::device::{Change, Device, Event, Load, Output, Outputs};
+use crate::proto::device::{Change, Device, Load, Output, Outputs};
 use crate::sys::SysError;
 use crate::sys::clock;
 use crate::sys::entropy::OsEntropy;
@@ -138,31 +143,36 @@ pub struct Given {
     pub kept: Option<OwnedFd>,
 }
 
-/// Runs the device on `tun` until a signal, or until its TUN, `socket` or leash goes.
+/// Runs the device on `inside` until a signal, or until its TUN, `socket` or leash goes.
 ///
 /// # Errors
 /// Nothing could be started, or the data plane failed.
-pub fn run(tun: Tun, given: Given, socket: &Path, settings: Settings) -> Result<(), EngineError> {
+pub fn run(
+    inside: Inside,
+    given: Given,
+    socket: &Path,
+    settings: Settings,
+) -> Result<(), EngineError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()
         .max_blocking_threads(BLOCKING_THREADS)
         .build()
         .map_err(EngineError::Start)?;
-    let outcome = runtime.block_on(serve(tun, given, socket, settings));
+    let outcome = runtime.block_on(serve(inside, given, socket, settings));
     // Nobody waits for a slow disk or name server.
     runtime.shutdown_background();
     outcome
 }
 
 async fn serve(
-    tun: Tun,
+    inside: Inside,
     given: Given,
     socket: &Path,
     settings: Settings,
 ) -> Result<(), EngineError> {
     let deletion = DeletionWatch::new(socket).map_err(EngineError::Watch)?;
-    let outcome = serve_until_stopped(tun, given, &deletion, settings).await;
+    let outcome = serve_until_stopped(inside, given, &deletion, settings).await;
     // While the runtime still listens: nobody can take the socket for abandoned and put his own in
     // its place before ours is gone.
     if deletion.is_still_there().unwrap_or(false) {
@@ -172,7 +182,7 @@ async fn serve(
 }
 
 async fn serve_until_stopped(
-    tun: Tun,
+    inside: Inside,
     given: Given,
     deletion: &DeletionWatch,
     settings: Settings,
@@ -181,11 +191,11 @@ async fn serve_until_stopped(
     let is_on_leash = leash.is_some();
     // Watched first, so that a change while we start is not missed.
     let mut events = Events::new(deletion, leash)?;
-    let control = tun.try_clone().map_err(EngineError::Watch)?;
-    let (mut engine, threads) = Engine::start(tun, settings)?;
+    let control = inside.tun().map(Tun::try_clone).transpose().map_err(EngineError::Watch)?;
+    let (mut engine, threads) = Engine::start(inside, settings)?;
     events.listen_to(&engine.lane);
     engine.health.begin(events.commands(), is_on_leash);
-    engine.follow_link(&control);
+    engine.follow_link(control.as_ref());
     events.serve(listener, kept)?;
     engine.announce();
 
@@ -198,8 +208,8 @@ async fn serve_until_stopped(
         match events.next(&next, engine.next_deadline(), &mut engine.lookups).await {
             Happening::LaneFilled | Happening::Deadline | Happening::Nothing => {}
             Happening::Request(command) => engine.obey(command),
-            Happening::LinkChanged => engine.follow_link(&control),
-            Happening::Resolved(answer) => engine.take_answer(&answer),
+            Happening::LinkChanged => engine.follow_link(control.as_ref()),
+            Happening::Resolved(answer) => engine.take_answer(answer),
             Happening::NetworkChanged => {
                 engine.surroundings.paths.stir(clock::now().mono);
                 engine.follow_addresses();
@@ -230,23 +240,11 @@ async fn serve_until_stopped(
     judge(outcome)
 }
 
-/// Whether the end of the device is one that somebody wanted.
-fn judge(stop: Stop) -> Result<(), EngineError> {
-    match stop {
-        Stop::Shutdown => Ok(()),
-        // Deleting the interface is how wg-quick stops a device.
-        Stop::IpPortGone(error) => {
-            info!(%error, "the interface is gone: ending");
-            Ok(())
-        }
-        stop @ (Stop::DatagramPortGone(_) | Stop::PollFailed(_)) => {
-            Err(EngineError::DataPlane(stop))
-        }
-    }
-}
-
 impl Engine {
-    fn start(tun: Tun, mut settings: Settings) -> Result<(Self, Vec<ShardThread>), EngineError> {
+    fn start(
+        inside: Inside,
+        mut settings: Settings,
+    ) -> Result<(Self, Vec<ShardThread>), EngineError> {
         let wanted = settings.offloads;
         settings.offloads.udp = udp::self_test(wanted.udp);
         if settings.offloads != wanted {
@@ -257,16 +255,29 @@ impl Engine {
         }
         let kernel = if wanted.aead_batch { find_kernel() } else { None };
         settings.offloads.aead_batch = kernel.is_some();
-        let (interface, offloads) = (tun.name().to_owned(), tun.offloads());
-        let queues = open_queues(tun, settings.shards.get());
-        let mut engine = Self::new(interface, offloads, queues.len(), settings)?;
-        engine.carrying = Carrying::of(&queues).map_err(EngineError::Watch)?;
-        let shards = u32::try_from(queues.len()).ok().and_then(NonZeroU32::new);
-        let ports = queues.into_iter().zip(&engine.sockets).zip(engine.inboxes.iter());
-        let threads = ports.map(|((queue, sockets), inbox)| {
+        let interface = inside.name().to_owned();
+        let offloads = inside.tun().map_or(TunOffloads::NONE, Tun::offloads);
+        let (engine, ports) = match inside {
+            Inside::Interface(tun) => {
+                let queues = open_queues(tun, settings.shards.get());
+                let mut engine = Self::new(interface, offloads, queues.len(), settings)?;
+                engine.carrying = Carrying::of(&queues).map_err(EngineError::Watch)?;
+                let port = |queue| Box::new(TunPort::new(queue)) as Box<dyn IpPort>;
+                (engine, queues.into_iter().map(port).collect())
+            }
+            Inside::Nothing(_) => {
+                let shards = settings.shards.get().get() as usize;
+                let mut engine = Self::new(interface, offloads, shards, settings)?;
+                let ports = engine.be_inside(shards).map_err(EngineError::Watch)?;
+                (engine, ports)
+            }
+        };
+        let shards = u32::try_from(ports.len()).ok().and_then(NonZeroU32::new);
+        let ports = ports.into_iter().zip(&engine.sockets).zip(engine.inboxes.iter());
+        let threads = ports.map(|((port, sockets), inbox)| {
             let shard = Shard::one_of(
                 shards.unwrap_or(NonZeroU32::MIN),
-                Box::new(TunPort::new(queue)),
+                port,
                 Box::new(UdpPort::new(Arc::clone(sockets))),
                 Arc::clone(&engine.tables),
                 Arc::clone(&engine.lane),
@@ -437,6 +448,7 @@ impl Engine {
             },
             port_is_random: self.port_is_random,
             flows: self.carrying.count(),
+            is_rootless: self.settings.is_rootless,
             paths: self.path_statuses(),
         }
     }
@@ -460,6 +472,12 @@ impl Engine {
         self.fwmark = mark;
         if let Some(health) = request.health {
             self.tell_health(health).map_err(|error| refused(&error))?;
+        }
+        if let Some(inside) = request.inside {
+            self.furnish(inside)?;
+        }
+        if request.drain {
+            self.drain();
         }
         if let Some(flows) = request.flows {
             self.carry(flows)?;
@@ -545,7 +563,8 @@ impl Engine {
     }
 
     /// Takes over the interface's MTU. Its end is noticed by the shard.
-    fn follow_link(&mut self, tun: &Tun) {
+    fn follow_link(&mut self, tun: Option<&Tun>) {
+        let Some(tun) = tun else { return };
         let link = tun.current_name().ok().and_then(|name| {
             let link = Netlink::new().link(&name);
             link.inspect_err(|error| warn!(%error, "cannot read the interface's MTU")).ok()?
@@ -563,21 +582,6 @@ impl Engine {
 fn refused(error: &SysError) -> Errno {
     warn!(%error, "configuration refused");
     Errno::from_io(&error.source)
-}
-
-fn log(device: &Device, event: Event) {
-    let name = |peer| device.peer(peer).map(|peer| *peer.public_key());
-    match event {
-        Event::HandshakeComplete(peer) => debug!(peer = ?name(peer), "handshake complete"),
-        Event::HandshakeRetry { peer, attempt } => {
-            debug!(peer = ?name(peer), attempt, "handshake unanswered: trying again");
-        }
-        Event::HandshakeGivenUp(peer) => {
-            info!(peer = ?name(peer), "no handshake: giving up until there are packets to send");
-        }
-        Event::KeysErased(peer) => debug!(peer = ?name(peer), "keys erased"),
-        Event::SelfRemoved(key) => warn!(peer = %key, "removed: its key is our own"),
-    }
 }
 
 #[cfg(test)]

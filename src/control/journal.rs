@@ -12,7 +12,6 @@ use std::path::{Path, PathBuf};
 use crate::control::host_change::HostChange;
 use crate::control::run_folder;
 
-const DIRECTORY: &str = "/run/hybridwg";
 const EXTENSION: &str = "changes";
 
 /// The journal of one interface. Clones are the same journal.
@@ -33,7 +32,7 @@ pub struct JournalError {
 
 impl Journal {
     pub fn of(interface: &str) -> Self {
-        Self::in_folder(Path::new(DIRECTORY), interface)
+        Self::in_folder(run_folder::notes(), interface)
     }
 
     pub(super) fn in_folder(folder: &Path, interface: &str) -> Self {
@@ -46,7 +45,7 @@ impl Journal {
     /// The file cannot be written.
     pub fn add(&self, change: &HostChange) -> Result<(), JournalError> {
         let append = || {
-            run_folder::create(self.path.parent().unwrap_or(Path::new(DIRECTORY)))?;
+            run_folder::create(self.path.parent().unwrap_or(run_folder::notes()))?;
             let mut options = OpenOptions::new();
             let mut file = options.create(true).append(true).mode(0o600).open(&self.path)?;
             file.write_all(&line(change)?)
@@ -84,12 +83,12 @@ impl Journal {
 
     /// That of another interface.
     pub fn of_other(&self, interface: &str) -> Self {
-        Self::in_folder(self.path.parent().unwrap_or(Path::new(DIRECTORY)), interface)
+        Self::in_folder(self.path.parent().unwrap_or(run_folder::notes()), interface)
     }
 
     /// Those of the other interfaces.
     pub fn others(&self) -> Vec<Self> {
-        let folder = self.path.parent().unwrap_or(Path::new(DIRECTORY));
+        let folder = self.path.parent().unwrap_or(run_folder::notes());
         let entries = fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
         let journals = entries
             .map(|entry| entry.path())

@@ -106,6 +106,16 @@ pub enum LifecycleError {
         "{interface} cannot be brought up here. What is missing, and what supplies it:\n{missing}"
     )]
     Preflight { interface: String, missing: String },
+    #[error(
+        "{key}: {interface} has no interface that a hook could be about. Without it `hybridwg up` \
+         works; `--allow-hooks` runs it all the same"
+    )]
+    HooksRefused { interface: String, key: &'static str },
+    #[error(
+        "cannot write {}: the tunnel needs a folder for its socket (XDG_RUNTIME_DIR names one; in a \
+         container, a tmpfs or emptyDir at /run or /tmp is enough)", .path.display()
+    )]
+    NoFolder { path: PathBuf, source: io::Error },
     #[error("cannot start the daemon of {interface}")]
     Daemon { interface: String, source: DaemonError },
     #[error("{key} failed ({status}): {command}")]

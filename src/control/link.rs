@@ -137,7 +137,8 @@ pub fn delete(netlink: &mut Netlink, interface: &str) -> Result<(), LifecycleErr
     }
 }
 
-fn wait_for_end(mut connection: UnixStream) -> io::Result<()> {
+/// Waits for the end of who serves `connection`.
+pub(super) fn wait_for_end(mut connection: UnixStream) -> io::Result<()> {
     connection.set_read_timeout(Some(DAEMON_ENDS_WITHIN))?;
     // Goes on where a signal interrupts it, unlike `read`.
     match connection.read_exact(&mut [0]) {

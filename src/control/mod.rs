@@ -34,6 +34,7 @@ pub mod record;
 pub mod reload;
 pub mod reloading;
 pub mod resolve;
+pub mod rootless;
 pub mod routes;
 pub mod rt_tables;
 pub mod run_folder;

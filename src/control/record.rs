@@ -14,8 +14,6 @@ use crate::control::run_folder;
 use crate::crypto::key::{KEY_BYTES, PresharedKey, PrivateKey};
 use crate::crypto::password::Password;
 
-const DIRECTORY: &str = "/run/hybridwg";
-
 /// What stands before the path in the first line.
 const FILE: &str = "#file=";
 
@@ -34,7 +32,7 @@ pub struct Record {
 /// # Errors
 /// The file cannot be written, or the path of the configuration file is no text of one line.
 pub fn write(interface: &str, file: &Path, config: &Config) -> io::Result<()> {
-    write_in(Path::new(DIRECTORY), interface, file, config)
+    write_in(run_folder::notes(), interface, file, config)
 }
 
 fn write_in(folder: &Path, interface: &str, file: &Path, config: &Config) -> io::Result<()> {
@@ -56,7 +54,7 @@ fn write_in(folder: &Path, interface: &str, file: &Path, config: &Config) -> io:
 
 /// What was written down of `interface`, if anything was.
 pub fn read(interface: &str) -> Option<Record> {
-    read_in(Path::new(DIRECTORY), interface)
+    read_in(run_folder::notes(), interface)
 }
 
 fn read_in(folder: &Path, interface: &str) -> Option<Record> {
@@ -75,7 +73,7 @@ fn read_in(folder: &Path, interface: &str) -> Option<Record> {
 
 /// Forgets `interface`. A record that stays is of no interface, and does no harm.
 pub fn remove(interface: &str) {
-    drop(fs::remove_file(path_in(Path::new(DIRECTORY), interface)));
+    drop(fs::remove_file(path_in(run_folder::notes(), interface)));
 }
 
 fn path_in(folder: &Path, interface: &str) -> PathBuf {

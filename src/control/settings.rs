@@ -106,6 +106,8 @@ pub struct Settings {
     pub offloads: Offloads,
     /// As many as there are to be, if the interface can have as many queues.
     pub shards: Shards,
+    /// There is no interface: the addresses of the tunnel are the daemon's own.
+    pub is_rootless: bool,
 }
 
 impl Settings {
@@ -117,6 +119,7 @@ impl Settings {
             .filter(|&offload| !self.offloads.has(offload))
             .map(Offload::name)
             .collect();
+        arguments.extend(self.is_rootless.then(|| "--rootless".into()));
         if !disabled.is_empty() {
             arguments.push(format!("--disable={}", disabled.join(",")).into());
         }
@@ -126,7 +129,7 @@ impl Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { offloads: Offloads::ALL, shards: Shards::by_cores() }
+        Self { offloads: Offloads::ALL, shards: Shards::by_cores(), is_rootless: false }
     }
 }
 
@@ -139,6 +142,8 @@ pub struct Status {
     pub port_is_random: bool,
     /// How many flows of peers are carried on now, if any may be.
     pub flows: Option<usize>,
+    /// There is no interface.
+    pub is_rootless: bool,
     /// One of each peer.
     pub paths: Vec<PathStatus>,
 }
@@ -194,8 +199,8 @@ mod tests {
         let two = Settings { shards: "2".parse().unwrap(), ..Settings::default() };
         assert_eq!(two.arguments(), ["--shards=2"]);
         let offloads = Offloads::ALL.with(Offload::Uso, false).with(Offload::Gro, false);
-        let fewer = Settings { offloads, ..two };
-        assert_eq!(fewer.arguments(), ["--shards=2", "--disable=uso,gro"]);
+        let fewer = Settings { offloads, is_rootless: true, ..two };
+        assert_eq!(fewer.arguments(), ["--shards=2", "--rootless", "--disable=uso,gro"]);
         assert_eq!(offloads.to_string(), "tso,gso,aead-batch");
     }
 }

@@ -17,9 +17,7 @@ use std::time::Duration;
 use crate::control::interrupt::Interrupt;
 use crate::control::lifecycle::LifecycleError;
 use crate::control::netlink::Netlink;
-use crate::control::run_folder;
-
-const DIRECTORY: &str = "/run/hybridwg";
+use crate::control::{rootless, run_folder};
 
 /// More than a reload takes, unless a name server is silent.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -49,7 +47,7 @@ impl Note {
     /// # Errors
     /// Another process is at work, or the file cannot be made.
     pub fn take(interface: &str) -> Result<Self, NoteError> {
-        Self::take_in(Path::new(DIRECTORY), interface, File::try_lock)
+        Self::take_in(run_folder::notes(), interface, File::try_lock)
     }
 
     /// As [`Self::take`], but waits for another process, though not for ever: it may be one that has
@@ -58,7 +56,7 @@ impl Note {
     /// # Errors
     /// As there.
     fn wait(interface: &str) -> Result<Self, NoteError> {
-        Self::wait_in(Path::new(DIRECTORY), interface, PATIENCE)
+        Self::wait_in(run_folder::notes(), interface, PATIENCE)
     }
 
     fn wait_in(folder: &Path, interface: &str, patience: Duration) -> Result<Self, NoteError> {
@@ -129,7 +127,7 @@ impl Drop for Note {
 /// It is not up: a note that was left behind is kept for whoever cleans up. Or
 /// [`LifecycleError::Busy`], [`LifecycleError::Interrupted`].
 pub fn turn(interface: &str, interrupt: &Interrupt) -> Result<Option<Note>, LifecycleError> {
-    if Netlink::new().link(interface)?.is_none() {
+    if Netlink::new().link(interface)?.is_none() && !rootless::is_running(interface) {
         return Err(LifecycleError::NotWireGuard { interface: interface.to_owned() });
     }
     let name = interface.to_owned();
@@ -145,7 +143,7 @@ pub fn turn(interface: &str, interrupt: &Interrupt) -> Result<Option<Note>, Life
 
 /// Whether there is a note of `interface`, held or left behind.
 pub fn is_noted(interface: &str) -> bool {
-    path_in(Path::new(DIRECTORY), interface).exists()
+    path_in(run_folder::notes(), interface).exists()
 }
 
 fn path_in(directory: &Path, interface: &str) -> PathBuf {

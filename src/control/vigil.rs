@@ -17,6 +17,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::control::uapi::socket_path;
 use crate::sys::SysError;
 use crate::sys::file_watch::{FileWatch, Look};
+use crate::sys::process;
 use crate::sys::reactor::Readable;
 
 /// A file that has changed is read when it has not changed for so long: an editor may write it in
@@ -42,6 +43,8 @@ pub enum Happening {
 #[derive(Debug)]
 pub struct Vigil {
     hangup: Signal,
+    /// Of a child.
+    ended: Signal,
     file: Option<Watched>,
     daemon: Option<UnixStream>,
     // Dropped last: the others are registered with it.
@@ -64,9 +67,10 @@ impl Vigil {
             tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
         let context = runtime.enter();
         let hangup = signal(SignalKind::hangup())?;
+        let ended = signal(SignalKind::child())?;
         let file = file.map(Watched::new).transpose()?;
         drop(context);
-        Ok(Self { hangup, file, daemon: None, runtime })
+        Ok(Self { hangup, ended, file, daemon: None, runtime })
     }
 
     /// Waits for the end of the daemon of `interface`, too.
@@ -81,12 +85,18 @@ impl Vigil {
 
     /// Waits for what happens next.
     pub fn wait(&mut self) -> Happening {
-        let Self { hangup, file, daemon, runtime } = self;
+        let Self { hangup, ended, file, daemon, runtime } = self;
         let happening = runtime.block_on(async {
-            tokio::select! {
-                () = end_of(daemon) => Happening::Ended,
-                _ = hangup.recv() => Happening::HungUp,
-                happening = change_of(file) => happening,
+            loop {
+                // As process 1 of a container it is left with children of others. Hooks are its own,
+                // and waited for elsewhere: none of them runs meanwhile.
+                process::reap();
+                tokio::select! {
+                    () = end_of(daemon) => return Happening::Ended,
+                    _ = hangup.recv() => return Happening::HungUp,
+                    happening = change_of(file) => return happening,
+                    _ = ended.recv() => {}
+                }
             }
         });
         if matches!(happening, Happening::Blind(_)) {

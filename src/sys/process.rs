@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use rustix::fs::{MemfdFlags, Mode, memfd_create};
 use rustix::io::FdFlags;
-use rustix::process::DumpableBehavior;
+use rustix::process::{DumpableBehavior, WaitOptions};
 
 use super::{SysError, check};
 
@@ -194,6 +194,17 @@ pub fn is_terminal(fd: impl AsFd) -> bool {
 /// True if the effective user is root (of this user namespace).
 pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
+}
+
+/// The number of the effective user.
+pub fn user() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
+/// Takes note of the end of children that have ended, also of those that were left to this process by
+/// others. Nobody may wait for a child of his own meanwhile.
+pub fn reap() {
+    while let Ok(Some(_)) = rustix::process::wait(WaitOptions::NOHANG) {}
 }
 
 /// Runs `work` under a umask that leaves new files to their owner alone. The umask belongs to the

@@ -15,8 +15,8 @@ use zeroize::Zeroizing;
 use crate::cli::args;
 use crate::cli::message::{self, Failure};
 use crate::control::command::{DeviceSnapshot, PeerSnapshot};
+use crate::control::run_folder::SOCKETS;
 use crate::control::settings::{PathSource, PathStatus, Status};
-use crate::control::uapi::SOCKET_DIRECTORY;
 use crate::control::uapi::client::{self, ClientError, UapiClient};
 use crate::crypto::dh;
 use crate::crypto::key::PublicKey;
@@ -109,7 +109,7 @@ fn interfaces(arguments: &args::Show) -> Result<(), Failure> {
 fn all() -> Result<Vec<String>, Failure> {
     client::interfaces().map_err(|error| {
         let is_denied = error.kind() == std::io::ErrorKind::PermissionDenied;
-        let error = anyhow::Error::new(error).context(format!("cannot read {SOCKET_DIRECTORY}"));
+        let error = anyhow::Error::new(error).context(format!("cannot read {SOCKETS}"));
         let failure = Failure::run(error);
         if is_denied { failure.with_hint("`sudo hybridwg show` may read it") } else { failure }
     })

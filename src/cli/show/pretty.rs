@@ -58,7 +58,11 @@ impl Page {
         }
         if let Some(Status { flows: Some(flows), .. }) = &shown.status {
             let plural = if *flows == 1 { "" } else { "s" };
-            self.field("masquerade", &format!("flow by flow ({flows} flow{plural})"));
+            let (field, way) = match shown.status.as_ref().is_some_and(|it| it.is_rootless) {
+                true => ("mode", "rootless"),
+                false => ("masquerade", "flow by flow"),
+            };
+            self.field(field, &format!("{way} ({flows} flow{plural})"));
         }
         let mut peers: Vec<&PeerSnapshot> = device.peers.iter().collect();
         peers.sort_by_key(|peer| std::cmp::Reverse(peer.last_handshake));

@@ -84,7 +84,13 @@ fn a_device_of_our_own_tells_its_offloads() {
         (Offloads::NONE, "(none)", "[]"),
     ] {
         let flows = (offloads == Offloads::ALL).then_some(3);
-        shown.status = Some(Status { offloads, port_is_random: false, flows, paths: vec![] });
+        shown.status = Some(Status {
+            offloads,
+            port_is_random: false,
+            flows,
+            is_rootless: false,
+            paths: vec![],
+        });
         let told = plain(std::slice::from_ref(&shown));
         let head = format!("interface: wg1\n  offloads: {text}\n");
         assert!(told.starts_with(&head), "{told}");

@@ -219,11 +219,8 @@ impl Config {
             fwmark: self.interface.fwmark,
             clamp_mss: self.interface.clamp_mss,
             mtu_policy: self.interface.mtu_policy(),
-            flows: None,
-            health: None,
-            measure_paths: false,
-            replace_peers: false,
             peers: Vec::with_capacity(self.peers.len()),
+            ..SetRequest::default()
         };
         for peer in &self.peers {
             let places = peer.places();

@@ -12,6 +12,30 @@ use crate::sys::SysError;
 use crate::sys::tun::Tun;
 use crate::sys::udp::UdpSockets;
 
+/// What a device has on this host.
+#[derive(Debug)]
+pub enum Inside {
+    Interface(Tun),
+    /// No interface; the name that one would have.
+    Nothing(String),
+}
+
+impl Inside {
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Interface(tun) => tun.name(),
+            Self::Nothing(name) => name,
+        }
+    }
+
+    pub const fn tun(&self) -> Option<&Tun> {
+        match self {
+            Self::Interface(tun) => Some(tun),
+            Self::Nothing(_) => None,
+        }
+    }
+}
+
 /// Opens queues beside that of `tun` until there are `wanted`, or as many as the interface can have.
 pub fn open_queues(tun: Tun, wanted: NonZeroU32) -> Vec<Tun> {
     let mut queues = vec![tun];

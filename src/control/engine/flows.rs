@@ -1,16 +1,23 @@
-//! Flows of peers that are carried on by this host: what the shards are told about them.
+//! Flows of peers that are carried on by this host, and those that begin or end at the tunnel's own
+//! addresses where there is no interface: what the shards are told about them.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
-use tracing::{info, warn};
+use ipnet::IpNet;
+use tokio::task::AbortHandle;
+use tracing::{debug, info, warn};
 
 use super::{Engine, refused};
-use crate::control::command::Flows;
+use crate::control::command::{Flows, Inside};
+use crate::control::ends::{Expose, HostPort, Protocol, Target};
 use crate::control::netlink::{Netlink, NetlinkError};
 use crate::control::uapi::Errno;
 use crate::dataplane::inbox::ShardCommand;
 use crate::dataplane::port::IpPort;
 use crate::dataplane::tun_port::TunPort;
+use crate::flow::exposed::{self, Exposed};
+use crate::flow::policy::Service;
 use crate::flow::port::{FlowPort, HandingPort};
 use crate::flow::switch::{Settings, Switch};
 use crate::sys::SysError;
@@ -22,8 +29,20 @@ pub(super) struct Carrying {
     /// One of each shard, for ports that take the place of theirs.
     queues: Vec<Tun>,
     flows: Option<Flows>,
-    /// From the first flow that was allowed on.
+    /// From the first flow that was allowed on; from the start where there is no interface.
     switch: Option<Arc<Switch>>,
+    /// Where there is no interface.
+    home: Option<Home>,
+}
+
+/// What there is in place of an interface.
+#[derive(Debug, Default)]
+struct Home {
+    inside: Inside,
+    /// Where the names of services led to when they were looked up last.
+    places: Vec<(HostPort, Vec<SocketAddr>)>,
+    looking: Option<AbortHandle>,
+    is_draining: bool,
 }
 
 impl Carrying {
@@ -45,15 +64,21 @@ impl Carrying {
 
     /// How many flows there are, if there may be any.
     pub fn count(&self) -> Option<usize> {
-        self.flows.as_ref().and(self.switch.as_ref()).map(|switch| switch.flows())
+        let may_be = self.flows.is_some() || self.home.is_some();
+        self.switch.as_ref().filter(|_| may_be).map(|switch| switch.flows())
+    }
+
+    /// The tunnel's addresses, where there is no interface that would have them.
+    pub fn addresses(&self) -> Option<&[IpNet]> {
+        self.home.as_ref().map(|home| &*home.inside.addresses)
     }
 }
 
 impl Engine {
     /// Carries on what `flows` says from now on, or nothing.
     pub(super) fn carry(&mut self, flows: Option<Flows>) -> Result<(), Errno> {
-        let settings = flows.as_ref().map(|flows| self.flow_settings(flows)).transpose();
-        let settings = settings.map_err(|error| {
+        let is_other = flows.is_some() != self.carrying.flows.is_some();
+        let settings = self.flow_settings(flows.as_ref()).map_err(|error| {
             warn!(%error, "configuration refused: cannot read this host's addresses");
             Errno::INVALID
         })?;
@@ -64,7 +89,7 @@ impl Engine {
             }
             (None, None) => {}
         }
-        if flows.is_some() != self.carrying.flows.is_some() {
+        if is_other {
             info!(on = flows.is_some(), "flows of peers are carried on");
         }
         self.carrying.flows = flows;
@@ -74,48 +99,162 @@ impl Engine {
     /// Puts a port that carries on flows in the place of the first shard's, and ones that hand over to it
     /// in those of the others: a peer that moves to another shard keeps its flows.
     fn rewire(&mut self, settings: Settings) -> Result<(), SysError> {
-        let switch = Arc::new(Switch::new(settings)?);
-        let mut ports = Vec::<Box<dyn IpPort>>::new();
-        for queue in &self.carrying.queues {
-            let inside = Box::new(TunPort::new(queue.try_clone()?));
-            let switch = Arc::clone(&switch);
-            ports.push(match ports.is_empty() {
-                true => Box::new(FlowPort::new(Some(inside), Arc::clone(&self.tables), switch)?),
-                false => Box::new(HandingPort::new(Some(inside), Arc::clone(&self.tables), switch)),
-            });
-        }
+        let queues = self.carrying.queues.iter();
+        let insides = queues
+            .map(|queue| Ok(Some(Box::new(TunPort::new(queue.try_clone()?)) as Box<dyn IpPort>)));
+        let insides = insides.collect::<Result<_, SysError>>()?;
+        let ports = self.flow_ports(settings, insides)?;
         for (inbox, port) in self.inboxes.iter().zip(ports) {
             inbox.post(ShardCommand::Rewire(port));
         }
-        self.carrying.switch = Some(switch);
         Ok(())
     }
 
-    /// This host's addresses may be others, or the mark of our sockets.
-    pub(super) fn follow_addresses(&mut self) {
-        let Carrying { flows: Some(flows), switch: Some(switch), .. } = &self.carrying else {
-            return;
+    /// The ports of so many shards of a tunnel without an interface, which has no address yet.
+    ///
+    /// # Errors
+    /// No descriptor is left.
+    pub(super) fn be_inside(&mut self, shards: usize) -> Result<Vec<Box<dyn IpPort>>, SysError> {
+        self.carrying.home = Some(Home::default());
+        self.flow_ports(Settings::default(), std::iter::repeat_with(|| None).take(shards).collect())
+    }
+
+    fn flow_ports(
+        &mut self,
+        settings: Settings,
+        insides: Vec<Option<Box<dyn IpPort>>>,
+    ) -> Result<Vec<Box<dyn IpPort>>, SysError> {
+        let switch = Arc::new(Switch::new(settings)?);
+        let mut ports = Vec::<Box<dyn IpPort>>::new();
+        for inside in insides {
+            let (tables, switch) = (Arc::clone(&self.tables), Arc::clone(&switch));
+            ports.push(match ports.is_empty() {
+                true => Box::new(FlowPort::new(inside, tables, switch)?),
+                false => Box::new(HandingPort::new(inside, tables, switch)),
+            });
+        }
+        self.carrying.switch = Some(switch);
+        Ok(ports)
+    }
+
+    /// Is what `inside` says from now on.
+    ///
+    /// # Errors
+    /// There is an interface.
+    pub(super) fn furnish(&mut self, inside: Inside) -> Result<(), Errno> {
+        let Some(home) = &mut self.carrying.home else {
+            warn!("configuration refused: the interface has addresses of its own");
+            return Err(Errno::INVALID);
         };
-        match self.flow_settings(flows) {
-            Ok(settings) if switch.is_set_to(&settings) => {}
-            Ok(settings) => switch.set(Some(settings)),
+        if let Some(looking) = home.looking.take() {
+            looking.abort();
+        }
+        let names: Vec<HostPort> = inside.expose.iter().filter_map(name_of).cloned().collect();
+        home.places.retain(|(name, _)| names.contains(name));
+        home.looking = (!names.is_empty()).then(|| self.lookups.follow(names));
+        let mtu = inside.mtu;
+        home.inside = inside;
+        if mtu != self.tables.mtu() {
+            self.tables.set_mtu(mtu);
+            self.restart_sizes(mtu);
+        }
+        self.follow_addresses();
+        Ok(())
+    }
+
+    /// Has peers begin no new flows.
+    pub(super) fn drain(&mut self) {
+        if let Some(home) = &mut self.carrying.home {
+            home.is_draining = true;
+        }
+        self.follow_addresses();
+    }
+
+    /// The names of services were looked up: those that led nowhere lead where they led before.
+    pub(super) fn take_services(
+        &mut self,
+        found: Vec<(HostPort, Result<Vec<SocketAddr>, String>)>,
+    ) {
+        let Some(home) = &mut self.carrying.home else { return };
+        for (name, found) in found {
+            match found {
+                Ok(addresses) => {
+                    debug!(%name, ?addresses, "resolved");
+                    home.places.retain(|(known, _)| *known != name);
+                    home.places.push((name, addresses));
+                }
+                Err(reason) => info!(%name, reason, "cannot resolve a service: trying again later"),
+            }
+        }
+        self.follow_addresses();
+    }
+
+    /// This host's addresses may be others, or the mark of our sockets, or where services are.
+    pub(super) fn follow_addresses(&mut self) {
+        let Carrying { flows, switch: Some(switch), .. } = &self.carrying else { return };
+        match self.flow_settings(flows.as_ref()) {
+            Ok(None) => {}
+            Ok(Some(settings)) if switch.is_set_to(&settings) => {}
+            Ok(settings) => switch.set(settings),
             Err(error) => warn!(%error, "cannot read this host's addresses: the former ones count"),
         }
     }
 
-    fn flow_settings(&self, flows: &Flows) -> Result<Settings, NetlinkError> {
+    /// `None` where nothing is carried on, and the kernel has the tunnel's addresses.
+    fn flow_settings(&self, flows: Option<&Flows>) -> Result<Option<Settings>, NetlinkError> {
+        let home = self.carrying.home.as_ref();
+        if flows.is_none() && home.is_none() {
+            return Ok(None);
+        }
         let mut netlink = Netlink::new();
-        let own = netlink.link(&self.interface)?.map(|link| link.index);
         let all = netlink.all_addresses()?;
-        let of_tunnel = all.iter().filter(|(interface, _)| Some(*interface) == own);
-        Ok(Settings {
-            policy: flows.policy.clone(),
-            sources: flows.sources.clone(),
-            tunnel: of_tunnel.map(|(_, network)| *network).collect(),
+        let tunnel = match home {
+            Some(home) => home.inside.addresses.clone(),
+            None => {
+                let own = netlink.link(&self.interface)?.map(|link| link.index);
+                let of_tunnel = all.iter().filter(|(interface, _)| Some(*interface) == own);
+                of_tunnel.map(|(_, network)| *network).collect()
+            }
+        };
+        Ok(Some(Settings {
+            policy: flows.map(|flows| flows.policy.clone()).unwrap_or_default(),
+            sources: flows.map(|flows| flows.sources.clone()).unwrap_or_default(),
+            tunnel,
             host: all.iter().map(|(_, network)| *network).collect(),
             mark: self.fwmark,
-            carries: true,
-            ..Settings::default()
-        })
+            carries: flows.is_some(),
+            exposed: home.map(Home::exposed).unwrap_or_default(),
+            is_draining: home.is_some_and(|home| home.is_draining),
+        }))
+    }
+}
+
+impl Home {
+    fn exposed(&self) -> Vec<Exposed> {
+        let exposed = self.inside.expose.iter().map(|expose| {
+            let service = match expose.protocol {
+                Protocol::Tcp => Service::Tcp(expose.port),
+                Protocol::Udp => Service::Udp(expose.port),
+            };
+            let target = match &expose.target {
+                Target::At(HostPort::Address(place)) => exposed::Target::Address(*place),
+                Target::At(name) => {
+                    let mut known = self.places.iter().filter(|(known, _)| known == name);
+                    exposed::Target::Named(known.next().map(|it| it.1.clone()).unwrap_or_default())
+                }
+                Target::Unix(path) => exposed::Target::Path(path.clone()),
+            };
+            let (from, source, proxy_v2) = (expose.from.clone(), expose.source, expose.proxy_v2);
+            Exposed { service, target, from, source, proxy_v2 }
+        });
+        exposed.collect()
+    }
+}
+
+/// What is to be looked up, if anything is.
+const fn name_of(expose: &Expose) -> Option<&HostPort> {
+    match &expose.target {
+        Target::At(name @ HostPort::Name { .. }) => Some(name),
+        Target::At(HostPort::Address(_)) | Target::Unix(_) => None,
     }
 }

@@ -13,7 +13,7 @@ use tracing::{debug, info, warn};
 use super::Engine;
 use crate::control::command::MtuPolicy;
 use crate::control::mtu::IPV6_MINIMUM_MTU;
-use crate::control::netlink::Netlink;
+use crate::control::netlink::{Netlink, NetlinkError};
 use crate::control::settings::{PathSource, PathStatus};
 use crate::crypto::entropy::Entropy;
 use crate::dataplane::inbox::ShardCommand;
@@ -300,12 +300,7 @@ impl Engine {
         if wanted == self.tables.mtu() {
             return;
         }
-        let mut netlink = Netlink::new();
-        let outcome = netlink.link(&self.interface).and_then(|link| match link {
-            Some(link) => netlink.set_mtu(&link, wanted),
-            None => Ok(()),
-        });
-        match outcome {
+        match self.set_link_mtu(wanted) {
             Ok(()) => {
                 info!(mtu = wanted, "the interface follows its paths");
                 self.path_mtus.own = Some(wanted);
@@ -317,12 +312,23 @@ impl Engine {
         }
     }
 
+    fn set_link_mtu(&self, mtu: u32) -> Result<(), NetlinkError> {
+        if self.settings.is_rootless {
+            return Ok(());
+        }
+        let mut netlink = Netlink::new();
+        netlink.link(&self.interface)?.map_or(Ok(()), |link| netlink.set_mtu(&link, mtu))
+    }
+
     /// Whom to ask behind `peer`, each with our address: `responder` alone if there is one.
     fn targets(&self, peer: PeerId, responder: Option<IpAddr>) -> Vec<(IpAddr, IpAddr)> {
         let mut netlink = Netlink::new();
-        let own = netlink
-            .link(&self.interface)
-            .and_then(|link| link.map_or(Ok(Vec::new()), |link| netlink.addresses(&link)));
+        let own = match self.carrying.addresses() {
+            Some(addresses) => Ok(addresses.to_vec()),
+            None => netlink
+                .link(&self.interface)
+                .and_then(|link| link.map_or(Ok(Vec::new()), |link| netlink.addresses(&link))),
+        };
         let own = own.unwrap_or_else(|error| {
             debug!(%error, "no address to ask from");
             Vec::new()

@@ -14,8 +14,7 @@ use crate::control::firewall;
 use crate::control::forwarding::{Forwarding, Parameters};
 use crate::control::netlink::nft::Table;
 use crate::control::netlink::{Family, Mark, Netlink, NetlinkError};
-use crate::control::src_valid_mark;
-use crate::control::uapi::SOCKET_DIRECTORY;
+use crate::control::{run_folder, src_valid_mark};
 use crate::flow::FLOWS;
 use crate::sys::sockets::{DatagramSocket, Kind};
 use crate::sys::{SysError, rights, tun};
@@ -48,6 +47,19 @@ impl Missing {
         matches!(self, Self::Tun(_) | Self::NetAdmin | Self::Folder(_))
     }
 
+    /// In a word.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Tun(_) => "/dev/net/tun",
+            Self::NetAdmin => "CAP_NET_ADMIN",
+            Self::Folder(_) => "/run/wireguard",
+            Self::NfTables(_) => "nf_tables",
+            Self::Parameter { name, .. } => name,
+            Self::Ping => "pings",
+            Self::Descriptors(_) => "descriptors",
+        }
+    }
+
     /// Whether it depends on who asks, and not on the machine alone.
     pub fn is_a_right(&self) -> bool {
         match self {
@@ -65,7 +77,7 @@ pub fn of_tun_mode(config: &Config) -> Vec<Missing> {
     // A kernel that does not tell refuses what it will.
     let is_admin = rights::has_net_admin().unwrap_or(true);
     missing.extend((!is_admin).then_some(Missing::NetAdmin));
-    missing.extend(rights::may_write_in(Path::new(SOCKET_DIRECTORY)).err().map(Missing::Folder));
+    missing.extend(rights::may_write_in(Path::new(run_folder::SOCKETS)).err().map(Missing::Folder));
 
     let masquerade = config.interface.masquerade.map_or(Masquerade::Off, |how| how.value);
     let by_nft = masquerade == Masquerade::Nft;

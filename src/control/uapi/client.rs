@@ -16,10 +16,11 @@ use zeroize::{Zeroize, Zeroizing};
 
 use super::get::{GetParser, ReplyError, errno_of};
 use super::status::{self, StatusParser};
-use super::{Errno, MAX_LINE_BYTES, Operation, SOCKET_DIRECTORY, is_interface_name, reply, set};
+use super::{Errno, MAX_LINE_BYTES, Operation, is_interface_name, reply, set, socket_path};
 use crate::control::command::{DeviceSnapshot, SetRequest};
 use crate::control::health::Question;
 use crate::control::health::text::{self, AnswerParser};
+use crate::control::run_folder;
 use crate::control::settings::Status;
 use crate::sys::passing;
 
@@ -76,7 +77,7 @@ impl UapiClient {
     /// # Errors
     /// [`ClientError::Unreachable`] if the name is not one, or nobody answers there.
     pub fn connect(interface: &str) -> Result<Self, ClientError> {
-        Self::connect_in(Path::new(SOCKET_DIRECTORY), interface)
+        Self::connect_in(socket_path(interface).parent().unwrap_or(Path::new("")), interface)
     }
 
     /// As [`Self::connect`], with the sockets in another folder.
@@ -271,7 +272,13 @@ pub fn is_nobody(error: &io::Error) -> bool {
 /// # Errors
 /// If the folder exists and cannot be read.
 pub fn interfaces() -> io::Result<Vec<String>> {
-    interfaces_in(Path::new(SOCKET_DIRECTORY))
+    let mut all = Vec::new();
+    for folder in run_folder::all_sockets() {
+        all.extend(interfaces_in(folder)?);
+    }
+    all.sort();
+    all.dedup();
+    Ok(all)
 }
 
 /// As [`interfaces`], with the sockets in another folder.

@@ -29,12 +29,11 @@ mod tests;
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, ToSocketAddrs};
-use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
 
-/// Where the sockets of all userspace implementations live; `wg` looks nowhere else.
-pub const SOCKET_DIRECTORY: &str = "/var/run/wireguard";
+/// The socket of an interface.
+pub use crate::control::run_folder::socket as socket_path;
 
 /// No legal line is longer: the longest is a key name, `=` and 64 digits, or an endpoint with an
 /// interface name.
@@ -42,11 +41,6 @@ pub const MAX_LINE_BYTES: usize = 1024;
 
 /// A request of 100,000 peers takes about 40 MiB.
 pub const MAX_REQUEST_BYTES: usize = 256 << 20;
-
-/// The socket of an interface.
-pub fn socket_path(interface: &str) -> PathBuf {
-    Path::new(SOCKET_DIRECTORY).join(format!("{interface}.sock"))
-}
 
 /// Whether `name` can be a network interface: 1 to 15 characters of the set that wg-quick takes,
 /// and neither `.` nor `..`. [LNX net/core/dev.c:dev_valid_name]

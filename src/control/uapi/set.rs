@@ -9,8 +9,11 @@ use std::fmt::{self, Write};
 use zeroize::Zeroizing;
 
 use super::{Errno, parse_endpoint, parse_network, parse_number};
-use crate::control::command::{AllowedIpChange, Flows, Health, MtuPolicy, PeerUpdate, SetRequest};
+use crate::control::command::{
+    AllowedIpChange, Flows, Health, Inside, MtuPolicy, PeerUpdate, SetRequest,
+};
 use crate::control::config;
+use crate::control::ends::Expose;
 use crate::crypto::key::{PresharedKey, PrivateKey, PublicKey};
 use crate::flow::policy::{self, Policy};
 
@@ -35,6 +38,14 @@ const FLOWS_DENY: &str = "hybridwg_flows_deny_to";
 /// And two: where HTTP is answered, or `off`; and after it, repeated, the keys of peers.
 const HEALTH: &str = "hybridwg_health";
 const HEALTH_REQUIRED: &str = "hybridwg_health_required";
+/// And what an interface would have: bytes; and behind it, repeated, ADDRESS/LENGTH and what `Expose`
+/// takes.
+const INSIDE: &str = "hybridwg_inside_mtu";
+const ADDRESS: &str = "hybridwg_address";
+const EXPOSE: &str = "hybridwg_expose";
+
+/// `true`.
+const DRAIN: &str = "hybridwg_drain";
 
 /// Collects the lines after `set=1` into one request.
 #[derive(Debug, Default)]
@@ -104,6 +115,12 @@ fn device_line(request: &mut SetRequest, key: &str, value: &str) -> Result<(), R
         }
         FLOWS_FROM | FLOWS_ALLOW | FLOWS_DENY => flows_line(request, key, value)?,
         HEALTH | HEALTH_REQUIRED => health_line(request, key, value)?,
+        INSIDE => {
+            let mtu = number(value, "hybridwg_inside_mtu is not bytes")?;
+            request.inside = Some(Inside { mtu, ..Inside::default() });
+        }
+        ADDRESS | EXPOSE => inside_line(request, key, value)?,
+        DRAIN => request.drain = truth(value, "hybridwg_drain is not true")?,
         MEASURE => request.measure_paths = truth(value, "hybridwg_measure_paths is not true")?,
         "replace_peers" => request.replace_peers = truth(value, "replace_peers is not true")?,
         _ => return Err((Errno::INVALID, "unknown device key")),
@@ -148,6 +165,20 @@ fn health_line(request: &mut SetRequest, key: &str, value: &str) -> Result<(), R
     };
     let peer = PublicKey::from_hex(value);
     health.required.insert(peer.map_err(|_| (Errno::INVALID, "not a public key"))?);
+    Ok(())
+}
+
+fn inside_line(request: &mut SetRequest, key: &str, value: &str) -> Result<(), Refusal> {
+    let Some(inside) = &mut request.inside else {
+        return Err((Errno::INVALID, "an address without hybridwg_inside_mtu before it"));
+    };
+    if key == ADDRESS {
+        let address = value.parse().map_err(|_| (Errno::INVALID, "not ADDRESS/LENGTH"))?;
+        inside.addresses.push(address);
+    } else {
+        let expose = Expose::parse(value).map_err(|refused| (Errno::INVALID, refused.accepted))?;
+        inside.expose.push(expose);
+    }
     Ok(())
 }
 
@@ -251,6 +282,14 @@ fn write_request(out: &mut impl Write, request: &SetRequest) -> fmt::Result {
             None => writeln!(out, "{HEALTH}=off")?,
         }
         required.iter().try_for_each(|key| writeln!(out, "{HEALTH_REQUIRED}={}", key.to_hex()))?;
+    }
+    if let Some(Inside { addresses, mtu, expose }) = &request.inside {
+        writeln!(out, "{INSIDE}={mtu}")?;
+        addresses.iter().try_for_each(|address| writeln!(out, "{ADDRESS}={address}"))?;
+        expose.iter().try_for_each(|expose| writeln!(out, "{EXPOSE}={expose}"))?;
+    }
+    if request.drain {
+        writeln!(out, "{DRAIN}=true")?;
     }
     if request.measure_paths {
         writeln!(out, "{MEASURE}=true")?;

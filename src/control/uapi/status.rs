@@ -1,5 +1,5 @@
 //! The text of a [`Status`], both ways: `offloads=` and names separated by commas, `port=random` or
-//! `port=given`, `flows=` and how many if there may be any, and for each peer `path=`, its key, the MTU that fits and how that is known.
+//! `port=given`, `mode=rootless` where there is no interface, `flows=` and how many if there may be any, and for each peer `path=`, its key, the MTU that fits and how that is known.
 //!
 //! Other implementations refuse the request, and clients that have not asked never see the answer.
 
@@ -15,6 +15,9 @@ pub const REQUEST: &str = "status=1\n\n";
 pub fn render(status: &Status) -> String {
     let port = if status.port_is_random { "random" } else { "given" };
     let mut text = format!("offloads={}\nport={port}\n", status.offloads);
+    if status.is_rootless {
+        text.push_str("mode=rootless\n");
+    }
     if let Some(flows) = status.flows {
         text.push_str(&format!("flows={flows}\n"));
     }
@@ -31,6 +34,7 @@ pub struct StatusParser {
     offloads: Option<Offloads>,
     port_is_random: bool,
     flows: Option<usize>,
+    is_rootless: bool,
     paths: Vec<PathStatus>,
     errno: Option<i64>,
 }
@@ -49,6 +53,7 @@ impl StatusParser {
                 self.offloads = Some(known.fold(none, |all, one| all.with(one, true)));
             }
             (Some(("port", origin)), ..) => self.port_is_random = origin == "random",
+            (Some(("mode", mode)), ..) => self.is_rootless = mode == "rootless",
             (Some(("flows", count)), ..) => self.flows = parse_number(count),
             (Some(("path", text)), ..) => self.paths.extend(path(text)),
             (Some(("errno", number)), ..) => {
@@ -57,8 +62,8 @@ impl StatusParser {
             (Some(_), ..) => {}
             (None, Some(0), Some(offloads)) if line.is_empty() => {
                 let paths = std::mem::take(&mut self.paths);
-                let Self { port_is_random, flows, .. } = *self;
-                return Ok(Some(Status { offloads, port_is_random, flows, paths }));
+                let Self { port_is_random, flows, is_rootless, .. } = *self;
+                return Ok(Some(Status { offloads, port_is_random, flows, is_rootless, paths }));
             }
             (None, Some(number), _) if line.is_empty() && number != 0 => {
                 return Err(ReplyError::Refused(errno_of(number)));
@@ -105,7 +110,8 @@ mod tests {
             let paths = PathSource::ALL.map(path).to_vec();
             let is_all = offloads == Offloads::ALL;
             let flows = is_all.then_some(7);
-            let status = Status { offloads, port_is_random: is_all, flows, paths };
+            let is_rootless = !is_all;
+            let status = Status { offloads, port_is_random: is_all, flows, is_rootless, paths };
             assert_eq!(parse(&render(&status)), Ok(Some(status)));
         }
     }
@@ -113,7 +119,13 @@ mod tests {
     #[test]
     fn what_a_later_version_adds_is_skipped_and_what_is_no_reply_refused() {
         let offloads = Offloads::NONE.with(Offload::Tso, true);
-        let status = Status { offloads, port_is_random: false, flows: None, paths: vec![] };
+        let status = Status {
+            offloads,
+            port_is_random: false,
+            flows: None,
+            is_rootless: false,
+            paths: vec![],
+        };
         assert_eq!(parse("offloads=tso,later\nlater=1\npath=x 1 y\nerrno=0\n\n"), Ok(Some(status)));
         assert!(matches!(parse("errno=22\n\n"), Err(ReplyError::Refused(_))));
         assert_eq!(parse("errno=0\n\n"), Err(ReplyError::Malformed { line: 2 }));

@@ -14,9 +14,10 @@ use super::{
     socket_path,
 };
 use crate::control::command::{
-    AllowedIpChange, ClampMss, DeviceSnapshot, Flows, Health, MtuPolicy, PeerSnapshot, PeerUpdate,
-    SetRequest,
+    AllowedIpChange, ClampMss, DeviceSnapshot, Flows, Health, Inside, MtuPolicy, PeerSnapshot,
+    PeerUpdate, SetRequest,
 };
+use crate::control::ends::Expose;
 use crate::crypto::key::{PresharedKey, PrivateKey, PublicKey};
 use crate::flow::policy::{Policy, Rule};
 use crate::proto::places::Place;
@@ -536,6 +537,8 @@ prop_compose! {
         mtu_policy in proptest::option::of(proptest::sample::select(&MtuPolicy::ALL[..])),
         flows in proptest::option::of(proptest::option::of(flows())),
         health in proptest::option::of(health()),
+        inside in proptest::option::of(inside()),
+        drain in any::<bool>(),
         measure_paths in any::<bool>(),
         replace_peers in any::<bool>(),
         peers in proptest::collection::vec(peer_update(), 0..4),
@@ -548,11 +551,32 @@ prop_compose! {
             mtu_policy,
             flows,
             health,
+            inside,
+            drain,
             measure_paths,
             replace_peers,
             peers,
         }
     }
+}
+
+fn inside() -> impl Strategy<Value = Inside> {
+    let addresses = ["10.66.0.2/24", "fd66::2/64"].map(|it| it.parse().unwrap()).to_vec();
+    let expose = [
+        "5432 127.0.0.1:5432 from=10.66.0.0/24,fd66::/64 source=127.77.0.1",
+        "53/udp db.internal:53",
+        "8080 unix:/run/app.sock proxy=v2",
+    ];
+    let expose = expose.map(|it| Expose::parse(it).unwrap()).to_vec();
+    let (addresses, expose) = (
+        proptest::sample::subsequence(addresses, 0..=2),
+        proptest::sample::subsequence(expose, 0..=3),
+    );
+    (addresses, any::<u32>(), expose).prop_map(|(addresses, mtu, expose)| Inside {
+        addresses,
+        mtu,
+        expose,
+    })
 }
 
 fn flows() -> impl Strategy<Value = Flows> {
