@@ -23,6 +23,7 @@ mod parity;
 mod path_mtu;
 mod rekey;
 mod reload;
+mod rootless;
 mod routing;
 mod save;
 mod scenarios;
