@@ -91,11 +91,15 @@ fn candidates(user: u32, runtime: Option<std::ffi::OsString>) -> Vec<PathBuf> {
         .collect()
 }
 
-/// The first that is there and his, or that can be made; the last if none can.
+/// The first that is there and his, or that he can make; the last if there is none.
 fn own_in(candidates: &[PathBuf]) -> PathBuf {
-    let is_there = candidates.iter().find(|folder| is_ours(folder));
-    let made = || candidates.iter().find(|folder| create_own(folder).is_ok());
-    is_there.or_else(made).or(candidates.last()).cloned().unwrap_or_default()
+    let can_be_made = |folder: &Path| {
+        let parent = folder.parent().filter(|parent| parent.is_dir());
+        fs::symlink_metadata(folder).is_err()
+            && parent.is_some_and(|parent| rights::may_write_in(parent).is_ok())
+    };
+    let found = candidates.iter().find(|folder| is_ours(folder) || can_be_made(folder));
+    found.or(candidates.last()).cloned().unwrap_or_default()
 }
 
 fn create_own(folder: &Path) -> io::Result<()> {
@@ -164,7 +168,8 @@ mod tests {
             assert!(told.contains("not a folder of this user's alone"), "{told}");
         }
         assert_eq!(own_in(&[path("open"), path("none/x"), path("made")]), path("made"));
-        assert_eq!(own_in(&[path("later"), path("made")]), path("made"), "it is there already");
+        assert!(!path("made").exists(), "who only looks makes nothing");
+        assert_eq!(own_in(&[path("later"), path("new")]), path("later"), "the best that can be");
     }
 
     #[test]

@@ -68,7 +68,8 @@ impl Place {
     fn write(&self, hub: &End<'_>, lines: &str) {
         let text = format!(
             "[Interface]\nPrivateKey = {}\nAddress = 10.66.0.2/24, fd66::2/64\n{lines}\n[Peer]\n\
-             PublicKey = {}\nEndpoint = 192.168.7.1:{}\nAllowedIPs = 10.66.0.0/24, fd66::/64\n",
+             PublicKey = {}\nEndpoint = 192.168.7.1:{}\nAllowedIPs = 10.66.0.0/24, fd66::/64\n\
+             PersistentKeepalive = 1\n",
             self.keys.private,
             hub.keys.public,
             hub.port()
