@@ -46,6 +46,9 @@ impl Place {
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
         chown(folder.path(), Some(NOBODY), Some(NOBODY)).unwrap();
         copy_binary(&folder.path().join("hybridwg"));
+        let run = folder.path().join("run");
+        fs::create_dir(&run).unwrap();
+        chown(run, Some(NOBODY), Some(NOBODY)).unwrap();
         let keys = Keys::generate(&hub);
         Self { hub, pod, folder, interface: unique("r"), keys }
     }
@@ -86,7 +89,7 @@ impl Place {
             .args(["--reuid=65534", "--regid=65534", "--clear-groups", "--bounding-set=-all"])
             .args(["--inh-caps=-all", "--no-new-privs", program])
             .current_dir(self.folder.path())
-            .env("XDG_RUNTIME_DIR", self.folder.path())
+            .env("XDG_RUNTIME_DIR", self.folder.path().join("run"))
             .env("STATE_DIRECTORY", "");
         command
     }
@@ -277,7 +280,7 @@ fn a_reload_exposes_anew_and_the_end_waits_for_flows_and_leaves_nothing() {
     open.read_to_end(&mut answer).unwrap();
     assert_eq!(answer, b"127.0.0.1still here");
     eventually("it has ended", SOON, || !pod.is_alive());
-    let left = fs::read_dir(place.folder.path().join("hybridwg")).unwrap().count();
+    let left = fs::read_dir(place.folder.path().join("run/hybridwg")).unwrap().count();
     assert_eq!(left, 0, "{}", pod.log());
 }
 
