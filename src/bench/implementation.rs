@@ -5,11 +5,15 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use super::gateway::Forwarding;
+
 /// One that takes part.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Implementation {
     pub name: String,
     pub kind: Kind,
+    /// How the hub gets packets on to the server, where a server is behind it.
+    pub forwarding: Option<Forwarding>,
 }
 
 /// How it is run.
@@ -43,11 +47,11 @@ const KNOWN: [(&str, &[&str], &str); 3] = [
 
 impl Implementation {
     pub fn plain() -> Self {
-        Self { name: PLAIN.to_owned(), kind: Kind::Plain }
+        Self { name: PLAIN.to_owned(), kind: Kind::Plain, forwarding: None }
     }
 
     pub fn kernel() -> Self {
-        Self { name: KERNEL.to_owned(), kind: Kind::Kernel }
+        Self { name: KERNEL.to_owned(), kind: Kind::Kernel, forwarding: None }
     }
 
     /// This program, as `executable`.
@@ -57,7 +61,13 @@ impl Implementation {
 
     fn program(name: &str, executable: &Path, arguments: &str) -> Self {
         let command = format!("{} {arguments}", quoted(&executable.to_string_lossy()));
-        Self { name: name.to_owned(), kind: Kind::Program(command) }
+        Self { name: name.to_owned(), kind: Kind::Program(command), forwarding: None }
+    }
+
+    /// The same as a hub, under a name of its own.
+    #[must_use]
+    pub fn forwarding(self, name: &str, forwarding: Forwarding) -> Self {
+        Self { name: name.to_owned(), forwarding: Some(forwarding), ..self }
     }
 
     /// The command as it may be shown to others: folders of this machine are left out.
@@ -91,7 +101,8 @@ impl FromStr for Implementation {
         if !command.contains("{tun}") && !command.contains("{conf}") {
             return Err(wrong("the command must say where {tun}, the interface to create, goes"));
         }
-        Ok(Self { name: name.to_owned(), kind: Kind::Program(command.to_owned()) })
+        let kind = Kind::Program(command.to_owned());
+        Ok(Self { name: name.to_owned(), kind, forwarding: None })
     }
 }
 

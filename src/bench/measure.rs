@@ -1,5 +1,7 @@
 //! What is done to one tunnel: the measurements of each group, in order.
 
+mod gateway;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -64,6 +66,9 @@ pub fn group(
         Group::Latency => bench.latency(),
         Group::Load => bench.load(),
         Group::Handshake => bench.handshakes(),
+        Group::Connect => bench.connect(),
+        Group::Crowd => bench.crowd(),
+        Group::Flood => bench.flood(),
     }
 }
 
@@ -104,8 +109,12 @@ impl Bench<'_> {
         let outcome = self.run_streams(flows);
         let after = (self.tunnel.processor_time()?, Ticks::now());
         let Some((received, again)) = self.keep(key, outcome)? else { return Ok(()) };
-        let bits: f64 = received.iter().map(tcp::Received::bits_per_second).sum();
-        self.measured.put(key, bits / 1e9);
+        self.measured.put(key, gigabits(&received));
+        if let [one] = &received[..]
+            && one.shares.len() > 1
+        {
+            self.measured.put(&format!("{key}_fairness"), one.fairness());
+        }
         let series = series(&received);
         self.measured.series.insert(key.to_owned(), series);
         // In the warm-up too: the time is of all of it. What was sent and is still in the sockets'
@@ -158,22 +167,28 @@ impl Bench<'_> {
     ) -> Result<(Vec<Running>, Vec<Running>), BenchError> {
         let (mut receivers, mut senders) = (Vec::new(), Vec::new());
         for &Flow { from, streams } in flows {
-            let task = tcp::Receive {
-                address: self.tunnel.sides[1 - from].address.into(),
-                streams,
-                counting: tcp::Counting {
-                    warm_up: self.settings.warm_up,
-                    duration,
-                    bucket: BUCKET,
-                },
-            };
-            let far = &mut self.tunnel.sides[1 - from];
-            let receiver = far.worker.ask("TCP receiver", Task::TcpReceive(task))?;
-            let to = (far.address, receiver.port(self.interrupt)?).into();
+            let counting =
+                tcp::Counting { warm_up: self.settings.warm_up, duration, bucket: BUCKET };
             let limit = self.settings.streams_take() + PATIENCE;
-            let task = tcp::Send { to, streams, filling: tcp::Filling { limit, rate: None } };
-            senders.push(self.tunnel.sides[from].worker.ask("TCP sender", Task::TcpSend(task))?);
+            let filling = tcp::Filling { limit, rate: None };
+            let congestion = self.settings.congestion;
+            let receive = |meeting| Task::TcpReceive(tcp::Receive { meeting, streams, counting });
+            let send = |meeting| Task::TcpSend(tcp::Send { meeting, streams, filling, congestion });
+            // Whichever way data goes, side 0 connects: a hub may let nobody else in.
+            let [near, far] = &mut self.tunnel.sides;
+            let listen = tcp::Meeting::Listen(far.address.into());
+            let connect = |port| tcp::Meeting::Connect((far.address, port).into());
+            let (receiver, sender) = if from == 0 {
+                let receiver = far.worker.ask("TCP receiver", receive(listen))?;
+                let port = receiver.port(self.interrupt)?;
+                (receiver, near.worker.ask("TCP sender", send(connect(port)))?)
+            } else {
+                let sender = far.worker.ask("TCP sender", send(listen))?;
+                let port = sender.port(self.interrupt)?;
+                (near.worker.ask("TCP receiver", receive(connect(port)))?, sender)
+            };
             receivers.push(receiver);
+            senders.push(sender);
         }
         Ok((receivers, senders))
     }
@@ -271,8 +286,7 @@ impl Bench<'_> {
             Ok((self.end_streams(streams)?.0, answers))
         });
         let Some((received, answers)) = self.keep("loaded", outcome)? else { return Ok(()) };
-        let bits: f64 = received.iter().map(tcp::Received::bits_per_second).sum();
-        self.measured.put("loaded_tcp", bits / 1e9);
+        self.measured.put("loaded_tcp", gigabits(&received));
         self.put_round_trips("loaded", answers);
         Ok(())
     }
@@ -366,6 +380,11 @@ impl Bench<'_> {
             }
         }
     }
+}
+
+/// The sum of all flows in Gbit/s.
+fn gigabits(received: &[tcp::Received]) -> f64 {
+    received.iter().map(tcp::Received::bits_per_second).sum::<f64>() / 1e9
 }
 
 /// The sum of all flows in Gbit/s, by time.

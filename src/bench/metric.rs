@@ -21,10 +21,22 @@ pub enum Group {
     Load,
     /// Handshakes of many peers.
     Handshake,
+    /// Connections, one after the other.
+    Connect,
+    /// A stream beside many connections on which nothing passes.
+    Crowd,
+    /// A stream while another peer begins connections and ends none.
+    Flood,
 }
 
 impl Group {
-    pub const ALL: [Self; 5] = [Self::Tcp, Self::Udp, Self::Latency, Self::Load, Self::Handshake];
+    /// Of a tunnel.
+    pub const OF_TUNNELS: [Self; 5] =
+        [Self::Tcp, Self::Udp, Self::Latency, Self::Load, Self::Handshake];
+
+    /// Of a hub that gets packets of its peers on.
+    pub const OF_GATEWAYS: [Self; 5] =
+        [Self::Tcp, Self::Udp, Self::Connect, Self::Crowd, Self::Flood];
 
     pub const fn name(self) -> &'static str {
         match self {
@@ -33,18 +45,10 @@ impl Group {
             Self::Latency => "latency",
             Self::Load => "load",
             Self::Handshake => "handshake",
+            Self::Connect => "connect",
+            Self::Crowd => "crowd",
+            Self::Flood => "flood",
         }
-    }
-}
-
-impl std::str::FromStr for Group {
-    type Err = String;
-
-    fn from_str(name: &str) -> Result<Self, String> {
-        Self::ALL
-            .into_iter()
-            .find(|group| group.name() == name)
-            .ok_or_else(|| format!("it can be {}", Self::ALL.map(Self::name).join(", ")))
     }
 }
 
@@ -65,8 +69,11 @@ pub const METRICS: &[Metric] = &[
     more("tcp_1_back", "TCP, 1 stream, other way", "Gbit/s", Group::Tcp),
     more("tcp_n", "TCP, several streams", "Gbit/s", Group::Tcp),
     more("tcp_n_back", "TCP, several streams, other way", "Gbit/s", Group::Tcp),
+    more("tcp_n_fairness", "fairness of several streams", "of 1", Group::Tcp),
+    more("tcp_n_back_fairness", "fairness of several, other way", "of 1", Group::Tcp),
     more("tcp_both", "TCP, both ways at once, sum", "Gbit/s", Group::Tcp),
     less("tcp_1_cpu", "processor time of both ends, 1 stream", "s/GB", Group::Tcp),
+    less("tcp_1_back_cpu", "processor time of both ends, other way", "s/GB", Group::Tcp),
     less("tcp_n_cpu", "processor time of both ends, several", "s/GB", Group::Tcp),
     less("tcp_1_machine_cpu", "all processor time, 1 stream", "s/GB", Group::Tcp),
     less("tcp_1_again", "segments sent again, 1 stream", "1/GB", Group::Tcp),
@@ -96,6 +103,12 @@ pub const METRICS: &[Metric] = &[
         ..less("first_packet", "start until the first packet", "ms", Group::Tcp)
     },
     more("handshakes", "handshakes answered", "1/s", Group::Handshake),
+    more("connections", "connect, one byte there and back, close", "1/s", Group::Connect),
+    less("crowd_memory", "memory of the hub for idle connections", "MB", Group::Crowd),
+    more("crowd_tcp", "TCP beside them, 1 stream, other way", "Gbit/s", Group::Crowd),
+    more("crowd_kept", "share of what it was without them", "%", Group::Crowd),
+    more("flood_tcp", "TCP beside a flood of SYN, 1 stream, other way", "Gbit/s", Group::Flood),
+    more("flood_kept", "share of what it was without the flood", "%", Group::Flood),
 ];
 
 /// The metric of that key.
@@ -150,12 +163,14 @@ mod tests {
     }
 
     #[test]
-    fn every_group_is_read_by_its_name() {
-        for group in Group::ALL {
-            assert_eq!(group.name().parse(), Ok(group));
+    fn every_metric_is_one_of_a_group_that_some_command_measures() {
+        let groups = [Group::OF_TUNNELS, Group::OF_GATEWAYS].concat();
+        for group in &groups {
             assert_eq!(serde_json::to_value(group).unwrap(), group.name());
         }
-        assert!("tcpp".parse::<Group>().unwrap_err().contains("tcp, udp"));
+        for metric in METRICS {
+            assert!(metric.group.is_none_or(|group| groups.contains(&group)), "{}", metric.key);
+        }
     }
 
     #[test]

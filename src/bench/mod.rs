@@ -6,6 +6,7 @@
 pub mod compare;
 pub mod crypto;
 pub mod error;
+pub mod gateway;
 pub mod html;
 pub mod implementation;
 pub mod latencies;

@@ -12,6 +12,7 @@ use super::latencies::Latencies;
 use super::machine::Machine;
 use super::metric::{Group, METRICS, Metric};
 use super::path::Profile;
+use super::settings::Congestion;
 use super::stats::{self, Summary, Verdict};
 
 /// The name and version of the schema.
@@ -52,6 +53,9 @@ pub struct Conditions {
     pub streams: usize,
     /// Seconds that streams are counted.
     pub tcp_seconds: f64,
+    /// `None`: the system's own.
+    #[serde(default)]
+    pub congestion: Option<Congestion>,
     pub quick: bool,
 }
 
@@ -213,6 +217,7 @@ pub mod testing {
                 wire_mtu: 1500,
                 streams: 4,
                 tcp_seconds: 3.0,
+                congestion: None,
                 quick: false,
             },
             participants: participants.to_vec(),

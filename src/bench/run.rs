@@ -107,6 +107,7 @@ fn empty(run: &Run<'_>) -> Result<Report, BenchError> {
             wire_mtu: settings.wiring.wire_mtu,
             streams: settings.streams,
             tcp_seconds: settings.tcp.as_secs_f64(),
+            congestion: settings.congestion,
             quick: run.is_quick,
         },
         participants: participants.collect(),

@@ -2,7 +2,27 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::topology::Wiring;
+
+/// How senders of TCP avoid congestion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Congestion {
+    Cubic,
+    Bbr,
+}
+
+impl Congestion {
+    /// As the kernel names it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Cubic => "cubic",
+            Self::Bbr => "bbr",
+        }
+    }
+}
 
 /// The durations and sizes of a run.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -28,6 +48,12 @@ pub struct Settings {
     pub idle: Duration,
     /// How many peers begin one.
     pub handshakes: usize,
+    /// Connections on which nothing passes.
+    pub idle_connections: usize,
+    /// SYN that another peer sends in a second.
+    pub flood: f64,
+    /// How the kernels' and our own TCP are to avoid congestion; `None` leaves it to them.
+    pub congestion: Option<Congestion>,
     /// How long each measurement waits for others to leave the processors alone.
     pub patience: Duration,
 }
@@ -48,6 +74,9 @@ impl Settings {
             requests: Duration::from_secs(2),
             idle: Duration::from_millis(1500),
             handshakes: 2000,
+            idle_connections: 10_000,
+            flood: 10_000.0,
+            congestion: None,
             patience: Duration::from_secs(30),
         }
     }
@@ -64,6 +93,7 @@ impl Settings {
             requests: Duration::from_millis(400),
             idle: Duration::from_millis(300),
             handshakes: 500,
+            idle_connections: 500,
             patience: Duration::from_secs(2),
             ..self
         }

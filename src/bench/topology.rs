@@ -6,13 +6,14 @@
 //!   198.18.0.1/30 ───────── wire ─────────── 198.18.0.2/30
 //! ```
 //!
-//! Without a tunnel the load takes the wire itself. In each namespace stands a load generator.
+//! Without a tunnel the load takes the wire itself. In each namespace stands a load generator, but
+//! where side 1 is a hub: then it stands at the server [behind it](super::gateway).
 //! Whatever a [`Tunnel`] started ends when it is dropped, and interfaces go with their namespaces.
 
 use std::ffi::CStr;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -24,12 +25,13 @@ use ipnet::{IpNet, Ipv4Net};
 use zeroize::Zeroizing;
 
 use super::error::BenchError;
+use super::gateway::{self, Forwarding};
 use super::implementation::{Implementation, Kind, without_folders};
 use super::path::{Emulator, Profile};
 use super::worker::Worker;
 use crate::control::command::{AllowedIpChange, PeerUpdate, SetRequest};
 use crate::control::interrupt::Interrupt;
-use crate::control::netlink::{Netlink, NetlinkError};
+use crate::control::netlink::{MAIN_TABLE, Netlink, NetlinkError};
 use crate::control::uapi::client::UapiClient;
 use crate::crypto::dh;
 use crate::crypto::entropy::Entropy;
@@ -127,10 +129,14 @@ impl Tunnel {
         let namespaces = [NetNamespace::create()?, NetNamespace::create()?];
         let emulator = lay_wire(&namespaces, wiring)?;
         let is_plain = implementation.kind == Kind::Plain;
+        let forwarding = implementation.forwarding;
+        let server = forwarding.map(|_| gateway::put_behind(&namespaces[1])).transpose()?;
         let side = |at: usize, namespace: NetNamespace| {
+            let behind = server.as_ref().filter(|_| at == 1);
+            let own = if is_plain { OUTSIDE[at] } else { INSIDE[at] };
             Ok::<_, BenchError>(Side {
-                worker: Worker::start(&namespace)?,
-                address: if is_plain { OUTSIDE[at] } else { INSIDE[at] },
+                worker: Worker::start(behind.unwrap_or(&namespace))?,
+                address: if behind.is_some() { gateway::SERVER } else { own },
                 mtu: if is_plain { wiring.wire_mtu } else { wiring.tunnel_mtu },
                 endpoint: (OUTSIDE[at], PORTS[at]).into(),
                 public_key: None,
@@ -143,7 +149,8 @@ impl Tunnel {
         let sides = [side(0, first)?, side(1, second)?];
         let mut tunnel = Self { sides, start: None, first_packet: None, emulator };
         if !is_plain {
-            tunnel.bring_up(&implementation.kind, wiring.tunnel_mtu, files, interrupt)?;
+            let kind = &implementation.kind;
+            tunnel.bring_up(kind, forwarding, wiring.tunnel_mtu, files, interrupt)?;
         }
         // Without a tunnel too, so that everybody's neighbours are known.
         tunnel.wait_for_packet(interrupt)?;
@@ -154,6 +161,7 @@ impl Tunnel {
     fn bring_up(
         &mut self,
         kind: &Kind,
+        forwarding: Option<Forwarding>,
         mtu: u32,
         files: &Path,
         interrupt: &Interrupt,
@@ -162,7 +170,7 @@ impl Tunnel {
         let mut started = clock::now().mono;
         for at in [1, 0] {
             let side = &mut self.sides[at];
-            let settings = settings(&identities, at);
+            let settings = settings(&identities, at, forwarding);
             let file = files.join(format!("{}.conf", side.interface));
             started = clock::now().mono;
             side.start(kind, &settings, &file, interrupt)?;
@@ -172,6 +180,9 @@ impl Tunnel {
             let side = &self.sides[at];
             side.configure_by_socket(kind, &settings)?;
             side.set_up(mtu, INSIDE[at])?;
+            if let Some(forwarding) = forwarding {
+                side.lead_on(at, forwarding)?;
+            }
             self.sides[at].public_key = Some(identities[at].public);
         }
         self.wait_for_packet(interrupt)?;
@@ -217,6 +228,11 @@ impl Tunnel {
         self.sides.iter().filter_map(|side| Some(side.program.as_ref()?.child.id()))
     }
 
+    /// The process of the hub, side 1.
+    pub fn hub(&self) -> Option<u32> {
+        Some(self.sides[1].program.as_ref()?.child.id())
+    }
+
     /// # Errors
     /// A program under test has ended, with what it printed.
     pub fn check(&mut self) -> Result<(), BenchError> {
@@ -241,7 +257,19 @@ impl Side {
     /// # Errors
     /// The device refuses, or the kernel's own, for which this is not built.
     pub fn add_peers(&self, keys: impl IntoIterator<Item = PublicKey>) -> Result<(), BenchError> {
-        let peers = keys.into_iter().map(PeerUpdate::new).collect();
+        self.add(keys.into_iter().map(PeerUpdate::new).collect())
+    }
+
+    /// Adds one that has this address in the tunnel.
+    ///
+    /// # Errors
+    /// As for [`Self::add_peers`].
+    pub fn add_peer(&self, key: PublicKey, address: Ipv4Addr) -> Result<(), BenchError> {
+        let allowed_ips = vec![AllowedIpChange::Add(single(address))];
+        self.add(vec![PeerUpdate { allowed_ips, ..PeerUpdate::new(key) }])
+    }
+
+    fn add(&self, peers: Vec<PeerUpdate>) -> Result<(), BenchError> {
         let request = SetRequest { peers, ..SetRequest::default() };
         Ok(UapiClient::connect(&self.interface)?.set(&request)?)
     }
@@ -324,6 +352,22 @@ impl Side {
             Ok::<_, NetlinkError>(())
         })?;
         Ok(outcome?)
+    }
+
+    /// Has packets for the server go into the tunnel, and the hub get them on.
+    fn lead_on(&self, at: usize, forwarding: Forwarding) -> Result<(), BenchError> {
+        let further = if at == 0 { gateway::NETWORK } else { single(gateway::OTHER_PEER) };
+        self.namespace.run(|| {
+            let mut netlink = Netlink::new();
+            if let Some(link) = netlink.link(&self.interface)? {
+                netlink.add_route(&link, further, MAIN_TABLE)?;
+            }
+            if at == 1 {
+                let peers = [INSIDE[0], gateway::OTHER_PEER].map(single);
+                forwarding.set_up(&self.interface, &peers)?;
+            }
+            Ok::<_, BenchError>(())
+        })?
     }
 
     fn run_to_end(&self, program: &str, words: &[&std::ffi::OsStr]) -> Result<(), BenchError> {
@@ -475,17 +519,23 @@ fn identity(entropy: &mut dyn Entropy) -> Identity {
 }
 
 /// What side `at` is told.
-fn settings(identities: &[Identity; 2], at: usize) -> SetRequest {
+fn settings(identities: &[Identity; 2], at: usize, forwarding: Option<Forwarding>) -> SetRequest {
     let other = 1 - at;
+    let mut allowed_ips = vec![AllowedIpChange::Add(single(INSIDE[other]))];
+    if forwarding.is_some() && at == 0 {
+        allowed_ips.push(AllowedIpChange::Add(gateway::NETWORK));
+    }
     let peer = PeerUpdate {
         endpoint: Some((OUTSIDE[other], PORTS[other]).into()),
         replace_allowed_ips: true,
-        allowed_ips: vec![AllowedIpChange::Add(IpNet::from(std::net::IpAddr::V4(INSIDE[other])))],
+        allowed_ips,
         ..PeerUpdate::new(identities[other].public)
     };
+    let flows = forwarding.filter(|_| at == 1).and_then(Forwarding::flows);
     SetRequest {
         private_key: Some(Some(identities[at].private.clone())),
         listen_port: Some(PORTS[at]),
+        flows: flows.map(Some),
         replace_peers: true,
         peers: vec![peer],
         ..SetRequest::default()
@@ -518,6 +568,10 @@ fn write_settings(path: &Path, settings: &SetRequest) -> Result<(), BenchError> 
 
 fn network(address: Ipv4Addr) -> IpNet {
     IpNet::V4(Ipv4Net::new_assert(address, PREFIX))
+}
+
+fn single(address: Ipv4Addr) -> IpNet {
+    IpNet::from(IpAddr::V4(address))
 }
 
 /// Names of interfaces are used once in a run: the sockets of both sides are in one folder.

@@ -225,7 +225,7 @@ impl Running {
     }
 }
 
-const READY_LIMIT: Duration = Duration::from_secs(10);
+const READY_LIMIT: Duration = Duration::from_secs(60);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 #[cfg(test)]

@@ -59,6 +59,15 @@ pub fn listen_on(interface: &str, address: SocketAddr) -> Result<TcpListener, Sy
     Ok(socket.into())
 }
 
+/// Has the connection avoid congestion by the algorithm of that name.
+///
+/// # Errors
+/// The kernel has no such algorithm, or does not let us have it.
+pub fn set_congestion(socket: BorrowedFd<'_>, algorithm: &str) -> Result<(), SysError> {
+    sockopt::set_tcp_congestion(socket, algorithm)
+        .map_err(|e| SysError::new("setsockopt TCP_CONGESTION", e))
+}
+
 /// How many segments the connection has sent again.
 ///
 /// # Errors

@@ -26,13 +26,16 @@ use crate::time::Instant;
 pub enum Transport {
     Tcp,
     Udp,
+    /// A connection of TCP for each question, which is one byte.
+    Connect,
 }
 
-/// Sends back what comes in: over TCP as many connections as are said, over UDP until the end.
+/// Sends back what comes in: over TCP as many connections as are said, otherwise until the end.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Serve {
     pub address: IpAddr,
     pub transport: Transport,
+    /// At once.
     pub connections: usize,
 }
 
@@ -80,6 +83,7 @@ pub fn serve(task: &Serve, ready: &mut dyn FnMut(u16)) -> io::Result<()> {
     match task.transport {
         Transport::Udp => serve_udp(task, ready),
         Transport::Tcp => serve_tcp(task, ready),
+        Transport::Connect => serve_connections(task, ready),
     }
 }
 
@@ -119,6 +123,38 @@ fn serve_tcp(task: &Serve, ready: &mut dyn FnMut(u16)) -> io::Result<()> {
     Ok(())
 }
 
+/// Whoever answers closes first, so that the ports of whoever asks are free again at once.
+fn serve_connections(task: &Serve, ready: &mut dyn FnMut(u16)) -> io::Result<()> {
+    let listener = TcpListener::bind((task.address, 0))?;
+    ready(listener.local_addr()?.port());
+    at_once(task.connections, |_| {
+        loop {
+            let (mut stream, _) = listener.accept()?;
+            stream.set_read_timeout(Some(SILENCE))?;
+            let mut byte = [0];
+            match stream.read_exact(&mut byte).and_then(|()| stream.write_all(&byte)) {
+                Ok(()) if byte == [LAST_BYTE] => return Ok(()),
+                // Whoever asked has given up, and says so itself.
+                Ok(()) | Err(_) => {}
+            }
+        }
+    })
+    .map(drop)
+}
+
+/// Asks by a connection of its own.
+fn connect_and_ask(to: &SocketAddr, byte: u8) -> io::Result<()> {
+    let mut stream = TcpStream::connect_timeout(to, SILENCE)?;
+    stream.set_read_timeout(Some(SILENCE))?;
+    stream.write_all(&[byte])?;
+    let mut answer = [!byte; 2];
+    stream.read_exact(&mut answer[..1])?;
+    if answer[0] == byte && stream.read(&mut answer)? == 0 {
+        return Ok(());
+    }
+    Err(io::Error::other("another answer than the question"))
+}
+
 /// Does [`Ask`].
 ///
 /// # Errors
@@ -140,6 +176,13 @@ pub fn ask(task: &Ask) -> io::Result<Answers> {
                 stream.read_exact(&mut answer)?;
                 Ok(true)
             })
+        }
+        (Transport::Connect, _) => {
+            let answers = closed_loop(task, |_, question| {
+                connect_and_ask(&task.to, question[0] & !LAST_BYTE).map(|()| true)
+            })?;
+            at_once(task.connections, |_| connect_and_ask(&task.to, LAST_BYTE))?;
+            Ok(answers)
         }
         (Transport::Udp, None) => {
             let socket = |_| {
@@ -284,6 +327,8 @@ fn number(message: &[u8; QUESTION_BYTES]) -> u64 {
 }
 
 const QUESTION_BYTES: usize = 64;
+/// The question that ends one of those who answer.
+const LAST_BYTE: u8 = 0x80;
 const SENT_AT: Range<usize> = 8..16;
 /// Beside the round trip of the path: in a closed loop each loss costs so much of its time.
 const UDP_PATIENCE: Duration = Duration::from_millis(300);

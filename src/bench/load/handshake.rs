@@ -57,7 +57,7 @@ pub fn private_keys(seed: u64, count: usize) -> impl Iterator<Item = PrivateKey>
     (0..count).map(move |_| new_key(&mut entropy))
 }
 
-fn new_key(entropy: &mut dyn Entropy) -> PrivateKey {
+pub(super) fn new_key(entropy: &mut dyn Entropy) -> PrivateKey {
     dh::clamp(&PrivateKey::from_bytes(entropy.bytes()))
 }
 

@@ -1,14 +1,17 @@
-//! The load generators: TCP streams, UDP at a rate, request and response, handshakes.
+//! The load generators: TCP streams, UDP at a rate, request and response, handshakes, connections on
+//! which nothing passes, and a flood of attempts to connect.
 //!
 //! Each task is plain data (it travels to a [worker](super::worker) as JSON) with a function that
 //! does it on the calling thread and returns what it saw, plain data too. Whoever receives or serves
 //! first tells its port. Counting happens where data arrives, after a warm-up; the sender's numbers
 //! say what was offered.
 //!
-//! Must not know of tunnels, but for the handshakes: two addresses that reach each other are all it
+//! Must not know of tunnels, but for the handshakes and the flood: two addresses that reach each other are all it
 //! takes.
 
+pub mod crowd;
 pub mod echo;
+pub mod flood;
 pub mod handshake;
 pub mod tcp;
 pub mod udp;
@@ -33,6 +36,9 @@ pub enum Task {
     EchoServe(echo::Serve),
     EchoAsk(echo::Ask),
     Handshakes(handshake::Begin),
+    CrowdServe(crowd::Serve),
+    CrowdBegin(crowd::Begin),
+    Flood(flood::Flood),
 }
 
 /// What came of a task, by its kind.
@@ -45,6 +51,8 @@ pub enum Outcome {
     EchoServed,
     EchoAsked(echo::Answers),
     HandshakesAnswered(handshake::Answered),
+    CrowdGone,
+    Flooded(flood::Flooded),
 }
 
 impl Task {
@@ -55,12 +63,15 @@ impl Task {
     pub fn run(&self, ready: &mut dyn FnMut(u16)) -> io::Result<Outcome> {
         match self {
             Self::TcpReceive(task) => tcp::receive(task, ready).map(Outcome::TcpReceived),
-            Self::TcpSend(task) => tcp::send(task).map(Outcome::TcpSent),
+            Self::TcpSend(task) => tcp::send(task, ready).map(Outcome::TcpSent),
             Self::UdpReceive(task) => udp::receive(task, ready).map(Outcome::UdpReceived),
             Self::UdpSend(task) => udp::send(task).map(Outcome::UdpSent),
             Self::EchoServe(task) => echo::serve(task, ready).map(|()| Outcome::EchoServed),
             Self::EchoAsk(task) => echo::ask(task).map(Outcome::EchoAsked),
             Self::Handshakes(task) => handshake::begin(task).map(Outcome::HandshakesAnswered),
+            Self::CrowdServe(task) => crowd::serve(task, ready).map(|()| Outcome::CrowdGone),
+            Self::CrowdBegin(task) => crowd::begin(task, ready).map(|()| Outcome::CrowdGone),
+            Self::Flood(task) => flood::flood(task).map(Outcome::Flooded),
         }
     }
 }

@@ -11,16 +11,25 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{SILENCE, at_once, is_time_out, now, silent};
+use crate::bench::settings::Congestion;
 use crate::sys::tcp;
 use crate::time::Instant;
 
 const CHUNK_BYTES: usize = 128 << 10;
 const PACED_CHUNK_BYTES: usize = 8 << 10;
 
-/// Accepts streams and counts what arrives.
+/// How streams come about; the other end does the other thing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Meeting {
+    /// At this address, and a port that is told.
+    Listen(IpAddr),
+    Connect(SocketAddr),
+}
+
+/// Counts what arrives on streams.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Receive {
-    pub address: IpAddr,
+    pub meeting: Meeting,
     pub streams: usize,
     pub counting: Counting,
 }
@@ -53,6 +62,8 @@ pub struct Received {
     pub buckets: Vec<u64>,
     /// That arrived at all, in the warm-up too.
     pub all_bytes: u64,
+    /// Bytes of each stream.
+    pub shares: Vec<u64>,
 }
 
 impl Received {
@@ -60,14 +71,24 @@ impl Received {
     pub fn bits_per_second(&self) -> f64 {
         self.bytes as f64 * 8.0 / self.duration.as_secs_f64()
     }
+
+    /// How evenly the streams share, by Jain's index: 1 if all have the same, 1/n if one has all.
+    #[expect(clippy::cast_precision_loss, reason = "no number here has 16 digits")]
+    pub fn fairness(&self) -> f64 {
+        let shares = self.shares.iter().map(|&share| share as f64);
+        let (sum, squares) = (shares.clone().sum::<f64>(), shares.map(|share| share * share));
+        sum * sum / (self.shares.len() as f64 * squares.sum::<f64>())
+    }
 }
 
 /// Sends on so many streams until the other end has had enough.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Send {
-    pub to: SocketAddr,
+    pub meeting: Meeting,
     pub streams: usize,
     pub filling: Filling,
+    /// `None`: the system's own.
+    pub congestion: Option<Congestion>,
 }
 
 /// What was sent.
@@ -82,9 +103,7 @@ pub struct Sent {
 /// # Errors
 /// A stream that does not come, breaks off, or falls silent for [`SILENCE`].
 pub fn receive(task: &Receive, ready: &mut dyn FnMut(u16)) -> io::Result<Received> {
-    let listener = TcpListener::bind((task.address, 0))?;
-    ready(listener.local_addr()?.port());
-    let streams = accept(listener, task.streams)?;
+    let streams = meet(task.meeting, task.streams, ready)?;
     count(&streams, task.counting, &AtomicU64::new(0))
 }
 
@@ -100,8 +119,26 @@ pub fn count(streams: &[TcpStream], counting: Counting, moved: &AtomicU64) -> io
     let length = each.iter().map(|(buckets, _)| buckets.len()).max().unwrap_or(0);
     let sum = |at: usize| each.iter().filter_map(|(buckets, _)| buckets.get(at)).sum();
     let buckets: Vec<u64> = (0..length).map(sum).collect();
+    let shares = each.iter().map(|(buckets, _)| buckets.iter().sum()).collect();
     let (bytes, all_bytes) = (buckets.iter().sum(), each.iter().map(|(_, all)| all).sum());
-    Ok(Received { bytes, duration: counting.duration, buckets, all_bytes })
+    Ok(Received { bytes, duration: counting.duration, buckets, all_bytes, shares })
+}
+
+fn meet(
+    meeting: Meeting,
+    streams: usize,
+    ready: &mut dyn FnMut(u16),
+) -> io::Result<Vec<TcpStream>> {
+    match meeting {
+        Meeting::Listen(address) => {
+            let listener = TcpListener::bind((address, 0))?;
+            ready(listener.local_addr()?.port());
+            accept(listener, streams)
+        }
+        Meeting::Connect(to) => {
+            (0..streams).map(|_| TcpStream::connect_timeout(&to, SILENCE)).collect()
+        }
+    }
 }
 
 /// Accepts `count` connections, on a thread of its own since accepting knows no time-out.
@@ -164,10 +201,14 @@ fn count_one(
 /// Does [`Send`].
 ///
 /// # Errors
-/// No connection, or one that fails in another way than by the other end closing it.
-pub fn send(task: &Send) -> io::Result<Sent> {
-    let streams = (0..task.streams).map(|_| TcpStream::connect_timeout(&task.to, SILENCE));
-    let streams = streams.collect::<io::Result<Vec<_>>>()?;
+/// A stream that does not come, or one that fails in another way than by the other end closing it.
+pub fn send(task: &Send, ready: &mut dyn FnMut(u16)) -> io::Result<Sent> {
+    let streams = meet(task.meeting, task.streams, ready)?;
+    if let Some(congestion) = task.congestion {
+        for stream in &streams {
+            tcp::set_congestion(stream.as_fd(), congestion.name()).map_err(|e| e.source)?;
+        }
+    }
     fill(&streams, task.filling, &AtomicU64::new(0))
 }
 

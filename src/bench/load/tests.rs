@@ -22,7 +22,7 @@ fn tcp_counts_what_arrives_after_the_warm_up_and_by_time() {
     let duration = Duration::from_millis(300);
     let (received, sent) = pair(
         Task::TcpReceive(tcp::Receive {
-            address: LOCALHOST,
+            meeting: tcp::Meeting::Listen(LOCALHOST),
             streams: 3,
             counting: tcp::Counting {
                 warm_up: Duration::from_millis(100),
@@ -32,9 +32,10 @@ fn tcp_counts_what_arrives_after_the_warm_up_and_by_time() {
         }),
         |to| {
             Task::TcpSend(tcp::Send {
-                to,
+                meeting: tcp::Meeting::Connect(to),
                 streams: 3,
                 filling: tcp::Filling { limit: Duration::from_secs(20), rate: None },
+                congestion: None,
             })
         },
     );
@@ -44,8 +45,29 @@ fn tcp_counts_what_arrives_after_the_warm_up_and_by_time() {
     assert_eq!(received.duration, duration);
     assert_eq!(received.buckets.len(), 3);
     assert_eq!(received.buckets.iter().sum::<u64>(), received.bytes);
+    assert_eq!(received.shares.iter().sum::<u64>(), received.bytes);
+    assert_eq!(received.shares.len(), 3);
     assert!(received.bytes > 0 && received.bytes < received.all_bytes, "{received:?}");
     assert!(received.all_bytes <= sent.bytes, "{received:?} {sent:?}");
+}
+
+#[test]
+fn who_sends_may_be_the_one_who_listens() {
+    let duration = Duration::from_millis(100);
+    let filling = tcp::Filling { limit: Duration::from_secs(20), rate: None };
+    let meeting = tcp::Meeting::Listen(LOCALHOST);
+    let send = Task::TcpSend(tcp::Send { meeting, streams: 2, filling, congestion: None });
+    let (sent, received) = pair(send, |to| {
+        Task::TcpReceive(tcp::Receive {
+            meeting: tcp::Meeting::Connect(to),
+            streams: 2,
+            counting: tcp::Counting { warm_up: Duration::ZERO, duration, bucket: duration },
+        })
+    });
+    let (Outcome::TcpReceived(received), Outcome::TcpSent(sent)) = (received, sent) else {
+        panic!("outcomes of the wrong kind");
+    };
+    assert!(received.bytes > 0 && received.bytes <= sent.bytes, "{received:?} {sent:?}");
 }
 
 #[test]
@@ -53,7 +75,7 @@ fn tcp_with_a_rate_keeps_to_it() {
     let rate = 80_000_000;
     let (received, _) = pair(
         Task::TcpReceive(tcp::Receive {
-            address: LOCALHOST,
+            meeting: tcp::Meeting::Listen(LOCALHOST),
             streams: 2,
             counting: tcp::Counting {
                 warm_up: Duration::from_millis(100),
@@ -64,9 +86,10 @@ fn tcp_with_a_rate_keeps_to_it() {
         |to| {
             let limit = Duration::from_secs(20);
             Task::TcpSend(tcp::Send {
-                to,
+                meeting: tcp::Meeting::Connect(to),
                 streams: 2,
                 filling: tcp::Filling { limit, rate: Some(rate) },
+                congestion: None,
             })
         },
     );
@@ -130,6 +153,49 @@ fn questions_are_answered_over_tcp_and_udp_in_a_closed_loop() {
         assert_eq!(answers.lost, 0);
         assert!(answers.per_second() > 50.0);
     }
+}
+
+#[test]
+fn a_connection_for_each_question_is_answered_and_closed() {
+    let transport = echo::Transport::Connect;
+    let serve = echo::Serve { address: LOCALHOST, transport, connections: 2 };
+    let (served, asked) = pair(Task::EchoServe(serve), |to| {
+        Task::EchoAsk(echo::Ask {
+            to,
+            transport,
+            connections: 2,
+            warm_up: Duration::from_millis(20),
+            duration: Duration::from_millis(200),
+            interval: None,
+            round_trip: Duration::ZERO,
+        })
+    });
+    let Outcome::EchoAsked(answers) = asked else { panic!("{asked:?}") };
+    assert!(answers.latencies.count() > 10, "{}", answers.latencies.count());
+    assert_eq!(served, Outcome::EchoServed);
+}
+
+#[test]
+fn a_crowd_is_there_and_goes_after_a_while() {
+    let serve = crowd::Serve { address: LOCALHOST, connections: 100 };
+    let hold = Duration::from_millis(10);
+    let mut is_there = false;
+    let (told, port) = mpsc::channel();
+    let serving =
+        thread::spawn(move || Task::CrowdServe(serve).run(&mut |port| told.send(port).unwrap()));
+    let to = SocketAddr::from((Ipv4Addr::LOCALHOST, port.recv().unwrap()));
+    let begin = crowd::Begin { to, connections: 100, hold };
+    let gone = Task::CrowdBegin(begin).run(&mut |_| is_there = true).unwrap();
+    assert_eq!((gone, serving.join().unwrap().unwrap()), (Outcome::CrowdGone, Outcome::CrowdGone));
+    assert!(is_there);
+}
+
+#[test]
+fn streams_that_share_evenly_are_fair_and_one_that_has_all_is_not() {
+    let received = |shares: &[u64]| tcp::Received { shares: shares.to_vec(), ..Default::default() };
+    assert!((received(&[7, 7, 7, 7]).fairness() - 1.0).abs() < 1e-9);
+    assert!((received(&[7, 0, 0, 0]).fairness() - 0.25).abs() < 1e-9);
+    assert!((received(&[1, 3]).fairness() - 0.8).abs() < 1e-9);
 }
 
 #[test]

@@ -65,28 +65,42 @@ impl Default for Profile {
 }
 
 /// The names of the built-in profiles.
-pub const NAMES: [&str; 5] = ["aws", "gcp", "azure", "wan80", "lossy"];
+pub const NAMES: [&str; 6] = ["aws", "gcp", "azure", "wan20", "wan80", "lossy"];
 
 /// One way from Stockholm to Oslo: half of a round trip of 15 ms.
 const STOCKHOLM_OSLO_MS: f64 = 7.5;
 
 impl Profile {
-    /// A built-in profile, or one from a JSON file with some of the fields.
+    /// A built-in profile, or one from a JSON file with some of the fields; behind a name, fields may
+    /// be given other values: `wan20,loss_percent=1`.
     ///
     /// # Errors
-    /// Neither a name nor a file, or what is wrong in the file.
+    /// Neither a name nor a file, or what is wrong in it.
     pub fn load(name: &str) -> Result<Self, String> {
-        if let Some(profile) = Self::named(name) {
-            return Ok(profile);
-        }
-        let path = Path::new(name);
-        let text = fs::read_to_string(path).map_err(|error| {
-            format!("`{name}` is none of {}, and as a file: {error}", NAMES.join(", "))
-        })?;
-        let profile: Self =
-            serde_json::from_str(&text).map_err(|error| format!("{name}: {error}"))?;
+        let mut parts = name.split(',');
+        let profile = match parts.next().and_then(Self::named) {
+            Some(named) => parts.try_fold(named, Self::with),
+            None => fs::read_to_string(Path::new(name))
+                .map_err(|error| {
+                    format!("`{name}` is none of {}, and as a file: {error}", NAMES.join(", "))
+                })
+                .and_then(|text| {
+                    serde_json::from_str(&text).map_err(|error| format!("{name}: {error}"))
+                }),
+        }?;
         profile.check().map_err(|fault| format!("{name}: {fault}"))?;
         Ok(profile)
+    }
+
+    /// With another value for one field, as in `loss_percent=1`.
+    fn with(self, change: &str) -> Result<Self, String> {
+        let wrong = |why: &str| format!("`{change}`: {why}; it must be FIELD=VALUE");
+        let (field, value) = change.split_once('=').ok_or_else(|| wrong("no `=` in it"))?;
+        // What is no number is a word.
+        let value = serde_json::from_str(value).unwrap_or_else(|_| value.into());
+        let mut all = serde_json::to_value(self).map_err(|error| wrong(&error.to_string()))?;
+        all[field] = value;
+        serde_json::from_value(all).map_err(|error| wrong(&error.to_string()))
     }
 
     fn named(name: &str) -> Option<Self> {
@@ -95,6 +109,13 @@ impl Profile {
             "aws" => Self { flow_mbit: Some(5000.0), ..near },
             "gcp" => Self { mtu: 1460, ..near },
             "azure" => Self { mtu: 1400, fragments: Fragments::InOrder, ..near },
+            "wan20" => Self {
+                delay_ms: 10.0,
+                jitter_ms: 0.0,
+                rate_mbit: Some(417.6),
+                queue_kb: 1500.0,
+                ..near
+            },
             "wan80" => Self { delay_ms: 40.0, jitter_ms: 0.5, rate_mbit: Some(1000.0), ..near },
             "lossy" => Self {
                 delay_ms: 25.0,
@@ -154,6 +175,10 @@ mod tests {
         assert_eq!(Profile::load("aws").unwrap().round_trip(), Duration::from_micros(15_400));
     }
 
+    fn wan20() -> Profile {
+        Profile::named("wan20").unwrap()
+    }
+
     #[test]
     fn a_file_gives_some_fields_and_says_what_is_wrong_in_it() {
         let folder = tempfile::tempdir().unwrap();
@@ -166,6 +191,18 @@ mod tests {
         assert_eq!((profile.delay_ms, profile.mtu), (5.0, 1500));
         assert!(load(r#"{"dely_ms": 5}"#).unwrap_err().contains("dely_ms"));
         assert!(load(r#"{"loss_percent": 95}"#).unwrap_err().contains("it can be 0 to 90"));
+        let changed = Profile::load("wan20,loss_percent=0.1,fragments=drop").unwrap();
+        let expected = Profile { loss_percent: 0.1, fragments: Fragments::Drop, ..wan20() };
+        assert_eq!(changed, expected);
+        for (change, fault) in [
+            ("loss_percent", "no `=` in it"),
+            ("los=1", "unknown field"),
+            ("mtu=soon", "must be FIELD=VALUE"),
+            ("mtu=99999", "it can be 656 to 9000"),
+        ] {
+            let told = Profile::load(&format!("wan20,{change}")).unwrap_err();
+            assert!(told.contains(fault), "{change}: {told}");
+        }
         assert!(Profile::load("nowhere").unwrap_err().contains("none of aws, gcp"));
     }
 }

@@ -8,7 +8,7 @@ use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 
 use crate::bench::implementation::Implementation;
 use crate::bench::link::protocol::{MOST_SECONDS, MOST_STREAMS, PORT};
-use crate::bench::metric::Group;
+use crate::bench::settings::Congestion;
 use crate::bench::topology::Wire;
 
 #[derive(Clone, Debug, Subcommand)]
@@ -17,6 +17,8 @@ pub enum Bench {
     Tunnel(Tunnel),
     /// The same over an emulated path: what clouds and wide networks do to packets
     Path(PathArguments),
+    /// Compare the ways of a hub to get packets of its peers on to a server behind it
+    Gateway(Gateway),
     /// Measure a live tunnel from here to one of its peers
     Link(Link),
     /// What this machine can do at most, and what share of it a tunnel reaches
@@ -57,6 +59,50 @@ pub struct PathArguments {
 
     #[command(flatten)]
     pub output: Output,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct Gateway {
+    /// What lies between client and hub: a path of `bench path`, by name or as a file [default: a
+    /// wire]
+    #[arg(long, value_name = "NAME|FILE")]
+    pub profile: Option<String>,
+
+    /// Only these: flow, nft, routed, and names from --impl, which route [default: all]. Ratios are
+    /// of the first to the others
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
+    pub only: Vec<String>,
+
+    /// Another program at both ends: a command that stays in the foreground, {tun} the interface that
+    /// it is to create (may be repeated)
+    #[arg(long = "impl", value_name = "NAME='COMMAND'")]
+    pub named: Vec<Implementation>,
+
+    /// How all that send over TCP avoid congestion [default: as the system does, the flows of hubs as
+    /// they do]
+    #[arg(long, value_enum, value_name = "ALGORITHM")]
+    pub congestion: Option<CongestionName>,
+
+    #[command(flatten)]
+    pub effort: Effort,
+
+    #[command(flatten)]
+    pub output: Output,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum CongestionName {
+    Cubic,
+    Bbr,
+}
+
+impl CongestionName {
+    pub const fn congestion(self) -> Congestion {
+        match self {
+            Self::Cubic => Congestion::Cubic,
+            Self::Bbr => Congestion::Bbr,
+        }
+    }
 }
 
 #[derive(Clone, Debug, Args)]
@@ -176,13 +222,13 @@ pub struct Effort {
     #[arg(long, value_name = "N", default_value_t = 6, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub rounds: u32,
 
-    /// Only these: tcp, udp, latency, load, handshake
-    #[arg(long, value_name = "GROUP,…", value_delimiter = ',', default_values_t = Group::ALL.map(Group::name).map(str::to_owned))]
+    /// Only these: tcp, udp, latency, load, handshake; of a gateway tcp, udp, connect, crowd, flood
+    #[arg(long, value_name = "GROUP,…", value_delimiter = ',')]
     pub groups: Vec<String>,
 
-    /// Streams where several are measured
-    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(2..=128))]
-    pub streams: u16,
+    /// Streams where several are measured [default: 4, of a gateway 8]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(2..=128))]
+    pub streams: Option<u16>,
 
     /// MTU of the tunnels, in bytes [default: that of the path minus 80, 1420 at most]
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(576..=9000))]

@@ -23,6 +23,7 @@ pub fn run(command: &Bench) -> Result<(), Failure> {
     match command {
         Bench::Tunnel(arguments) => tunnel::over_wire(arguments),
         Bench::Path(arguments) => tunnel::over_path(arguments),
+        Bench::Gateway(arguments) => tunnel::through_gateway(arguments),
         Bench::Link(arguments) => link::run(arguments),
         Bench::Crypto(arguments) => crypto::run(arguments),
         Bench::Worker => {

@@ -1,13 +1,16 @@
-//! `hybridwg bench tunnel` and `hybridwg bench path`.
+//! `hybridwg bench tunnel`, `hybridwg bench path` and `hybridwg bench gateway`.
 
 use std::path::Path;
 use std::{env, fs};
 
 use anyhow::anyhow;
 
-use super::args::{Effort, Output, Participants, PathArguments, Tunnel};
+use super::args::{
+    CongestionName, Effort, Gateway, Output, Participants, PathArguments, Tunnel, WireName,
+};
 use super::output::check_uncovered;
 use super::progress::Progress;
+use crate::bench::gateway::Forwarding;
 use crate::bench::implementation::{self, Implementation, OURS};
 use crate::bench::metric::Group;
 use crate::bench::path::Profile;
@@ -24,10 +27,13 @@ use crate::control::interrupt::Interrupt;
 /// # Errors
 /// See [`super::run`].
 pub fn over_wire(arguments: &Tunnel) -> Result<(), Failure> {
-    let mtu = arguments.effort.mtu.unwrap_or(TUNNEL_MTU);
-    let wiring = Wiring { wire: arguments.wire.wire(), tunnel_mtu: mtu, wire_mtu: WIRE_MTU };
-    let Tunnel { participants, effort, output, .. } = arguments;
-    compare(participants, effort, output, wiring, arguments.wire.name())
+    let Tunnel { participants, effort, output, wire } = arguments;
+    let plan = Plan {
+        settings: settings(effort, on_wire(*wire, effort.mtu), STREAMS),
+        groups: groups(effort, &Group::OF_TUNNELS)?,
+        path: wire.name().to_owned(),
+    };
+    compare(plan, || participants.choose(), effort, output)
 }
 
 /// `hybridwg bench path`.
@@ -35,46 +41,92 @@ pub fn over_wire(arguments: &Tunnel) -> Result<(), Failure> {
 /// # Errors
 /// See [`super::run`].
 pub fn over_path(arguments: &PathArguments) -> Result<(), Failure> {
-    let name = &arguments.profile;
+    let PathArguments { participants, effort, output, profile } = arguments;
+    let plan = Plan {
+        settings: settings(effort, on_path(profile, effort.mtu)?, STREAMS),
+        groups: groups(effort, &Group::OF_TUNNELS)?,
+        path: implementation::without_folders(profile).to_owned(),
+    };
+    compare(plan, || participants.choose(), effort, output)
+}
+
+/// `hybridwg bench gateway`.
+///
+/// # Errors
+/// See [`super::run`].
+pub fn through_gateway(arguments: &Gateway) -> Result<(), Failure> {
+    let Gateway { profile, only, named, congestion, effort, output } = arguments;
+    let wiring = match profile {
+        Some(profile) => on_path(profile, effort.mtu)?,
+        None => on_wire(WireName::Whole, effort.mtu),
+    };
+    let name = profile.as_deref().unwrap_or(WireName::Whole.name());
+    let plan = Plan {
+        settings: Settings {
+            congestion: congestion.map(CongestionName::congestion),
+            ..settings(effort, wiring, GATEWAY_STREAMS)
+        },
+        groups: groups(effort, &Group::OF_GATEWAYS)?,
+        path: format!("{}, then a hub", implementation::without_folders(name)),
+    };
+    let hubs = || {
+        let ours = Implementation::ours(&env::current_exe()?);
+        let hub = |way: Forwarding| ours.clone().forwarding(way.name(), way);
+        let mut all: Vec<Implementation> = Forwarding::ALL.map(hub).into();
+        let route = |one: &Implementation| one.clone().forwarding(&one.name, Forwarding::Routed);
+        all.extend(named.iter().map(route));
+        select(&all, only)
+    };
+    compare(plan, hubs, effort, output)
+}
+
+fn on_wire(wire: WireName, mtu: Option<u32>) -> Wiring {
+    let tunnel_mtu = mtu.unwrap_or(TUNNEL_MTU);
+    Wiring { wire: wire.wire(), tunnel_mtu, wire_mtu: WIRE_MTU }
+}
+
+fn on_path(name: &str, mtu: Option<u32>) -> Result<Wiring, Failure> {
     if Path::new(name).is_file() {
         check_uncovered(Path::new(name))?;
     }
     let profile =
         Profile::load(name).map_err(|fault| Failure::usage(anyhow!("--profile {fault}")))?;
-    let mtu = arguments.effort.mtu.unwrap_or(TUNNEL_MTU.min(profile.mtu - OVERHEAD));
-    let wiring = Wiring { wire: Wire::Path(profile), tunnel_mtu: mtu, wire_mtu: profile.mtu };
-    let PathArguments { participants, effort, output, .. } = arguments;
-    compare(participants, effort, output, wiring, implementation::without_folders(name))
+    let tunnel_mtu = mtu.unwrap_or(TUNNEL_MTU.min(profile.mtu - OVERHEAD));
+    Ok(Wiring { wire: Wire::Path(profile), tunnel_mtu, wire_mtu: profile.mtu })
+}
+
+/// What is wrong with the command line has been said when there is one.
+struct Plan {
+    settings: Settings,
+    groups: Vec<Group>,
+    /// What lies between the namespaces, by its name.
+    path: String,
 }
 
 /// Measures, in namespaces of its own, and delivers the results.
 fn compare(
-    participants: &Participants,
+    plan: Plan,
+    choose: impl FnOnce() -> Result<Vec<Implementation>, Failure>,
     effort: &Effort,
     output: &Output,
-    wiring: Wiring,
-    path: &str,
 ) -> Result<(), Failure> {
-    // What is wrong with the command line is said before anything is made.
     let earlier = output.prepare()?;
-    let groups = groups(effort)?;
     enclosure::run("the benchmark", |interrupt| {
-        let implementations = participants.choose()?;
+        let implementations = choose()?;
         if let Some(first) = implementations.first() {
-            output.check_earlier(earlier.as_ref(), &first.name, &groups)?;
+            output.check_earlier(earlier.as_ref(), &first.name, &plan.groups)?;
         }
-        let settings = settings(effort, wiring);
-        let plan = Run {
+        let run = Run {
             implementations: &implementations,
             rounds: effort.rounds,
-            groups: &groups,
-            settings: &settings,
+            groups: &plan.groups,
+            settings: &plan.settings,
             files: files()?,
             command: command(),
             is_quick: effort.quick,
-            path: path.to_owned(),
+            path: plan.path.clone(),
         };
-        let (report, was_interrupted) = measure(&plan, interrupt)?;
+        let (report, was_interrupted) = measure(&run, interrupt)?;
         // Half a run is not compared.
         output.deliver(&report, earlier.as_ref().filter(|_| !was_interrupted))?;
         if was_interrupted {
@@ -121,15 +173,23 @@ pub fn measure(plan: &Run<'_>, interrupt: &Interrupt) -> Result<(Report, bool), 
     Ok(run::run(plan, &mut progress, interrupt)?)
 }
 
-fn settings(effort: &Effort, wiring: Wiring) -> Settings {
-    let full = Settings::full(wiring, effort.streams.into());
+fn settings(effort: &Effort, wiring: Wiring, streams: u16) -> Settings {
+    let full = Settings::full(wiring, effort.streams.unwrap_or(streams).into());
     let settings = if effort.quick { full.quick() } else { full };
     Settings { patience: effort.patience().unwrap_or(settings.patience), ..settings }
 }
 
-fn groups(effort: &Effort) -> Result<Vec<Group>, Failure> {
+/// Those that were asked for, or all that this command has.
+fn groups(effort: &Effort, all: &[Group]) -> Result<Vec<Group>, Failure> {
+    if effort.groups.is_empty() {
+        return Ok(all.to_vec());
+    }
     let group = |name: &String| {
-        name.parse().map_err(|accepted| Failure::usage(anyhow!("--groups {name}: {accepted}")))
+        all.iter().copied().find(|group| group.name() == name).ok_or_else(|| {
+            let accepted: Vec<&str> = all.iter().map(|group| group.name()).collect();
+            let accepted = accepted.join(", ");
+            Failure::usage(anyhow!("--groups {name}: it can be {accepted}"))
+        })
     };
     effort.groups.iter().map(group).collect()
 }
@@ -194,6 +254,9 @@ fn shown(word: &str) -> String {
 
 const FILES: &str = "/var/run/hybridwg-bench";
 const WIRE_MTU: u32 = 1500;
+/// How many "several" are.
+const STREAMS: u16 = 4;
+const GATEWAY_STREAMS: u16 = 8;
 /// What all use over it, and the most over other paths.
 const TUNNEL_MTU: u32 = 1420;
 /// Of a tunnel over IPv6, the larger one.

@@ -9,6 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use hybridwg::bench::load::{Outcome, Task, tcp, udp};
+use hybridwg::bench::metric::{Group, METRICS, Metric};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
@@ -55,11 +56,47 @@ fn a_quick_run_measures_everything_and_says_what_it_knows() {
         ours.flat_map(|sample| sample["metrics"].as_object().unwrap().keys().cloned()).collect()
     };
     let ours = measured("hybridwg");
-    for metric in hybridwg::bench::metric::METRICS {
+    let is_of_tunnels =
+        |metric: &&Metric| metric.group.is_none_or(|group| Group::OF_TUNNELS.contains(&group));
+    for metric in METRICS.iter().filter(is_of_tunnels) {
         assert!(ours.contains(&metric.key.to_owned()), "no {}: {told}", metric.key);
     }
     assert!(measured("plain").contains(&"tcp_1".to_owned()), "{told}");
     assert!(!report["latencies"]["hybridwg"]["idle"].as_array().unwrap().is_empty());
+}
+
+#[test]
+fn every_way_of_a_hub_is_measured_over_an_emulated_path() {
+    if skips(&[]) {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (profile, json) = (path("short.json"), path("new.json"));
+    fs::write(&profile, r#"{"delay_ms": 2, "rate_mbit": 100}"#).unwrap();
+    let output = bench(&["gateway", "--profile", &profile, "--congestion", "cubic", "--quick"])
+        .args(["--groups", "tcp,connect,crowd,flood"])
+        .args(["--patience", "0", "--rounds", "1", "--json", &json])
+        .output()
+        .unwrap();
+    let told = text(&output);
+    assert!(output.status.success(), "{told}");
+    let report = report(Path::new(&json));
+    assert_eq!(report["conditions"]["path"], "short.json, then a hub");
+    for way in ["flow", "nft", "routed"] {
+        let of_way = |metric: &Metric| {
+            let lines = report["summaries"].as_array().unwrap();
+            let mut own = lines.iter().filter(|line| line["participant"] == way);
+            own.any(|line| line["metric"] == metric.key)
+        };
+        let is_of_gateways = |metric: &&Metric| {
+            let is_of_gateways = |group| group != Group::Udp && Group::OF_GATEWAYS.contains(&group);
+            metric.group.is_some_and(is_of_gateways)
+        };
+        for metric in METRICS.iter().filter(is_of_gateways) {
+            assert!(of_way(metric), "{way}: no {}: {told}", metric.key);
+        }
+    }
 }
 
 #[test]
@@ -197,6 +234,7 @@ fn wrong_usage_is_refused_before_anything_is_measured() {
     for (arguments, words) in [
         (&["tunnel", "--only", "nobody"][..], "there is no `nobody` here"),
         (&["tunnel", "--groups", "tpc"], "--groups tpc: it can be tcp, udp"),
+        (&["gateway", "--groups", "latency"], "it can be tcp, udp, connect, crowd, flood"),
         (&["tunnel", "--impl", "x"], "it must be NAME='COMMAND'"),
         (&["tunnel", "--compare", "/dev/null"], "is no result of this version"),
         (&["tunnel", "--json", "/var/run/x.json"], "choose another folder"),
@@ -259,7 +297,7 @@ fn our_generators_agree_with_iperf3_within_five_percent() {
     }
     let Some(hosts) = slow_wire(100) else { return skip("no tbf in this kernel") };
     let receive = tcp::Receive {
-        address: FAR.parse().unwrap(),
+        meeting: tcp::Meeting::Listen(FAR.parse().unwrap()),
         streams: 1,
         counting: tcp::Counting {
             warm_up: Duration::from_secs(1),
@@ -269,9 +307,10 @@ fn our_generators_agree_with_iperf3_within_five_percent() {
     };
     let outcome = ours(&hosts, &Task::TcpReceive(receive), |to| {
         Task::TcpSend(tcp::Send {
-            to,
+            meeting: tcp::Meeting::Connect(to),
             streams: 1,
             filling: tcp::Filling { limit: Duration::from_secs(30), rate: None },
+            congestion: None,
         })
     });
     let Outcome::TcpReceived(received) = outcome else { panic!("{outcome:?}") };
