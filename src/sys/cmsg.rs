@@ -45,7 +45,8 @@ impl ControlBuffer {
         &mut self.bytes
     }
 
-    /// How much of [`space`](Self::space) the kernel has filled.
+    /// How much of [`space`](Self::space) the kernel has filled. The C libraries disagree about the types of
+    /// such lengths and flags, so that callers convert by `as _`: musl's are narrower, and hold them all.
     pub fn set_len(&mut self, len: usize) {
         self.len = len.min(CAPACITY);
     }

@@ -7,6 +7,7 @@ mod boringtun;
 mod fuzz;
 mod host;
 mod maker;
+mod manifests;
 mod sim;
 mod tidy;
 mod wg;

@@ -152,7 +152,7 @@ fn every_configuration_parses_once_keys_stand_for_its_words_in_capitals() {
 }
 
 /// Puts a key of its own in for each of `HUB_PRIVATE_KEY`, `CLIENT_PUBLIC_KEY` and the like.
-fn with_keys(text: &str) -> String {
+pub fn with_keys(text: &str) -> String {
     let mut keys = 0;
     let line_with_key = |line: &str| match line.split_once(" = ") {
         Some((key, word)) if key.ends_with("Key") && word.ends_with("_KEY") => {

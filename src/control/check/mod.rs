@@ -17,7 +17,8 @@ pub use self::surroundings::Surroundings;
 use crate::control::config::{
     self, Config, ConfigError, Key, LoadError, Located, Problem, Read, Sources, Warning, Written,
 };
-use crate::control::preflight;
+use crate::control::ends::Mode;
+use crate::control::preflight::{self, Missing};
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -149,10 +150,16 @@ fn fault(error: &ConfigError, name: &str) -> Finding {
     Finding { mark, ..Finding::new(Severity::Fault, Some(error.line), text) }
 }
 
-/// What this machine lacks, whoever brings the tunnel up.
+/// What this machine lacks for the file's mode. What depends on who brings the tunnel up is told only where
+/// the file insists on an interface.
 fn about_machine(config: &Config) -> Vec<Finding> {
-    let missing = preflight::of_tun_mode(config);
-    let found = missing.iter().filter(|missing| !missing.is_a_right());
+    let mode = config.interface.ends.mode.map(|mode| mode.value);
+    let missing = match mode {
+        Some(Mode::Rootless) => preflight::of_flows(),
+        Some(Mode::Tun | Mode::Auto) | None => preflight::of_tun_mode(config),
+    };
+    let is_told = |missing: &&Missing| mode == Some(Mode::Tun) || !missing.is_a_right();
+    let found = missing.iter().filter(is_told);
     found.map(|it| Finding::new(Severity::Note, None, preflight::tell_shortly(it))).collect()
 }
 

@@ -203,7 +203,7 @@ impl DatagramSocket {
         header.msg_iov = &raw mut piece;
         header.msg_iovlen = 1;
         header.msg_control = control.space().as_mut_ptr().cast();
-        header.msg_controllen = control_bytes;
+        header.msg_controllen = control_bytes as _;
         loop {
             // SAFETY: the socket is open. The name and control pointers denote initialised locals of
             // the lengths beside them, the one iovec denotes `train`; all outlive the call, and the
@@ -314,7 +314,7 @@ fn receive_once(
     header.msg_iov = &raw mut piece;
     header.msg_iovlen = 1;
     header.msg_control = control.space().as_mut_ptr().cast();
-    header.msg_controllen = control.space().len();
+    header.msg_controllen = control.space().len() as _;
     let flags = flags | libc::MSG_DONTWAIT;
     loop {
         // SAFETY: the socket is open. The name and control pointers denote memory of the lengths
@@ -322,7 +322,7 @@ fn receive_once(
         let received = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut header, flags) };
         match check("recvmsg", libc::c_int::try_from(received).unwrap_or(0)) {
             Ok(received) => {
-                control.set_len(header.msg_controllen);
+                control.set_len(header.msg_controllen as _);
                 let received = usize::try_from(received).unwrap_or(0).min(buffer.len());
                 return Ok((received, header.msg_flags));
             }

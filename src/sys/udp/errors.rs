@@ -57,13 +57,13 @@ fn take(socket: BorrowedFd<'_>, narrowed: &mut Vec<Narrowed>) -> Result<(), SysE
     header.msg_iov = &raw mut piece;
     header.msg_iovlen = 1;
     header.msg_control = control.space().as_mut_ptr().cast();
-    header.msg_controllen = control.space().len();
+    header.msg_controllen = control.space().len() as _;
     let flags = libc::MSG_ERRQUEUE | libc::MSG_DONTWAIT;
     // SAFETY: `socket` is open for the call. The name and control pointers denote locals of the
     // lengths beside them, the one iovec is empty; all outlive the call.
     let received = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut header, flags) };
     check("recvmsg MSG_ERRQUEUE", libc::c_int::try_from(received).unwrap_or(0))?;
-    control.set_len(header.msg_controllen);
+    control.set_len(header.msg_controllen as _);
     if let (Some(remote), Some(mtu)) = (name.decode(), narrower_path(control.as_bytes())) {
         narrowed.push(Narrowed { remote, mtu });
     }

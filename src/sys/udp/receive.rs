@@ -124,7 +124,7 @@ impl Receiver {
     fn restore_lengths(&mut self, count: usize) {
         for (header, control) in self.headers[..count].iter_mut().zip(&mut self.controls) {
             header.msg_hdr.msg_namelen = libc::socklen_t::try_from(address::BYTES).unwrap_or(0);
-            header.msg_hdr.msg_controllen = control.space().len();
+            header.msg_hdr.msg_controllen = control.space().len() as _;
             header.msg_hdr.msg_flags = 0;
         }
     }
@@ -151,7 +151,7 @@ impl Receiver {
     fn describe(&mut self, received: usize, metas: &mut [RecvMeta]) {
         let slots = self.headers[..received].iter().zip(&self.names).zip(&mut self.controls);
         for (((header, name), control), meta) in slots.zip(metas) {
-            control.set_len(header.msg_hdr.msg_controllen);
+            control.set_len(header.msg_hdr.msg_controllen as _);
             let told = Received::decode(control.as_bytes());
             let len = usize::try_from(header.msg_len).unwrap_or(0);
             *meta = RecvMeta {
@@ -216,7 +216,7 @@ fn receive_once(socket: BorrowedFd<'_>, headers: &mut [libc::mmsghdr]) -> Result
             socket.as_raw_fd(),
             headers.as_mut_ptr(),
             count,
-            libc::MSG_DONTWAIT,
+            libc::MSG_DONTWAIT as _,
             null_mut(),
         )
     };

@@ -301,7 +301,7 @@ impl Lane {
         let header = &mut self.headers[at].msg_hdr;
         header.msg_control =
             if len == 0 { null_mut() } else { control.space().as_mut_ptr().cast() };
-        header.msg_controllen = len;
+        header.msg_controllen = len as _;
     }
 
     /// Sends what is filled, past every failure, and empties the lane.

@@ -11,6 +11,7 @@ mod dns;
 mod flows;
 mod full_tunnel;
 mod health;
+mod image;
 mod interop;
 mod lifetime;
 mod maker;
