@@ -192,7 +192,7 @@ fn bars(report: &Report, page: &mut Page) {
         let charts: String = metrics.filter_map(|metric| bars::chart(report, metric)).collect();
         if !charts.is_empty() {
             let hint = format!(
-                "{hint} Bars are medians, lines their 95 % intervals, dots the rounds; hollow dots were disturbed."
+                "{hint} Bars are medians, lines their 95 % intervals (below 6 rounds: the range), dots the rounds; hollow dots were disturbed."
             );
             page.section(title, &hint, &charts);
         }
