@@ -32,14 +32,20 @@ use hybridwg::wire::message::{Message, TRANSPORT_OVERHEAD_BYTES, classify};
 use ipnet::IpNet;
 
 mod aead;
+mod flows;
 mod mss;
 mod offload;
+mod reassembly;
 mod tcp;
+mod translation;
 
 pub use aead::aead;
+pub use flows::flows;
 pub use mss::mss;
 pub use offload::{coalesce, split};
+pub use reassembly::reassembly;
 pub use tcp::tcp;
+pub use translation::translation;
 
 /// Bytes as a sequence of choices; zeros when they run out.
 struct Choices<'a>(&'a [u8]);

@@ -1,7 +1,7 @@
 //! What all kinds of flows have to do with: settings, sockets that are watched, deadlines, limits,
 //! and the packets that wait for peers.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -10,6 +10,7 @@ use std::time::Duration;
 use tracing::warn;
 
 use crate::dataplane::tables::Tables;
+use crate::flow::deadlines::Deadlines;
 use crate::flow::inner::cut_v6;
 use crate::flow::limits::{Limit, Limits};
 use crate::flow::policy::{Destination, Service};
@@ -271,40 +272,5 @@ impl Budget {
     pub const fn take(&mut self, bytes: usize) {
         self.packets = self.packets.saturating_sub(1);
         self.bytes = self.bytes.saturating_sub(bytes);
-    }
-}
-
-/// When flows are to be looked at. One entry a flow at most.
-#[derive(Debug, Default)]
-pub(super) struct Deadlines(BTreeSet<(Instant, Token)>);
-
-impl Deadlines {
-    /// Has `token` looked at no later than `at`. `scheduled` is what the flow remembers.
-    pub fn set(&mut self, token: Token, scheduled: &mut Option<Instant>, at: Instant) {
-        if scheduled.is_none_or(|before| at < before) {
-            self.clear(token, scheduled);
-            self.0.insert((at, token));
-            *scheduled = Some(at);
-        }
-    }
-
-    /// Forgets the flow's entry.
-    pub fn clear(&mut self, token: Token, scheduled: &mut Option<Instant>) {
-        if let Some(before) = scheduled.take() {
-            self.0.remove(&(before, token));
-        }
-    }
-
-    /// Takes one that is due. Who gets it notes that it is not scheduled any more.
-    pub fn next_due(&mut self, now: Instant) -> Option<Token> {
-        let &(at, token) = self.0.first()?;
-        (at <= now).then(|| {
-            self.0.pop_first();
-            token
-        })
-    }
-
-    pub fn first(&self) -> Option<Instant> {
-        self.0.first().map(|(at, _)| *at)
     }
 }

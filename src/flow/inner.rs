@@ -297,6 +297,38 @@ pub fn write_echo(
     Some(())
 }
 
+/// The start of the UDP packet between these two of whose content `quoted` is known.
+pub fn quote_udp(source: SocketAddr, destination: SocketAddr, quoted: &[u8]) -> Option<Vec<u8>> {
+    let headers = ip_header_bytes(source.is_ipv4()) + UDP_HEADER_BYTES;
+    let mut packet = vec![0; headers + quoted.len()];
+    packet[headers..].copy_from_slice(quoted);
+    write_udp(&mut packet, source, destination, 0)?;
+    Some(packet)
+}
+
+/// The start of the ICMP packet between these two whose message begins with what is `quoted`, but for
+/// its identifier.
+pub fn quote_echo(
+    source: IpAddr,
+    destination: IpAddr,
+    identifier: u16,
+    quoted: &[u8],
+) -> Option<Vec<u8>> {
+    let [_, _, s0, s1, i0, i1, ..] = *quoted.first_chunk::<8>()?;
+    let ip_bytes = ip_header_bytes(source.is_ipv4());
+    let mut packet = vec![0; ip_bytes + quoted.len()];
+    let message = &mut packet[ip_bytes..];
+    message.copy_from_slice(quoted);
+    // The checksum is over what is not quoted as well.
+    let former = u16::from_be_bytes([i0, i1]);
+    let sum = update(u16::from_be_bytes([s0, s1]), former, identifier);
+    message[2..4].copy_from_slice(&sum.to_be_bytes());
+    message[4..6].copy_from_slice(&identifier.to_be_bytes());
+    let protocol = if source.is_ipv4() { PROTOCOL_ICMP } else { PROTOCOL_ICMPV6 };
+    write_ip(&mut packet, source, destination, protocol, 0)?;
+    Some(packet)
+}
+
 /// Takes a hop from the packet, as a router does. The caller has seen that there is one left.
 pub fn take_hop(packet: &mut [u8]) {
     match packet.first().map(|byte| byte >> 4) {

@@ -55,8 +55,6 @@ const ERRORS_A_TURN: usize = 64;
 /// Bytes of a datagram that are quoted back.
 const QUOTE_BYTES: usize = 1024;
 
-const ECHO_HEADER_BYTES: usize = 8;
-
 /// All mappings of one kind.
 #[derive(Debug)]
 pub(super) struct Mappings {

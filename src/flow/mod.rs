@@ -3,29 +3,32 @@
 //! - [`policy`]: where they may go.
 //! - [`switch`]: what the device's engine says about it while it runs.
 //! - [`port`]: stands where a TUN stands, and tells what is for whom.
-//! - `engine`, `common`: which flow is meant, and whose turn it is; `limits`: how many there may be.
+//! - `engine`, `common`: which flow is meant, and whose turn it is; [`slots`], [`deadlines`], [`limits`]:
+//!   how it is found, when it is looked at, and how many there may be.
 //! - `mappings`: UDP and ICMP echo; `streams`, `open`: TCP, for which [`tcp`] is the end on the inside.
 //! - `own`, [`exposed`]: what is for the tunnel's own addresses, where no kernel has them.
 //! - [`gate`]: what this host itself wants in the tunnel.
-//! - `inner`, [`reassembly`]: packets of the inside.
+//! - [`inner`], [`reassembly`]: packets of the inside.
 //!
 //! Whose packets these are has been settled before: a source is a peer's.
 
 mod common;
+pub mod deadlines;
 mod engine;
 pub mod exposed;
 pub mod gate;
-mod inner;
-mod limits;
+pub mod inner;
+pub mod limits;
 mod mappings;
 mod open;
 mod own;
 pub mod policy;
 pub mod port;
-mod reassembly;
-mod slots;
+pub mod reassembly;
+pub mod slots;
 mod streams;
 pub mod switch;
 pub mod tcp;
 
 pub use self::limits::FLOWS;
+

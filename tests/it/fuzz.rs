@@ -72,3 +72,18 @@ fn the_mss_corpus_holds() {
 fn the_tcp_corpus_holds() {
     replay("tcp", targets::tcp);
 }
+
+#[test]
+fn the_flows_corpus_holds() {
+    replay("flows", targets::flows);
+}
+
+#[test]
+fn the_translation_corpus_holds() {
+    replay("translation", targets::translation);
+}
+
+#[test]
+fn the_reassembly_corpus_holds() {
+    replay("reassembly", targets::reassembly);
+}

@@ -2,16 +2,13 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::{ECHO_HEADER_BYTES, ERRORS_A_TURN, Mapping, QUOTE_BYTES};
+use super::{ERRORS_A_TURN, Mapping, QUOTE_BYTES};
 use crate::flow::common::Common;
-use crate::flow::inner::{ip_header_bytes, write_ip, write_udp};
+use crate::flow::inner::{quote_echo, quote_udp};
 use crate::sys::SysError;
 use crate::sys::sockets::{Kind, Refusal};
 use crate::time::Instant;
-use crate::wire::checksum;
 use crate::wire::icmp::{Problem, Told};
-use crate::wire::ip::{PROTOCOL_ICMP, PROTOCOL_ICMPV6};
-use crate::wire::transport::UDP_HEADER_BYTES;
 
 impl Mapping {
     /// Passes on what was said of datagrams. Yields what fits, in bytes of a packet, if this host itself
@@ -51,31 +48,9 @@ impl Mapping {
     ) -> Option<Vec<u8>> {
         let bytes = &bytes[..bytes.len().min(QUOTE_BYTES)];
         let remote = self.front.map_or(remote, |front| front.own);
-        let ip_bytes = ip_header_bytes(self.inner.is_ipv4());
-        let (source, to) = (self.inner.ip(), remote.ip());
         match kind {
-            Kind::Udp => {
-                let headers = ip_bytes + UDP_HEADER_BYTES;
-                let mut packet = vec![0; headers + bytes.len()];
-                packet[headers..].copy_from_slice(bytes);
-                write_udp(&mut packet, self.inner, remote, 0)?;
-                Some(packet)
-            }
-            Kind::Echo => {
-                let (head, _) = bytes.split_first_chunk::<ECHO_HEADER_BYTES>()?;
-                let mut packet = vec![0; ip_bytes + bytes.len()];
-                let message = &mut packet[ip_bytes..];
-                message.copy_from_slice(bytes);
-                // The identifier is the peer's again. The checksum is over what is not quoted as well.
-                let ours = u16::from_be_bytes([head[4], head[5]]);
-                let sum = u16::from_be_bytes([head[2], head[3]]);
-                let sum = checksum::update(sum, ours, self.inner.port());
-                message[2..4].copy_from_slice(&sum.to_be_bytes());
-                message[4..6].copy_from_slice(&self.inner.port().to_be_bytes());
-                let protocol = if source.is_ipv4() { PROTOCOL_ICMP } else { PROTOCOL_ICMPV6 };
-                write_ip(&mut packet, source, to, protocol, 0)?;
-                Some(packet)
-            }
+            Kind::Udp => quote_udp(self.inner, remote, bytes),
+            Kind::Echo => quote_echo(self.inner.ip(), remote.ip(), self.inner.port(), bytes),
         }
     }
 }
