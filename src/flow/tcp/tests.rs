@@ -3,6 +3,7 @@
 mod arrival;
 mod line;
 mod mechanisms;
+mod other_stack;
 mod speed;
 
 use std::time::Duration;

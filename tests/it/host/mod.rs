@@ -8,6 +8,7 @@ mod bench;
 mod bench_link;
 mod check;
 mod dns;
+mod endpoint;
 mod flows;
 mod full_tunnel;
 mod health;

@@ -31,18 +31,41 @@ impl Path {
     }
 }
 
-struct Direction {
-    path: Path,
+/// What is on its way from one host to the other.
+pub struct Direction {
+    pub path: Path,
     busy_until: Instant,
     arrivals: BTreeMap<(Instant, u64), Vec<u8>>,
     /// Packets that never arrive, by their number: the first that is sent is zero.
-    pub doomed: Vec<u64>,
-    pub sent: u64,
-    pub dropped: u64,
+    doomed: Vec<u64>,
+    sent: u64,
+    dropped: u64,
 }
 
 impl Direction {
-    fn send(&mut self, now: Instant, random: &mut SeededEntropy, packet: &[u8]) {
+    pub const fn new(path: Path) -> Self {
+        Self {
+            path,
+            busy_until: Instant::ZERO,
+            arrivals: BTreeMap::new(),
+            doomed: Vec::new(),
+            sent: 0,
+            dropped: 0,
+        }
+    }
+
+    /// When the next packet arrives.
+    pub fn next(&self) -> Option<Instant> {
+        self.arrivals.first_key_value().map(|((at, _), _)| *at)
+    }
+
+    /// A packet that has arrived by `now`.
+    pub fn receive(&mut self, now: Instant) -> Option<Vec<u8>> {
+        let first = self.arrivals.first_entry()?;
+        (first.key().0 <= now).then(|| first.remove())
+    }
+
+    pub fn send(&mut self, now: Instant, random: &mut SeededEntropy, packet: &[u8]) {
         let number = self.sent;
         self.sent += 1;
         let mut chance =
@@ -95,7 +118,7 @@ pub struct Peer {
 }
 
 const PATTERN_PERIOD: usize = 251;
-const PIECE_BYTES: usize = 64 << 10;
+pub const PIECE_BYTES: usize = 64 << 10;
 
 /// What streams consist of, from any position in its first period on.
 static PATTERN: [u8; PATTERN_PERIOD + PIECE_BYTES] = {
@@ -109,7 +132,7 @@ static PATTERN: [u8; PATTERN_PERIOD + PIECE_BYTES] = {
 };
 
 /// At most [`PIECE_BYTES`] of the pattern.
-fn pattern(position: u64, count: usize) -> &'static [u8] {
+pub fn pattern(position: u64, count: usize) -> &'static [u8] {
     &PATTERN[position as usize % PATTERN_PERIOD..][..count]
 }
 
@@ -127,7 +150,7 @@ impl Peer {
         }
     }
 
-    fn act(&mut self, now: Instant) {
+    pub fn act(&mut self, now: Instant) {
         let events = self.connection.take_events();
         self.saw_end_of_stream |= events.peer_closed;
         let connection = &mut self.connection;
@@ -189,14 +212,7 @@ impl Line {
         Self {
             now: super::START,
             stacks: configs.map(|config| Arc::new(Stack::new(config, &mut random))),
-            directions: paths.map(|path| Direction {
-                path,
-                busy_until: Instant::ZERO,
-                arrivals: BTreeMap::new(),
-                doomed: Vec::new(),
-                sent: 0,
-                dropped: 0,
-            }),
+            directions: paths.map(Direction::new),
             flows: Vec::new(),
             answer: 0,
             closes: [true; 2],
@@ -319,10 +335,7 @@ impl Line {
 
     /// The next thing that happens: an arrival at a host, or a deadline.
     fn next(&self) -> Option<Instant> {
-        let arrivals = self
-            .directions
-            .iter()
-            .filter_map(|direction| direction.arrivals.first_key_value().map(|((at, _), _)| *at));
+        let arrivals = self.directions.iter().filter_map(Direction::next);
         let deadlines = self.flows.iter().flat_map(|(first, second)| {
             let peers = [Some(first), second.as_ref()];
             peers.into_iter().flatten().filter_map(|peer| {
@@ -341,11 +354,7 @@ impl Line {
             self.now = at.max(self.now);
             for host in [0, 1] {
                 // What host sends arrives at the other.
-                while let Some(first) = self.directions[host].arrivals.first_entry() {
-                    if first.key().0 > self.now {
-                        break;
-                    }
-                    let packet = first.remove();
+                while let Some(packet) = self.directions[host].receive(self.now) {
                     self.deliver(1 - host, &packet);
                 }
             }
