@@ -32,3 +32,5 @@ pub mod tcp;
 
 pub use self::limits::FLOWS;
 
+#[cfg(test)]
+mod tests;

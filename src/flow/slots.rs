@@ -48,6 +48,12 @@ impl Token {
     }
 }
 
+#[cfg(test)]
+thread_local! {
+    /// How often a place was looked at on this thread: those of idle flows are not.
+    pub static LOOKS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
 /// Things of one kind, by their tokens.
 #[derive(Debug)]
 pub struct Slots<T> {
@@ -88,6 +94,8 @@ impl<T> Slots<T> {
     }
 
     pub fn get_mut(&mut self, token: Token) -> Option<&mut T> {
+        #[cfg(test)]
+        LOOKS.set(LOOKS.get() + 1);
         let slot = self.slots.get_mut(token.place())?;
         (Token::new(self.kind, slot.generation, token.place() as u32) == token)
             .then_some(slot.thing.as_mut())?
@@ -102,11 +110,15 @@ impl<T> Slots<T> {
     }
 
     pub fn for_each(&mut self, action: impl FnMut(&mut T)) {
+        #[cfg(test)]
+        LOOKS.set(LOOKS.get() + self.slots.len());
         self.slots.iter_mut().filter_map(|slot| slot.thing.as_mut()).for_each(action);
     }
 
     /// The tokens of those that `is_wanted`.
     pub fn find(&self, mut is_wanted: impl FnMut(&T) -> bool) -> Vec<Token> {
+        #[cfg(test)]
+        LOOKS.set(LOOKS.get() + self.slots.len());
         let places = self.slots.iter().enumerate();
         let found = places.filter(|(_, slot)| slot.thing.as_ref().is_some_and(&mut is_wanted));
         found.map(|(place, slot)| Token::new(self.kind, slot.generation, place as u32)).collect()

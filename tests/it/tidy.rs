@@ -186,7 +186,8 @@ fn every_rule_names_tests_that_exist() {
     // 25 is the choice of a cipher, which only a benchmark can judge.
     let traps = (1..=29).filter(|&trap| trap != 25).map(|trap| (trap.to_string(), "trap_"));
     let rules = [1..=22, 30..=37, 40..=50, 60..=65, 70..=74, 80..=80].into_iter().flatten();
-    let rows = rules.map(|rule: u32| (format!("P-{rule:02}"), "")).chain(traps);
+    let flows = (1..=20).map(|rule: u32| (format!("F-{rule:02}"), ""));
+    let rows = rules.map(|rule: u32| (format!("P-{rule:02}"), "")).chain(flows).chain(traps);
     assert_none(rows.filter_map(|(label, start)| rules::unproved_row(&text, &label, start)));
 }
 

@@ -8,11 +8,17 @@
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use hybridwg::sys::sockets::{DatagramSocket, Fragments, Kind};
-use rustix::net::sockopt::{Ipv4PathMtuDiscovery, set_ip_mtu_discover, set_socket_linger};
+use hybridwg::wire::ip::IpHeader;
+use rustix::fd::OwnedFd;
+use rustix::net::sockopt::{
+    Ipv4PathMtuDiscovery, Timeout, set_ip_mtu_discover, set_socket_linger, set_socket_timeout,
+};
+use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, ipproto, socket_with};
 
 use super::net::{Host, eventually};
 use super::skips;
@@ -219,6 +225,78 @@ fn a_closed_port_refuses_and_an_unreachable_host_is_unreachable() {
     }
 }
 
+/// The next ICMP error that comes to `socket`, a raw one: type, code and who is quoted as the goal.
+fn next_error(socket: &OwnedFd, is_v4: bool) -> (u8, u8, IpAddr) {
+    let mut buffer = [0; 2048];
+    loop {
+        let (len, _) = rustix::net::recv(socket, &mut buffer[..], RecvFlags::empty()).unwrap();
+        // Of IPv4 the header is there, too.
+        let message = &buffer[if is_v4 { 20 } else { 0 }..len];
+        let is_error = if is_v4 { matches!(message[0], 3 | 11) } else { message[0] < 128 };
+        if is_error {
+            let quoted = IpHeader::parse(&message[8..]).unwrap();
+            return (message[0], message[1], quoted.destination);
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_reached_is_told_by_the_icmp_that_says_why() {
+    if skips(PROGRAMS) {
+        return;
+    }
+    let places = Places::new();
+    for (family, [unreachable, prohibit, throw]) in [
+        ("", ["198.18.0.0/24", "198.18.1.0/24", "198.18.2.0/24"]),
+        ("-6", ["2001:db8:18::/48", "2001:db8:19::/48", "2001:db8:20::/48"]),
+    ] {
+        places.hub.sh(&format!("ip {family} route add unreachable {unreachable}"));
+        places.hub.sh(&format!("ip {family} route add prohibit {prohibit}"));
+        places.hub.sh(&format!("ip {family} route add throw {throw}"));
+    }
+    places.router.sh("ip route add unreachable 198.18.3.0/24");
+    places.router.sh("ip -6 route add unreachable 2001:db8:21::/48");
+    let (_client, _hub) = places.join(Hybridwg, "");
+    let raw = |family, protocol| {
+        let flags = SocketFlags::CLOEXEC;
+        let socket = socket_with(family, SocketType::RAW, flags, Some(protocol)).unwrap();
+        set_socket_timeout(&socket, Timeout::Recv, Some(SOON)).unwrap();
+        socket
+    };
+    let [v4, v6] = [
+        places.client.run(|| raw(AddressFamily::INET, ipproto::ICMP)),
+        places.client.run(|| raw(AddressFamily::INET6, ipproto::ICMPV6)),
+    ];
+    for (address, kind, code) in [
+        // By this host's own routes, and by a router on the way.
+        ("198.18.0.1", 3, 1),
+        ("198.18.1.1", 3, 13),
+        ("198.18.2.1", 3, 0),
+        ("198.18.3.1", 3, 1),
+        ("2001:db8:18::1", 1, 3),
+        ("2001:db8:19::1", 1, 1),
+        ("2001:db8:20::1", 1, 0),
+        ("2001:db8:21::1", 1, 0),
+    ] {
+        let address: IpAddr = address.parse().unwrap();
+        let socket = if address.is_ipv4() { &v4 } else { &v6 };
+        let error = connect(&places.client, (address, 80).into()).unwrap_err();
+        assert!(is_unreachable(&error), "{address}: {error}");
+        let told = next_error(socket, address.is_ipv4());
+        assert_eq!(told, (kind, code, address), "TCP");
+        let own = if address.is_ipv4() { "10.10.0.2" } else { "fd10::2" };
+        let client = bind(&places.client, own);
+        client.send_to(b"anybody?", (address, 80)).unwrap();
+        let told = next_error(socket, address.is_ipv4());
+        assert_eq!((told.0, told.2), (kind, address), "UDP");
+    }
+}
+
+fn is_unreachable(error: &io::Error) -> bool {
+    use ErrorKind::{HostUnreachable, NetworkUnreachable, PermissionDenied};
+    matches!(error.kind(), HostUnreachable | NetworkUnreachable | PermissionDenied)
+}
+
 #[test]
 fn a_reset_on_one_side_is_a_reset_on_the_other() {
     if skips(PROGRAMS) {
@@ -354,6 +432,59 @@ fn datagrams_that_the_kernel_has_joined_come_apart_again() {
                 assert!(received == datagram, "{} for {} bytes", received.len(), datagram.len());
             }
         }
+    }
+}
+
+/// Answers one question over `socket`, and one over a connection with `listener`, as name servers do.
+/// [RFC 1035 §4.1, §4.2]
+fn serve_names(socket: &UdpSocket, listener: &TcpListener) {
+    let answer = |question: &[u8]| {
+        // The same, but a response with an address.
+        let mut answer = question.to_vec();
+        (answer[2], answer[7]) = (0x80, 1);
+        answer.extend(b"\xc0\x0c\0\x01\0\x01\0\0\0\x3c\0\x04\xc6\x33\x64\x07");
+        answer
+    };
+    let mut buffer = [0; 512];
+    let (len, from) = socket.recv_from(&mut buffer).unwrap();
+    socket.send_to(&answer(&buffer[..len]), from).unwrap();
+    let (mut stream, _) = listener.accept().unwrap();
+    let mut length = [0; 2];
+    stream.read_exact(&mut length).unwrap();
+    let mut question = vec![0; u16::from_be_bytes(length).into()];
+    stream.read_exact(&mut question).unwrap();
+    let answer = answer(&question);
+    stream.write_all(&u16::try_from(answer.len()).unwrap().to_be_bytes()).unwrap();
+    stream.write_all(&answer).unwrap();
+}
+
+#[test]
+fn name_servers_answer_over_udp_and_over_tcp() {
+    if skips(PROGRAMS) {
+        return;
+    }
+    let places = Places::new();
+    let (_client, _hub) = places.join(Hybridwg, "");
+    for address in [SERVER, SERVER_V6] {
+        let place = SocketAddr::new(address.parse().unwrap(), 53);
+        let (socket, listener) = places
+            .server
+            .run(|| (UdpSocket::bind(place).unwrap(), TcpListener::bind(place).unwrap()));
+        socket.set_read_timeout(Some(SOON)).unwrap();
+        let served = thread::spawn(move || serve_names(&socket, &listener));
+        let question = b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0\x02db\x04test\0\0\x01\0\x01";
+        let client = bind(&places.client, if place.is_ipv4() { "10.10.0.2" } else { "fd10::2" });
+        client.send_to(question, place).unwrap();
+        let mut answer = [0; 512];
+        let (len, _) = client.recv_from(&mut answer).unwrap();
+        assert!(answer[..2] == question[..2] && answer[..len].ends_with(&[198, 51, 100, 7]));
+        let mut stream = connect(&places.client, place).unwrap();
+        stream.write_all(&u16::try_from(question.len()).unwrap().to_be_bytes()).unwrap();
+        stream.write_all(question).unwrap();
+        let mut heard = Vec::new();
+        stream.read_to_end(&mut heard).unwrap();
+        assert_eq!(heard[2..], answer[..len]);
+        served.join().unwrap();
     }
 }
 
@@ -520,30 +651,53 @@ fn a_flood_of_syns_from_one_peer_leaves_the_others_their_flows() {
     eventually("the second peer is there", SOON, || places.second.pings("10.10.0.1"));
     // Nobody answers for these addresses, and nobody says so.
     places.router.sh("ip route add blackhole 198.18.0.0/15");
-    let flood = places.client.run(|| {
-        let mut streams = Vec::new();
-        for n in 0..2000_u32 {
-            let [_, _, high, low] = n.to_be_bytes();
-            let place = SocketAddr::from(([198, 18, high, low], 80));
-            streams.push(dial(place));
-        }
-        streams
-    });
     let (listener, place) = listen(&places.server, SERVER);
+    let mut stream = connect(&places.second, place).unwrap();
+    let (mut served, _) = listener.accept().unwrap();
+    let flooded = &AtomicU32::new(0);
+    let heard = thread::scope(|scope| {
+        let flood = scope.spawn(|| {
+            places.client.run(|| {
+                for n in 0..10_000_u32 {
+                    let [_, _, high, low] = n.to_be_bytes();
+                    // Closed again at once, which nobody is told.
+                    drop(dial(SocketAddr::from(([198, 18, high, low], 80))));
+                    flooded.store(n + 1, Ordering::Relaxed);
+                }
+            });
+        });
+        let sent = scope.spawn(move || {
+            // A piece for each hundred of them: as long as the flood goes on, so does this.
+            for piece in pattern(1 << 20).chunks((1 << 20) / 128) {
+                served.write_all(piece).unwrap();
+                let before = flooded.load(Ordering::Relaxed);
+                let goes_on = || {
+                    let now = flooded.load(Ordering::Relaxed);
+                    now >= 10_000 || now >= before + 50
+                };
+                eventually("the flood", SOON, goes_on);
+            }
+        });
+        let mut heard = Vec::new();
+        stream.read_to_end(&mut heard).unwrap();
+        sent.join().unwrap();
+        flood.join().unwrap();
+        heard
+    });
+    assert!(heard == pattern(1 << 20), "{} bytes, or others", heard.len());
+    // And a new one is to be had as well.
     let mut stream = connect(&places.second, place).unwrap();
     let (mut served, _) = listener.accept().unwrap();
     stream.write_all(b"still here").unwrap();
     let mut heard = [0; 10];
     served.read_exact(&mut heard).unwrap();
     assert_eq!(heard, *b"still here");
-    drop(flood);
 }
 
 /// Begins to connect and does not wait.
-fn dial(place: SocketAddr) -> rustix::fd::OwnedFd {
-    use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with};
+fn dial(place: SocketAddr) -> OwnedFd {
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let socket = socket_with(AddressFamily::INET, SocketType::STREAM, flags, None).unwrap();
-    let _ = connect(&socket, &place);
+    let _ = rustix::net::connect(&socket, &place);
     socket
 }
