@@ -3,21 +3,23 @@
 //! As little of HTTP/1.1 as probes need: GET and HEAD, one request a connection. Bounded: so many
 //! connections at once, so many bytes of a request, so much time for all of it. [RFC 9112]
 
-use std::sync::Arc;
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use serde::Serialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
 use tokio::time::timeout;
 use tracing::debug;
 
 use super::{Question, judge};
 use crate::control::uapi::server::Command;
 
-/// Connections that are served at once; more wait in the kernel's queue.
-const CONNECTIONS: usize = 16;
+/// Connections that are served at once. The next one ends the oldest: nobody can keep a probe out by
+/// holding connections, and have the tunnel started anew for it.
+const CONNECTIONS: usize = 64;
 
 /// Bytes of a request line and its headers; those of a kubelet are about 150.
 const REQUEST_BYTES: usize = 4096;
@@ -40,17 +42,22 @@ const fn path(question: Question) -> &'static str {
 
 /// Answers until it is dropped.
 pub async fn serve(listener: TcpListener, commands: mpsc::Sender<Command>) {
-    let room = Arc::new(Semaphore::new(CONNECTIONS));
-    // The semaphore is never closed.
-    while let Ok(permit) = Arc::clone(&room).acquire_owned().await {
+    let mut served: VecDeque<AbortHandle> = VecDeque::with_capacity(CONNECTIONS);
+    loop {
         match listener.accept().await {
             Ok((stream, _)) => {
+                served.retain(|connection| !connection.is_finished());
+                if served.len() == CONNECTIONS
+                    && let Some(oldest) = served.pop_front()
+                {
+                    oldest.abort();
+                }
                 let commands = commands.clone();
-                tokio::spawn(async move {
+                let connection = tokio::spawn(async move {
                     // Who asks too slowly, or hangs up, does not want the answer.
                     let _ = timeout(REQUEST_WITHIN, converse(stream, &commands)).await;
-                    drop(permit);
                 });
+                served.push_back(connection.abort_handle());
             }
             Err(error) => {
                 debug!(%error, "cannot accept a probe");

@@ -7,14 +7,17 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use super::net::holds_within;
 use super::{copy_binary, skips};
 
 const PROGRAMS: &[&str] =
-    &["bash", "tar", "gzip", "sha256sum", "unshare", "chroot", "ldd", "strip"];
+    &["bash", "tar", "gzip", "sha256sum", "unshare", "chroot", "ldd", "strip", "mknod"];
 
 /// An image with the binary of these tests.
 struct Image {
@@ -148,4 +151,45 @@ fn in_the_image_the_program_works_as_a_user_without_rights() {
     let health = in_container(&root, &["health"]);
     assert_eq!(health.status.code(), Some(1));
     assert_eq!(text(&health.stderr), "hybridwg: no tunnel is up here\n");
+}
+
+#[test]
+fn u_06_as_the_first_process_without_any_right_it_brings_a_tunnel_up_and_takes_it_down_on_sigterm()
+{
+    if skips(PROGRAMS) {
+        return;
+    }
+    let image = Image::make();
+    let root = image.unpack();
+    // As a container engine gives them.
+    fs::create_dir_all(root.join("proc")).unwrap();
+    fs::create_dir_all(root.join("dev")).unwrap();
+    image
+        .run("mknod", |it| it.args(["-m", "666"]).arg(root.join("dev/null")).args(["c", "1", "3"]));
+    let key = String::from_utf8(in_container(&root, &["genkey"]).stdout).unwrap();
+    let config =
+        format!("[Interface]\nPrivateKey = {key}Address = 10.10.0.2/32\nMode = rootless\n");
+    fs::write(root.join("etc/wireguard/wg0.conf"), config).unwrap();
+
+    let mut command = Command::new("unshare");
+    command.args(["--net", "--mount", "--pid", "--fork", "--kill-child"]);
+    command.arg(format!("--mount-proc={}", root.join("proc").display()));
+    command.args(["chroot", "--userspec=65534:65534", "--groups="]).arg(&root).arg("/hybridwg");
+    command.args(["up", "--foreground", "/etc/wireguard/wg0.conf"]);
+    let log = fs::File::create(image.path("log")).unwrap();
+    command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").stderr(log);
+    let mut outside = command.spawn().unwrap();
+    let said = || fs::read_to_string(image.path("log")).unwrap_or_default();
+    let is_ready = || in_container(&root, &["health"]).status.success();
+    if !holds_within(Duration::from_secs(30), is_ready) {
+        let _ = outside.kill();
+        panic!("it is not ready: {}", said());
+    }
+    let children = format!("/proc/{0}/task/{0}/children", outside.id());
+    let first = fs::read_to_string(children).unwrap().trim().parse().ok().and_then(Pid::from_raw);
+    kill_process(first.unwrap(), Signal::TERM).unwrap();
+    let has_ended = || matches!(outside.try_wait(), Ok(Some(_)));
+    assert!(holds_within(Duration::from_secs(30), has_ended), "{}", said());
+    assert!(outside.wait().unwrap().success(), "{}", said());
+    assert!(fs::read_dir(root.join("run/wireguard")).is_ok_and(|mut it| it.next().is_none()));
 }
