@@ -133,7 +133,8 @@ fn masqueraded(
     Ok(masquerade::Standing { tables, flows: None })
 }
 
-fn with_hooks_of(before: &Config, config: &Config) -> Config {
+/// What has been applied while the hooks of `before` are still those that were run.
+pub(super) fn with_hooks_of(before: &Config, config: &Config) -> Config {
     let Interface { pre_up, post_up, pre_down, post_down, .. } = before.interface.clone();
     let interface = Interface { pre_up, post_up, pre_down, post_down, ..config.interface.clone() };
     Config { interface, ..config.clone() }

@@ -22,7 +22,7 @@ use crate::control::netlink::Netlink;
 use crate::control::peer_changes::{self, SetDevice, SetPeers};
 use crate::control::preflight::{self, Missing};
 use crate::control::record::{self, Record};
-use crate::control::reload::Reload;
+use crate::control::reload::{Reload, with_hooks_of};
 use crate::control::settings::Settings;
 use crate::control::starting::{Note, NoteError};
 use crate::control::uapi::client::UapiClient;

@@ -52,7 +52,7 @@ fn wq_08_an_unknown_key_is_refused_and_the_likely_one_named() {
     assert_eq!(
         peer_fault("Colour = red"),
         "t.conf:3: unknown key \"Colour\", [Peer] takes PublicKey, PresharedKey, AllowedIPs, \
-         Endpoint, Endpoints, PersistentKeepalive, PresharedKeyFile"
+         Endpoint, Endpoints, PersistentKeepalive, Required, PresharedKeyFile"
     );
     assert_eq!(faults("Colour = red\n"), ["t.conf:1: unknown key \"Colour\""]);
 }
