@@ -203,8 +203,10 @@ pub fn reload(
     }
     let has_changed = steps.announced() > 0;
     steps.commit()?;
+    // Hooks that nobody has allowed to run are not run by `down`.
+    let applied = with_hooks_of(&before, config);
     if !extent.is_rehearsal
-        && let Err(error) = record::write(interface, &file, config)
+        && let Err(error) = record::write(interface, &file, &applied)
     {
         console.warn(&format!("the next reload will repeat this one: {error}"));
     }
