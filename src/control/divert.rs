@@ -81,6 +81,11 @@ impl Standing {
         self.plan.map(|plan| plan.mark)
     }
 
+    /// Whether there are tables of the firewall.
+    pub fn has_tables(&self) -> bool {
+        !self.tables.is_empty()
+    }
+
     /// Takes back what `wanted` does not have: rules, default routes, tables of the firewall. Whether
     /// reverse path filtering minds marks is left to `down`.
     ///

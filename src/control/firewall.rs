@@ -14,7 +14,7 @@ use std::rc::Rc;
 
 use crate::control::host_change::{HostChange, Lasting};
 use crate::control::journal::Journal;
-use crate::control::lifecycle::{LifecycleError, Step};
+use crate::control::lifecycle::{Console, LifecycleError, Step};
 use crate::control::netlink::nft::{Chain, Hook, Kind, Owner, Part, Table};
 use crate::control::netlink::{Family, Mark, Netlink};
 
@@ -50,8 +50,19 @@ pub fn table(interface: &str, family: Family, addresses: &[IpAddr], mark: Mark) 
     }
 }
 
-/// Makes a table that goes with the owner where the kernel knows owners, and else one that `down`
-/// deletes.
+/// Who tables shall belong to. If the kernel knows no owners, it says that they stay.
+pub fn known(owner: Option<Rc<Owner>>, console: &mut dyn Console) -> Option<Rc<Owner>> {
+    if !owner.as_ref().is_some_and(|owner| owner.is_unknown()) {
+        return owner;
+    }
+    console.warn(
+        "this kernel lets no table of nftables belong to a process (Linux 5.12 does): ours stay \
+         until `hybridwg down` or the next `up`, also if the daemon is killed",
+    );
+    None
+}
+
+/// Makes a table that goes with the owner if there is one, and else one that `down` deletes.
 #[derive(Debug)]
 pub struct Protect {
     owner: Option<Rc<Owner>>,
@@ -73,16 +84,21 @@ impl Protect {
 
     /// Makes `table`, in place of what the journal has of its name.
     fn put(&self, table: &Table, netlink: &mut Netlink) -> Result<(), LifecycleError> {
-        if self.owner.as_ref().is_some_and(|owner| owner.replace_table(table).is_ok()) {
-            return Ok(());
-        }
         let former = self.lasting();
         let change = HostChange::Firewall(table.clone());
-        Lasting { change: change.clone(), journal: self.journal.clone() }.apply(netlink)?;
-        for former in former.iter().filter(|former| **former != change) {
-            self.journal.strike(former)?;
+        let is_left = |it: &&HostChange| match &self.owner {
+            Some(_) => true,
+            None => **it != change,
+        };
+        match &self.owner {
+            Some(owner) => owner.replace_table(table)?,
+            None if former.contains(&change) => netlink.replace_table(table)?,
+            None => {
+                let journal = self.journal.clone();
+                Lasting { change: change.clone(), journal }.apply(netlink)?;
+            }
         }
-        Ok(())
+        former.iter().filter(is_left).try_for_each(|former| Ok(self.journal.strike(former)?))
     }
 
     /// What the journal has of the table's name.
@@ -130,6 +146,63 @@ impl Step for Protect {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::testing::in_own_namespace;
+
+    /// As on a kernel before 5.12, whose tables have no owners.
+    #[test]
+    fn without_an_owner_a_table_stands_in_the_journal_until_it_is_taken_back_and_outlives_a_crash()
+    {
+        in_own_namespace(|| {
+            let folder = tempfile::tempdir().unwrap();
+            let (mut netlink, journal) = (Netlink::new(), Journal::in_folder(folder.path(), "wg0"));
+            let table = |address: &str| {
+                let addresses = [address.parse().unwrap()];
+                table("wg0", Family::V4, &addresses, Mark::exact(0x1002))
+            };
+            let (old, new) = (table("10.10.0.1"), table("10.10.0.2"));
+            let journaled = || journal.read();
+            let protect = |owner: Option<&Rc<Owner>>, table: &Table, former| {
+                Protect::new(owner.cloned(), table.clone(), former, journal.clone())
+            };
+            protect(None, &old, None).apply(&mut netlink).unwrap();
+            assert_eq!(journaled(), [HostChange::Firewall(old.clone())]);
+            // A reload, and one that is taken back.
+            let mut reload = protect(None, &new, Some(old.clone()));
+            reload.apply(&mut netlink).unwrap();
+            assert_eq!(journaled(), [HostChange::Firewall(new.clone())]);
+            reload.undo(&mut netlink).unwrap();
+            assert_eq!(journaled(), [HostChange::Firewall(old.clone())]);
+            // After a crash it is still there, and `up` makes it anew.
+            protect(None, &old, None).apply(&mut netlink).unwrap();
+            assert_eq!(journaled(), [HostChange::Firewall(old.clone())]);
+            // Where the kernel has learnt of owners meanwhile, it is theirs alone.
+            let owner = Rc::new(Owner::new().unwrap());
+            let mut owned = protect(Some(&owner), &new, None);
+            owned.apply(&mut netlink).unwrap();
+            assert_eq!(journaled(), []);
+            assert!(netlink.delete_table(&new).is_err_and(|error| !error.is_absent()));
+            owned.undo(&mut netlink).unwrap();
+            let mut last = protect(None, &old, None);
+            last.apply(&mut netlink).unwrap();
+            last.undo(&mut netlink).unwrap();
+            assert_eq!(journaled(), []);
+            assert!(netlink.delete_table(&old).unwrap_err().is_absent());
+        });
+    }
+
+    #[test]
+    fn what_the_kernel_refuses_of_an_owner_is_not_made_without_one() {
+        in_own_namespace(|| {
+            let folder = tempfile::tempdir().unwrap();
+            let (mut netlink, journal) = (Netlink::new(), Journal::in_folder(folder.path(), "wg0"));
+            let mut table = table("wg0", Family::V4, &[], Mark::exact(0x1002));
+            table.chains[0].kind = Kind::Nat;
+            let owner = Owner::new().ok().map(Rc::new);
+            let mut protect = Protect::new(owner, table, None, journal.clone());
+            assert!(protect.apply(&mut netlink).is_err());
+            assert_eq!((journal.read(), netlink.base_chains().unwrap()), (vec![], vec![]));
+        });
+    }
 
     /// WQ-21.
     #[test]

@@ -13,7 +13,7 @@ use crate::control::forwarding::{self, Forwarding};
 use crate::control::journal::Journal;
 use crate::control::lifecycle::{LifecycleError, Step};
 use crate::control::masquerade;
-use crate::control::netlink::nft::Table;
+use crate::control::netlink::nft::{self, Table};
 use crate::control::netlink::{Family, Netlink, NetlinkError, Rule, Unreachable};
 use crate::control::src_valid_mark::Parameters;
 
@@ -41,7 +41,7 @@ impl HostChange {
             Self::Unreachable(route) => format!("ip {} route add {route}", route.family.flag()),
             Self::Firewall(table) => table.add_command(),
             Self::SrcValidMark => "sysctl -q net.ipv4.conf.all.src_valid_mark=1".to_owned(),
-            Self::Forwarding(change) => format!("sysctl -q {}=1", Forwarding::name(change.family)),
+            Self::Forwarding(change) => change.on_command(),
             Self::Dns(change) => change.describe(),
         }
     }
@@ -53,7 +53,7 @@ impl HostChange {
             Self::Unreachable(route) => format!("ip {} route delete {route}", route.family.flag()),
             Self::Firewall(table) => table.delete_command(),
             Self::SrcValidMark => "sysctl -q net.ipv4.conf.all.src_valid_mark=0".to_owned(),
-            Self::Forwarding(change) => format!("sysctl -q {}=0", Forwarding::name(change.family)),
+            Self::Forwarding(change) => change.off_command(),
             Self::Dns(change) => change.describe_undo(),
         }
     }
@@ -110,21 +110,58 @@ pub struct Lasting {
     pub journal: Journal,
 }
 
+/// Who needs a change besides the tunnel that has made it.
+#[derive(Debug)]
+pub enum Heir {
+    Tunnel(Journal),
+    /// Somebody who keeps no journal, in words.
+    Stranger(String),
+}
+
 impl Lasting {
-    /// Leaves the change to somebody else who needs it, if there is one: it is in this journal no
-    /// longer, and perhaps in another.
+    /// Takes the change back, or leaves it to somebody else who needs it by now: it is in this journal
+    /// no longer, and perhaps in another. `announce` hears of it before.
     ///
     /// # Errors
     /// What the kernel refused, or a journal that cannot be written.
-    pub fn is_handed_over(&self, netlink: &mut Netlink) -> Result<bool, LifecycleError> {
-        match &self.change {
-            HostChange::SrcValidMark => self.is_minded_by_another(netlink),
-            HostChange::Forwarding(change) => self.is_forwarded_for_another(change, netlink),
-            _ => Ok(false),
+    pub fn let_go(
+        &mut self,
+        netlink: &mut Netlink,
+        announce: impl FnOnce(String),
+    ) -> Result<(), LifecycleError> {
+        let _turn = self.journal.turn();
+        let heir = self.heir(netlink)?;
+        announce(self.describe_end(heir.as_ref()));
+        match heir {
+            None => return self.undo(netlink),
+            Some(Heir::Tunnel(other)) => other.add(&self.change)?,
+            Some(Heir::Stranger(_)) => {}
+        }
+        Ok(self.journal.strike(&self.change)?)
+    }
+
+    /// What is done to take the change back, where this `heir` was found.
+    pub fn describe_end(&self, heir: Option<&Heir>) -> String {
+        match (&self.change, heir) {
+            (_, None) => self.change.describe_undo(),
+            (HostChange::Forwarding(change), Some(Heir::Stranger(who))) => {
+                format!("# {} stays 1: {who}", Forwarding::name(change.family))
+            }
+            _ => String::new(),
         }
     }
 
-    fn is_minded_by_another(&self, netlink: &mut Netlink) -> Result<bool, LifecycleError> {
+    /// # Errors
+    /// What the kernel refused.
+    pub fn heir(&self, netlink: &mut Netlink) -> Result<Option<Heir>, NetlinkError> {
+        match &self.change {
+            HostChange::SrcValidMark => self.heir_of_marks(netlink),
+            HostChange::Forwarding(change) => Ok(self.heir_of_forwarding(change, netlink)),
+            _ => Ok(None),
+        }
+    }
+
+    fn heir_of_marks(&self, netlink: &mut Netlink) -> Result<Option<Heir>, NetlinkError> {
         // Every tunnel that takes everything, wg-quick's as well, has such a rule.
         let own = self.journal.read();
         let mut rules = netlink.rules()?;
@@ -134,30 +171,33 @@ impl Lasting {
                 && !own.contains(&HostChange::Rule(*rule))
         });
         if rules.is_empty() {
-            return Ok(false);
+            return Ok(None);
         }
         // A journal of another network namespace has rules that are not here.
         let is_here =
             |change: &HostChange| matches!(change, HostChange::Rule(rule) if rules.contains(rule));
         let mut others = self.journal.others().into_iter();
-        if let Some(other) = others.find(|other| other.read().iter().any(is_here)) {
-            other.add(&self.change)?;
-        }
-        self.journal.strike(&self.change)?;
-        Ok(true)
+        let other = others.find(|other| other.read().iter().any(is_here));
+        let stranger = || Heir::Stranger("another tunnel takes everything".to_owned());
+        Ok(Some(other.map_or_else(stranger, Heir::Tunnel)))
     }
 
-    fn is_forwarded_for_another(
-        &self,
-        change: &Forwarding,
-        netlink: &mut Netlink,
-    ) -> Result<bool, LifecycleError> {
+    fn heir_of_forwarding(&self, change: &Forwarding, netlink: &mut Netlink) -> Option<Heir> {
         let interfaces = masquerade::interfaces(netlink, change.family);
         let mut journals = interfaces.iter().map(|interface| self.journal.of_other(interface));
-        let Some(other) = journals.find(|other| *other != self.journal) else { return Ok(false) };
-        other.add(&self.change)?;
-        self.journal.strike(&self.change)?;
-        Ok(true)
+        if let Some(other) = journals.find(|other| *other != self.journal) {
+            return Some(Heir::Tunnel(other));
+        }
+        if change.is_translated {
+            return None;
+        }
+        // Of a container engine that found forwarding on, say, and did not have to turn it on itself.
+        let translator = masquerade::translator(netlink, change.family)?;
+        let nft::Standing { family, table, name, .. } = translator;
+        Some(Heir::Stranger(format!(
+            "the chain {name} of the table {family} {table} translates addresses by now, as container \
+             engines do"
+        )))
     }
 }
 

@@ -4,7 +4,7 @@
 //! whatever ends `up` or the daemon, the next `down` or `up` finds what is left and takes back
 //! exactly that. The file is there as long as there is something in it. One change a line, as JSON.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -94,6 +94,14 @@ impl Journal {
             .map(|entry| entry.path())
             .filter(|path| path.extension().is_some_and(|extension| extension == EXTENSION));
         journals.filter(|path| *path != self.path).map(|path| Self { path }).collect()
+    }
+
+    /// Keeps other processes from leaving changes to each other meanwhile. Without a right to the
+    /// folder there are no changes either.
+    pub fn turn(&self) -> Option<File> {
+        let folder = File::open(self.path.parent().unwrap_or(Path::new(DIRECTORY))).ok()?;
+        folder.lock().ok()?;
+        Some(folder)
     }
 
     fn failed(&self, source: io::Error) -> JournalError {

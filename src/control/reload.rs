@@ -17,6 +17,7 @@ use crate::control::command::{AllowedIpChange, DeviceSnapshot, PeerSnapshot, Set
 use crate::control::config::{Config, Interface, Table};
 use crate::control::divert::{Diversion, Standing};
 use crate::control::dns;
+use crate::control::firewall;
 use crate::control::health::SetHealth;
 use crate::control::hooks::{RunHook, Shell};
 use crate::control::host_change::{HostChange, Lasting};
@@ -94,7 +95,7 @@ pub fn reload(
     if let Some(request) = device_change {
         steps.apply(SetDevice::new(interface, request, &device, &before.interface))?;
     }
-    change_host(&mut steps, &link, &before, config, &device, &wanted, owner.as_ref())?;
+    change_host(&mut steps, &link, &before, config, &device, &wanted, owner)?;
     if peers != SetRequest::default() {
         steps.apply(SetPeers::new(interface, peers, device, &before))?;
     }
@@ -215,9 +216,12 @@ fn change_host(
     after: &Config,
     device: &DeviceSnapshot,
     wanted: &Wanted,
-    owner: Option<&Rc<Owner>>,
+    owner: Option<Rc<Owner>>,
 ) -> Result<(), LifecycleError> {
     let Wanted { diversion, standing, masquerading, .. } = wanted;
+    let has_tables = diversion.is_some() || standing.has_tables() || masquerading.has_tables();
+    let owner = if has_tables { firewall::known(owner, steps.console()) } else { None };
+    let owner = owner.as_ref();
     let (was, is) = (&before.interface, &after.interface);
     let routed = steps.netlink().routes_through(link)?;
     steps.apply(RestoreRoutes { link: link.clone(), routes: routed })?;

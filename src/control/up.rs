@@ -19,6 +19,7 @@ use crate::control::command::DeviceSnapshot;
 use crate::control::config::{At, Config, DIRECTORY, Endpoint, Interface, Located, Peer};
 use crate::control::divert::{Diversion, Standing, with_source};
 use crate::control::dns::{DnsChange, Wanted};
+use crate::control::firewall;
 use crate::control::health::SetHealth;
 use crate::control::hooks::{RunHook, Shell};
 use crate::control::host_change::{HostChange, Lasting};
@@ -108,9 +109,12 @@ pub fn up(
     for &address in &addresses {
         steps.apply(AddAddress { link: link.clone(), address })?;
     }
+    let masquerading =
+        Masquerading::plan(&mut steps, interface, settings, &sources, Default::default())?;
+    let has_tables = diversion.is_some() || masquerading.has_tables();
+    let owner = if has_tables { firewall::known(owner, steps.console()) } else { None };
     // Before anybody gets through: what peers may reach is settled from the first packet on.
-    Masquerading::plan(&mut steps, interface, settings, &sources, Default::default())?
-        .apply(&mut steps, owner.as_ref())?;
+    masquerading.apply(&mut steps, owner.as_ref())?;
     steps.apply(SetMtuUp { link: link.clone(), mtu })?;
     if let Some(wanted) = Wanted::of(interface, &settings.dns) {
         set_dns(&mut steps, &wanted, settings)?;
@@ -206,14 +210,24 @@ pub fn down(
             })?;
         }
     }
-    let outcome = take_back(interface, Journal::of(interface).read(), console, &mut netlink);
+    let journal = Journal::of(interface);
+    let early = journal.read().into_iter().filter(|change| !holds_for_peers(change)).collect();
+    let outcome = take_back(interface, early, console, &mut netlink);
     if is_there {
         console.command(&delete_command(interface));
         link::delete(&mut netlink, interface)?;
     }
     record::remove(interface);
-    outcome?;
+    // Others may have left something here until now, which they do not to whom has no table.
+    let late = journal.read().into_iter().filter(holds_for_peers).collect();
+    outcome.and(take_back(interface, late, console, &mut netlink))?;
     run("PostDown", &settings.post_down, console, &mut netlink)
+}
+
+/// Whether peers get further than to this host by it, or not further than they may: it is taken back
+/// when they are gone.
+const fn holds_for_peers(change: &HostChange) -> bool {
+    matches!(change, HostChange::Firewall(_) | HostChange::Forwarding(_))
 }
 
 /// Finds out whether a daemon that has crashed, or an `up` that was killed, has left work for
@@ -347,13 +361,12 @@ fn take_back(
     let mut outcome = Ok(());
     for change in changes.into_iter().rev() {
         let mut step = Lasting { change, journal: Journal::of(interface) };
-        let undone = step.is_handed_over(netlink).and_then(|is_handed_over| {
-            if is_handed_over {
-                return Ok(());
+        let announce = |command: String| {
+            if !command.is_empty() {
+                console.command(&command);
             }
-            console.command(&step.change.describe_undo());
-            step.undo(netlink)
-        });
+        };
+        let undone = step.let_go(netlink, announce);
         if let Err(error) = undone {
             console.warn(&format!("could not take back: {error}"));
             outcome = Err(LifecycleError::Left { interface: interface.to_owned() });

@@ -34,6 +34,7 @@ pub mod tcp;
 pub mod tun;
 pub mod udp;
 pub mod uevent;
+pub mod xtables;
 
 use std::{error, fmt, io};
 
@@ -225,6 +226,15 @@ pub(crate) mod testing {
             "skipped: {why}"
         );
         println!("skipped: {why}");
+    }
+
+    /// Whether this machine has a program that a test needs; else the test is skipped.
+    pub(crate) fn has_program(name: &str) -> bool {
+        let is_there = Command::new(name).arg("--version").output().is_ok();
+        if !is_there {
+            skip(&format!("no `{name}` in PATH"));
+        }
+        is_there
     }
 
     /// iproute2 in the calling thread's namespace; what it prints.

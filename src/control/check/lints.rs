@@ -294,7 +294,8 @@ fn about_hooks(subject: &Subject<'_>, findings: &mut Vec<Finding>) {
 
 /// Hooks that do what `Masquerade` does, and go on working. [U-24]
 fn about_masquerading(subject: &Subject<'_>, findings: &mut Vec<Finding>) {
-    let is_on = subject.config.interface.masquerade.is_some_and(|it| it.value != Masquerade::Off);
+    let masquerade = subject.config.interface.masquerade;
+    let masquerade = masquerade.map_or(Masquerade::Off, |wanted| wanted.value);
     for (key, command) in subject.hooks() {
         let Some(word) = command.split_whitespace().find(|word| is_masquerade(word)) else {
             continue;
@@ -303,14 +304,19 @@ fn about_masquerading(subject: &Subject<'_>, findings: &mut Vec<Finding>) {
             continue;
         }
         let name = key.name();
-        let text = if is_on {
-            format!("{name}: Masquerade does this already: the hook can go")
-        } else {
-            format!(
+        let text = match masquerade {
+            Masquerade::Off => format!(
                 "{name}: `#hybridwg: Masquerade = auto` in place of the hooks that masquerade does \
                  the same without iptables, on whatever interface leads out, and is taken back \
                  whatever ends the tunnel"
-            )
+            ),
+            Masquerade::Auto | Masquerade::Nft => {
+                format!("{name}: Masquerade does this already: the hook can go")
+            }
+            Masquerade::Flow => format!(
+                "{name}: Masquerade = flow sends by sockets of this host, which the hook does nothing \
+                 for: it can go"
+            ),
         };
         findings.push(Finding::about(Severity::Note, key, word, text));
     }
@@ -581,6 +587,13 @@ mod tests {
         assert_eq!(
             alone(&format!("Masquerade = nft\nPostUp = {nat}"), ""),
             ["PostUp: Masquerade does this already: the hook can go"]
+        );
+        assert_eq!(
+            alone(&format!("Masquerade = flow\nPostUp = {nat}"), ""),
+            [
+                "PostUp: Masquerade = flow sends by sockets of this host, which the hook does nothing \
+              for: it can go"
+            ]
         );
     }
 

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use ipnet::IpNet;
 
 use super::Warning;
-use super::model::Config;
+use super::model::{Config, Interface, Masquerade};
 use crate::control::command::AllowedIpChange;
 use crate::crypto::dh;
 use crate::crypto::key::PublicKey;
@@ -15,6 +15,7 @@ pub(super) fn about(config: &Config, file: &str) -> Vec<Warning> {
     let mut warnings = Vec::new();
     about_own_key(config, file, &mut warnings);
     about_shared_networks(config, file, &mut warnings);
+    about_masquerading(config, file, &mut warnings);
     warnings
 }
 
@@ -75,5 +76,22 @@ fn about_shared_networks(config: &Config, file: &str, warnings: &mut Vec<Warning
                 });
             }
         }
+    }
+}
+
+/// Rules for peers whom nothing lets out are no firewall, which they could be taken for.
+fn about_masquerading(config: &Config, file: &str, warnings: &mut Vec<Warning>) {
+    let Interface { masquerade, masquerade_from, allow_to, deny_to, .. } = &config.interface;
+    if masquerade.is_some_and(|wanted| wanted.value != Masquerade::Off) {
+        return;
+    }
+    let lines = [
+        ("MasqueradeFrom", masquerade_from.first().map(|network| network.line)),
+        ("AllowTo", allow_to.first().map(|rule| rule.line)),
+        ("DenyTo", deny_to.first().map(|rule| rule.line)),
+    ];
+    for (key, line) in lines.into_iter().filter(|(_, line)| line.is_some()) {
+        let text = format!("{key}: holds with Masquerade alone, which is off: nothing is done");
+        warnings.push(Warning { file: file.to_owned(), line, text });
     }
 }

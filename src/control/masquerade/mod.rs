@@ -7,6 +7,7 @@
 //! other tunnel needs it. A plan is made from what the host says and changes nothing.
 
 mod flows;
+mod forward;
 mod obstacles;
 mod tables;
 
@@ -16,16 +17,15 @@ use std::rc::Rc;
 use ipnet::IpNet;
 
 use self::flows::SetFlows;
+use self::forward::Forward;
 use self::obstacles::Obstacle;
-use self::tables::MASQUERADE;
+use self::tables::{MASQUERADE, PREFIX};
 use crate::control::command::Flows;
 use crate::control::config::{Interface, Masquerade};
 use crate::control::firewall::Protect;
-use crate::control::forwarding::Parameters;
-use crate::control::host_change::{HostChange, Lasting};
 use crate::control::journal::Journal;
 use crate::control::lifecycle::{LifecycleError, Step, TakenBack, Transaction};
-use crate::control::netlink::nft::{Owner, Table};
+use crate::control::netlink::nft::{self, Owner, Table};
 use crate::control::netlink::{Family, Netlink};
 use crate::control::up::{is_ipv6_off, without_ipv6_if_off};
 
@@ -64,9 +64,9 @@ impl Masquerading {
         former: Standing,
     ) -> Result<Self, LifecycleError> {
         let wanted = settings.masquerade.map_or(Masquerade::Off, |wanted| wanted.value);
-        // The way that was taken stays: what has come in its way since is no reason to leave it.
+        // The way that was taken stays: what others have put in it since is no reason to leave it.
+        let has_tables = !former.tables.is_empty();
         let wanted = match wanted {
-            Masquerade::Auto if !former.tables.is_empty() => Masquerade::Nft,
             Masquerade::Auto if former.flows.is_some() => Masquerade::Flow,
             wanted => wanted,
         };
@@ -83,12 +83,13 @@ impl Masquerading {
         }
         let (tables, obstacles) = match tables(interface, settings, &sources, has_ipv6(interface)) {
             Ok(tables) => {
-                let obstacles = obstacles::of(&tables, steps.netlink());
+                let obstacles = obstacles::of(interface, &tables, steps.netlink());
                 (tables, obstacles)
             }
             Err(rule) => (Vec::new(), vec![Obstacle::Rule(rule)]),
         };
-        if wanted == Masquerade::Auto && !obstacles.is_empty() {
+        let stands_in_the_way = |it: &Obstacle| it.is_certain() || !has_tables;
+        if wanted == Masquerade::Auto && obstacles.iter().any(stands_in_the_way) {
             for obstacle in &obstacles {
                 let told = obstacle.tell(interface);
                 steps.console().warn(&format!("flow by flow, and not by nftables: {told}"));
@@ -104,6 +105,11 @@ impl Masquerading {
         Ok(Self { tables, sources, reason, ..nothing })
     }
 
+    /// Whether tables of nftables are made, changed or deleted.
+    pub fn has_tables(&self) -> bool {
+        !self.tables.is_empty() || !self.former.tables.is_empty()
+    }
+
     /// Makes the tables, and lets the host forward; takes back the tables that are not wanted any
     /// more.
     ///
@@ -114,8 +120,9 @@ impl Masquerading {
         steps: &mut Transaction<'_>,
         owner: Option<&Rc<Owner>>,
     ) -> Result<(), LifecycleError> {
-        if self.flows != self.former.flows {
-            steps.apply(SetFlows::new(self))?;
+        // There is no moment in which the policy holds neither here nor there.
+        if self.flows.is_some() {
+            self.set_flows(steps)?;
         }
         for table in &self.tables {
             let family = table.family;
@@ -124,8 +131,41 @@ impl Masquerading {
             let announcement =
                 if former.as_ref() == Some(table) { String::new() } else { self.announce(family) };
             steps.apply(self.put(table, former, announcement, owner))?;
-            if tables::masquerades(table) {
-                self.forward(steps, family)?;
+        }
+        let journal = Journal::of(&self.interface);
+        for family in Family::BOTH {
+            if self.tables.iter().any(|it| it.family == family && tables::masquerades(it)) {
+                let step = Forward::new(steps.netlink(), family, journal.clone())?;
+                steps.apply(step)?;
+            }
+        }
+        if self.flows.is_none() {
+            self.set_flows(steps)?;
+        }
+        self.leave(steps, owner)
+    }
+
+    fn set_flows(&self, steps: &mut Transaction<'_>) -> Result<(), LifecycleError> {
+        if self.flows == self.former.flows {
+            return Ok(());
+        }
+        steps.apply(SetFlows::new(self))
+    }
+
+    /// Takes back what is not needed any more: forwarding before the policy.
+    fn leave(
+        &self,
+        steps: &mut Transaction<'_>,
+        owner: Option<&Rc<Owner>>,
+    ) -> Result<(), LifecycleError> {
+        let journal = Journal::of(&self.interface);
+        for family in Family::BOTH {
+            let is_needed =
+                self.tables.iter().any(|it| it.family == family && tables::masquerades(it));
+            if let Some(step) = Forward::standing(steps.netlink(), family, &journal)?
+                && !is_needed
+            {
+                steps.apply(TakenBack(step))?;
             }
         }
         let is_wanted = |table: &&Table| self.tables.iter().any(|it| it.family == table.family);
@@ -160,26 +200,6 @@ impl Masquerading {
         }
         format!("# {interface}: masquerades {sources} by nftables{reason}")
     }
-
-    fn forward(&self, steps: &mut Transaction<'_>, family: Family) -> Result<(), LifecycleError> {
-        let parameters = Parameters::of_this_host();
-        if parameters.is_on(family) {
-            return Ok(());
-        }
-        if family == Family::V6 {
-            for uplink in uplinks(steps.netlink())? {
-                if parameters.heeds_routers_only_as_a_host(&uplink) {
-                    steps.console().warn(&format!(
-                        "as a router of IPv6, this host no longer heeds router advertisements on \
-                         {uplink}: if its address or its default route comes from there, it will \
-                         be lost unless net.ipv6.conf.{uplink}.accept_ra is 2"
-                    ));
-                }
-            }
-        }
-        let change = HostChange::Forwarding(parameters.change(family));
-        steps.apply(Lasting { change, journal: Journal::of(&self.interface) })
-    }
 }
 
 /// The tables that `settings` have led to for a tunnel whose peers have `networks`.
@@ -204,7 +224,19 @@ fn has_ipv6(interface: &str) -> bool {
 pub fn interfaces(netlink: &mut Netlink, family: Family) -> Vec<String> {
     let chains = netlink.base_chains().unwrap_or_default();
     let ours = chains.iter().filter(|chain| chain.name == MASQUERADE && chain.is_of(family));
-    ours.filter_map(|chain| chain.table.strip_prefix(tables::PREFIX)).map(str::to_owned).collect()
+    ours.filter_map(|chain| chain.table.strip_prefix(PREFIX)).map(str::to_owned).collect()
+}
+
+/// A chain of somebody else's that gives forwarded packets of the family another source. None if the
+/// kernel tells nothing of nftables.
+pub fn translator(netlink: &mut Netlink, family: Family) -> Option<nft::Standing> {
+    let chains = netlink.base_chains().unwrap_or_default();
+    let others = chains.into_iter().filter(|chain| {
+        chain.is_source_nat && chain.is_of(family) && !chain.table.starts_with(PREFIX)
+    });
+    // iptables leaves chains behind that are empty.
+    let mut others = others.filter(|chain| netlink.has_rules(chain).unwrap_or(false));
+    others.next()
 }
 
 /// By whom and why nftables are taken.
@@ -216,7 +248,7 @@ fn choose(
     interface: &str,
     obstacles: &[Obstacle],
 ) -> Result<&'static str, LifecycleError> {
-    if wanted == Masquerade::Auto {
+    if wanted == Masquerade::Auto && obstacles.is_empty() {
         return Ok(" (auto: nothing stands in the way)");
     }
     if !obstacles.iter().any(Obstacle::is_certain) {
@@ -257,21 +289,6 @@ fn sources(settings: &Interface, networks: &[IpNet]) -> Vec<IpNet> {
 
 fn is_everything(network: &IpNet) -> bool {
     network.prefix_len() == 0
-}
-
-/// The interfaces through which default routes of IPv6 lead.
-fn uplinks(netlink: &mut Netlink) -> Result<Vec<String>, LifecycleError> {
-    let mut names = Vec::new();
-    for route in netlink.routes()? {
-        let is_default = is_everything(&route.destination) && route.destination.addr().is_ipv6();
-        if let Some(index) = route.interface.filter(|_| is_default)
-            && let Some(link) = netlink.link_by_index(index)?
-            && !names.contains(&link.name)
-        {
-            names.push(link.name);
-        }
-    }
-    Ok(names)
 }
 
 /// A table under words of its own: it is too long to be printed.

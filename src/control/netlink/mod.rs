@@ -142,6 +142,11 @@ impl NetlinkError {
         matches!(self.errno, Some(libc::EAFNOSUPPORT | libc::EOPNOTSUPP | libc::EPROTONOSUPPORT))
     }
 
+    /// Whether the kernel could make nothing of the request.
+    pub fn is_invalid(&self) -> bool {
+        self.errno == Some(libc::EINVAL)
+    }
+
     /// Whether no route leads to the address that was asked about.
     pub fn is_unreachable(&self) -> bool {
         matches!(

@@ -51,9 +51,12 @@ fn shown(end: &End<'_>, command: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// A tunnel of 1360 bytes over a path of 1400, to wireguard-go; `and` does more to the hosts.
+const PROGRAMS: &[&str] = &["ip", "ping", "wg", "wireguard-go", "nft"];
+
+/// A tunnel of 1360 bytes over a path of 1400 with a router, to wireguard-go; `and` does more to the
+/// hosts.
 fn over_a_narrow_path(and: impl FnOnce(&Host, &Host), expected: &str) {
-    if skips(&["ip", "ping", "wg", "wireguard-go", "nft"]) {
+    if skips(PROGRAMS) {
         return;
     }
     let (client, router, hub) = (Host::new(), Host::new(), Host::new());
@@ -65,14 +68,21 @@ fn over_a_narrow_path(and: impl FnOnce(&Host, &Host), expected: &str) {
     router.sh(&format!("ip link set {outside} mtu 1400"));
     hub.sh(&format!("ip link set {hubs} mtu 1400"));
     and(&router, &hub);
-    let (left, right) = (End::start(&client, Hybridwg), End::start(&hub, WireguardGo));
+    sends(&client, &hub, || {}, expected);
+}
+
+/// `client` sends to `hub`, which has the address 192.168.7.2, after `narrow` was done, does not stall
+/// for long, and shows what was `expected`.
+fn sends(client: &Host, hub: &Host, narrow: impl FnOnce(), expected: &str) {
+    let (left, right) = (End::start(client, Hybridwg), End::start(hub, WireguardGo));
     right.setconf(&peer(&left.keys, 1, ""));
     let endpoint = format!("Endpoint = 192.168.7.2:{}\n", right.port());
     left.setconf(&peer(&right.keys, 2, &endpoint));
     left.up("10.10.0.1/24");
     right.up("10.10.0.2/24");
     eventually("a session", Duration::from_secs(10), || client.pings("10.10.0.2"));
-    let stall = longest_stall(&client, &hub);
+    narrow();
+    let stall = longest_stall(client, hub);
     assert!(stall < Duration::from_secs(5), "{stall:?}");
     eventually("the path is known", Duration::from_secs(5), || {
         shown(&left, "show").contains(expected)
@@ -104,4 +114,20 @@ fn n_03_a_path_of_1400_bytes_that_says_nothing_is_found_out_without_a_long_stall
         },
         "path mtu: 1280 (measured)",
     );
+}
+
+/// The kernel says so of each datagram that it refuses (EMSGSIZE), and nobody else does.
+#[test]
+fn u_05_an_interface_of_this_host_that_gets_narrower_is_followed_to_the_byte() {
+    if skips(PROGRAMS) {
+        return;
+    }
+    let (client, hub) = (Host::new(), Host::new());
+    let (mine, hubs) = client.wire("192.168.7.1/24", &hub, "192.168.7.2/24");
+    drop_fragments(&hub);
+    let narrow = || {
+        client.sh(&format!("ip link set {mine} mtu 1400"));
+        hub.sh(&format!("ip link set {hubs} mtu 1400"));
+    };
+    sends(&client, &hub, narrow, "path mtu: 1340 (measured)");
 }

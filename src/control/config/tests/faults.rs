@@ -196,6 +196,19 @@ fn u_21_a_mark_with_bits_of_others_draws_a_warning() {
 }
 
 #[test]
+fn rules_for_peers_whom_nothing_lets_out_draw_warnings() {
+    let rules = "MasqueradeFrom = 10.0.0.0/8\nAllowTo = 10.1.0.0/16\nDenyTo = host\n";
+    let told = warnings(&format!("[Interface]\nMasquerade = off\n{rules}{rules}"));
+    assert_eq!(
+        told,
+        [(3, "MasqueradeFrom"), (4, "AllowTo"), (5, "DenyTo")].map(|(line, key)| format!(
+            "t.conf:{line}: {key}: holds with Masquerade alone, which is off: nothing is done"
+        ))
+    );
+    assert_eq!(warnings(&format!("[Interface]\nMasquerade = flow\n{rules}")), [""; 0]);
+}
+
+#[test]
 fn a_section_reserved_for_later_is_refused_by_name() {
     assert_eq!(
         faults("[Hybrid]\nAnything = 1\n"),

@@ -21,22 +21,22 @@ const INTERFACE_NAME_BYTES: usize = 16;
 
 const REGISTER: u32 = Registers::Reg1 as u32;
 
-/// The batch after which there is this table and nothing else of its name, if that belongs to nobody.
-pub fn replace(table: &Table) -> Vec<u8> {
+/// The batch after which there is this table and nothing else of its name. One that is there must
+/// have the same `flags`, and the same owner if they say that there is one.
+pub fn replace(table: &Table, flags: u32) -> Vec<u8> {
     batch(|batch| {
         // So that the deletion finds something, in any case.
-        add_table(batch, table, 0);
+        add_table(batch, table, flags);
         delete_table(batch, table);
-        add_all(batch, table, 0);
+        add_all(batch, table, flags);
     })
 }
 
-/// The batch that makes the table, or gives one with these flags and chains other rules.
-pub fn refill(table: &Table, flags: u32) -> Vec<u8> {
+/// As [`replace`], of a table that is there, whatever flags it has.
+pub fn replace_present(table: &Table, flags: u32) -> Vec<u8> {
     batch(|batch| {
-        add_table(batch, table, flags);
-        delete_rules(batch, table);
-        add_chains(batch, table);
+        delete_table(batch, table);
+        add_all(batch, table, flags);
     })
 }
 
@@ -47,8 +47,8 @@ pub fn delete(table: &Table) -> Vec<u8> {
 
 /// The batch of [`replace`] without its end: the kernel checks all of it, and then takes it back.
 /// [LNX nfnetlink.c:nfnetlink_rcv_batch]
-pub fn rehearse(table: &Table) -> Vec<u8> {
-    let mut whole = replace(table);
+pub fn rehearse(table: &Table, flags: u32) -> Vec<u8> {
+    let mut whole = replace(table, flags);
     let end = Nlmsghdr::len() + Nfgenmsg::len();
     whole.truncate(whole.len() - end);
     whole
@@ -103,10 +103,6 @@ fn header(table: &Table) -> Nfgenmsg {
 
 fn add_all(batch: &mut Chained<'static>, table: &Table, flags: u32) {
     add_table(batch, table, flags);
-    add_chains(batch, table);
-}
-
-fn add_chains(batch: &mut Chained<'static>, table: &Table) {
     for chain in &table.chains {
         add_chain(batch, table, chain);
         for rule in &chain.rules {
@@ -123,11 +119,6 @@ fn add_table(batch: &mut Chained<'static>, table: &Table, flags: u32) {
 fn delete_table(batch: &mut Chained<'static>, table: &Table) {
     let mut request = batch.request().op_deltable_do(&header(table));
     request.encode().push_name_bytes(table.name.as_bytes()).end_nested();
-}
-
-fn delete_rules(batch: &mut Chained<'static>, table: &Table) {
-    let mut request = batch.request().op_delrule_do(&header(table));
-    request.encode().push_table_bytes(table.name.as_bytes()).end_nested();
 }
 
 fn add_chain(batch: &mut Chained<'static>, table: &Table, chain: &Chain) {

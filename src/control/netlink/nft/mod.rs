@@ -8,11 +8,11 @@
 
 mod encode;
 mod owner;
+mod standing;
 
 use std::fmt;
 use std::net::IpAddr;
 
-use netlink_bindings::nftables::{Nfgenmsg, Request};
 use serde::{Deserialize, Serialize};
 
 use super::{Family, Mark, Netlink, NetlinkError};
@@ -20,6 +20,7 @@ use crate::sys::SysError;
 use crate::sys::netfilter::NetfilterSocket;
 
 pub use owner::Owner;
+pub use standing::Standing;
 
 /// A table and all that is in it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -103,25 +104,6 @@ pub enum Part {
     Masquerade,
 }
 
-/// A base chain of anybody's.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Standing {
-    /// As nft(8) names the family of its table.
-    pub family: &'static str,
-    pub table: String,
-    pub name: String,
-    pub is_forward: bool,
-    /// What none of its rules decides is dropped.
-    pub drops: bool,
-}
-
-impl Standing {
-    /// Whether packets of the family pass it.
-    pub fn is_of(&self, family: Family) -> bool {
-        self.family == "inet" || self.family == family_name(family)
-    }
-}
-
 impl Table {
     /// The command that an operator would type to delete it.
     pub fn delete_command(&self) -> String {
@@ -140,7 +122,7 @@ impl Netlink {
     /// # Errors
     /// A kernel without nftables or what a rule needs, a table that belongs to somebody, no right.
     pub fn replace_table(&mut self, table: &Table) -> Result<(), NetlinkError> {
-        self.transact(&encode::replace(table), || table.add_command())
+        self.transact(&encode::replace(table, 0), || table.add_command())
     }
 
     /// Deletes the table.
@@ -156,45 +138,7 @@ impl Netlink {
     /// # Errors
     /// As for [`Self::replace_table`].
     pub fn rehearse_table(&mut self, table: &Table) -> Result<(), NetlinkError> {
-        self.transact(&encode::rehearse(table), || table.add_command())
-    }
-
-    /// The base chains of all tables of the families that forward IP.
-    ///
-    /// # Errors
-    /// A kernel without nftables, no right.
-    pub fn base_chains(&mut self) -> Result<Vec<Standing>, NetlinkError> {
-        // [LNX netfilter.h:nf_inet_hooks]
-        const FORWARD: u32 = 2;
-        // [LNX netfilter.h:NF_DROP]
-        const DROP: u32 = 0;
-        let request = Request::new().op_getchain_dump(&Nfgenmsg::new());
-        let mut chains = Vec::new();
-        self.query(
-            &request,
-            || "nft list chains".to_owned(),
-            |(header, attributes)| {
-                let text = |name: Option<&std::ffi::CStr>| {
-                    name.map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
-                };
-                let family = match i32::from(header.nfgen_family) {
-                    // [LNX netfilter.h:NFPROTO_INET]
-                    1 => "inet",
-                    libc::AF_INET => "ip",
-                    libc::AF_INET6 => "ip6",
-                    _ => return,
-                };
-                let Ok(hook) = attributes.get_hook() else { return };
-                chains.push(Standing {
-                    family,
-                    table: text(attributes.get_table().ok()),
-                    name: text(attributes.get_name().ok()),
-                    is_forward: hook.get_num() == Ok(FORWARD),
-                    drops: attributes.get_policy() == Ok(DROP),
-                });
-            },
-        )?;
-        Ok(chains)
+        self.transact(&encode::rehearse(table, 0), || table.add_command())
     }
 
     fn transact(&mut self, batch: &[u8], action: impl Fn() -> String) -> Result<(), NetlinkError> {

@@ -1,5 +1,8 @@
 use std::net::IpAddr;
 use std::os::fd::AsFd;
+use std::process::Command;
+
+use netlink_bindings::nftables::{IterableGenAttrs, Nfgenmsg, Request};
 
 use super::*;
 use crate::control::netlink::tests::namespace;
@@ -172,6 +175,112 @@ fn a_table_of_an_owner_gets_other_rules_also_if_it_is_long() {
             table.chains[4].priority = 101;
             owner.replace_table(&table).unwrap();
             assert_eq!(netlink.base_chains().unwrap().len(), 5);
+        })
+        .unwrap();
+}
+
+/// How often the rules of this network namespace were changed.
+fn generation(netlink: &mut Netlink) -> u32 {
+    let request = Request::new().op_getgen_do(&Nfgenmsg::new());
+    let mut number = None;
+    let read = |(_, attributes): (_, IterableGenAttrs<'_>)| number = attributes.get_id().ok();
+    netlink.query(&request, || "nft list ruleset".to_owned(), read).unwrap();
+    number.unwrap()
+}
+
+#[test]
+fn an_owner_replaces_his_own_table_and_one_of_nobodys_in_one_transaction() {
+    let Some(namespace) = namespace() else { return };
+    namespace
+        .run(|| {
+            let (mut netlink, owner) = (Netlink::new(), Owner::new().unwrap());
+            assert!(!owner.is_unknown(), "this kernel is not that old");
+            let mut table = table(Family::V4);
+            netlink.replace_table(&table).unwrap();
+            for _ in 0..2 {
+                let before = generation(&mut netlink);
+                // A chain that is gone and one at another place: nothing of the former stays.
+                table.chains.pop();
+                table.chains[0].priority -= 1;
+                owner.replace_table(&table).unwrap();
+                assert_eq!(generation(&mut netlink), before + 1);
+                assert_eq!(netlink.base_chains().unwrap().len(), table.chains.len());
+            }
+            // What the kernel cannot make leaves all as it was, whoever has asked for it.
+            let chains = netlink.base_chains().unwrap();
+            table.chains[0].kind = Kind::Nat;
+            assert!(owner.replace_table(&table).unwrap_err().is_unsupported());
+            let new = Table { name: "test-wg1".to_owned(), ..table };
+            assert!(owner.replace_table(&new).unwrap_err().is_unsupported());
+            assert_eq!(netlink.base_chains().unwrap(), chains);
+        })
+        .unwrap();
+}
+
+/// A script for nft(8) in this network namespace.
+fn nft(script: &str) {
+    let mut nft = Command::new("nft");
+    let output = nft.arg(script).output().expect("nft runs");
+    assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Whether the forward hook of the family drops the rest once nft has read `chains`.
+fn drops_the_rest(chains: &str) -> bool {
+    let mut netlink = Netlink::new();
+    nft(&format!(
+        "table inet t {{ {chains} }}; table ip t {{ chain f {{ type filter hook forward priority 0; }}; }}"
+    ));
+    let standing = netlink.base_chains().unwrap();
+    let chain = standing.iter().find(|it| it.is_forward && it.family == "inet").unwrap();
+    let drops = netlink.drops_the_rest(chain).unwrap();
+    nft("delete table inet t; delete table ip t");
+    drops
+}
+
+#[test]
+fn what_no_match_is_about_is_dropped_by_policy_or_by_a_rule_without_matches_wherever_it_stands() {
+    if !crate::sys::testing::has_program("nft") {
+        return;
+    }
+    let Some(namespace) = namespace() else { return };
+    let start = "chain f { type filter hook forward priority 0; policy";
+    let others = "chain o { type filter hook output priority 0; drop; };";
+    namespace
+        .run(|| {
+            for open in [
+                "accept; }",
+                "accept; ct state invalid drop; iifname \"x\" reject; }",
+                "drop; counter accept; }",
+                "accept; accept; drop; }",
+                "accept; return; drop; }",
+            ] {
+                assert!(!drops_the_rest(&format!("{others} {start} {open}")), "{open}");
+            }
+            for shut in [
+                "drop; }",
+                "drop; iifname \"x\" accept; }",
+                "accept; ct state established accept; drop; }",
+                "accept; counter log prefix \"x\" reject with icmpx admin-prohibited; }",
+                "accept; reject; accept; }",
+                "drop; return; accept; }",
+            ] {
+                assert!(drops_the_rest(&format!("{others} {start} {shut}")), "{shut}");
+            }
+            // Chains that nothing leads to by themselves.
+            for (inner, drops) in [
+                ("reject;", true),
+                ("iifname \"x\" accept; jump b;", true),
+                ("goto b; accept;", true),
+                ("iifname \"x\" drop;", false),
+                ("return; drop;", false),
+                ("accept; drop;", false),
+            ] {
+                let chains = format!("chain b {{ counter drop; }}; chain a {{ {inner} }};");
+                let called = format!("{chains} {start} accept; jump a; }}");
+                assert_eq!(drops_the_rest(&called), drops, "{inner}");
+                let seldom = format!("{chains} {start} accept; iifname \"x\" jump a; }}");
+                assert!(!drops_the_rest(&seldom), "{inner}");
+            }
         })
         .unwrap();
 }
