@@ -258,7 +258,7 @@ mod tests {
         // All or nothing.
         fs::remove_file(conf.join("all/forwarding")).unwrap();
         fs::create_dir(conf.join("all/forwarding")).unwrap();
-        assert!(parameters.turn_on(&change).is_err());
+        assert!(parameters.turn_on(&parameters.change(Family::V6, &uplinks)).is_err());
         assert_eq!(all(), "01021");
     }
 }

@@ -228,7 +228,7 @@ fn nft(script: &str) {
 fn drops_the_rest(chains: &str) -> bool {
     let mut netlink = Netlink::new();
     nft(&format!(
-        "table inet t {{ {chains} }}; table ip t {{ chain f {{ type filter hook forward priority 0; }}; }}"
+        "table inet t {{ {chains}; }}; table ip t {{ chain f {{ type filter hook forward priority 0; }}; }}"
     ));
     let standing = netlink.base_chains().unwrap();
     let chain = standing.iter().find(|it| it.is_forward && it.family == "inet").unwrap();
