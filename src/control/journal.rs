@@ -14,6 +14,9 @@ use crate::control::run_folder;
 
 const EXTENSION: &str = "changes";
 
+/// Of all interfaces.
+const LOCK: &str = ".lock";
+
 /// The journal of one interface. Clones are the same journal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Journal {
@@ -96,12 +99,17 @@ impl Journal {
         journals.filter(|path| *path != self.path).map(|path| Self { path }).collect()
     }
 
-    /// Keeps other processes from leaving changes to each other meanwhile. Without a right to the
-    /// folder there are no changes either.
+    /// Keeps other processes from leaving changes to each other meanwhile. The file stays: who
+    /// removes it could lock another one than who waits for it. Without a right to the folder there
+    /// are no changes either.
     pub fn turn(&self) -> Option<File> {
-        let folder = File::open(self.path.parent().unwrap_or(Path::new(DIRECTORY))).ok()?;
-        folder.lock().ok()?;
-        Some(folder)
+        let folder = self.path.parent().unwrap_or(Path::new(DIRECTORY));
+        run_folder::create(folder).ok()?;
+        // A lock on what others may open would let them hold up everybody.
+        let mut options = OpenOptions::new();
+        let file = options.create(true).append(true).mode(0o600).open(folder.join(LOCK)).ok()?;
+        file.lock().ok()?;
+        Some(file)
     }
 
     fn failed(&self, source: io::Error) -> JournalError {

@@ -2,8 +2,8 @@
 //!
 //! `up`: interface, PreUp, keys and peers, addresses, MTU and up, routes, PostUp. If a step fails,
 //! what was done is taken back: rules, and the interface with everything on it. PreDown and PostDown
-//! are not run, and what hooks did is not undone. `down`: PreDown, rules, the interface, PostDown.
-//! Where the last daemon has ended otherwise, or the last `up` was killed half-way, `down` or the
+//! are not run, and what hooks did is not undone. `down`: PreDown, rules, the interface, PostDown,
+//! then forwarding. Where the last daemon has ended otherwise, or the last `up` was killed half-way, `down` or the
 //! next `up` takes back what is left and runs PostDown.
 //!
 //! Must not read files or resolve names by itself: it is given a configuration that was understood
@@ -130,12 +130,16 @@ pub fn up(
     steps.apply(SetHealth::new(interface, config.health(), Default::default()))?;
     steps.commit()?;
     warn_of(take_back(interface, left, console, &mut netlink), console);
-    if let Err(error) = record::write(interface, &file, config) {
+    keep_record(interface, &file, config, console);
+    Ok(())
+}
+
+fn keep_record(interface: &str, file: &Path, config: &Config, console: &mut dyn Console) {
+    if let Err(error) = record::write(interface, file, config) {
         console.warn(&format!(
             "`hybridwg reload` will not work, for want of a record in /run/hybridwg: {error}"
         ));
     }
-    Ok(())
 }
 
 /// Looks whether there is such an interface already, and whether this host has what it takes.
@@ -218,10 +222,12 @@ pub fn down(
         link::delete(&mut netlink, interface)?;
     }
     record::remove(interface);
-    // Others may have left something here until now, which they do not to whom has no table.
+    let outcome =
+        outcome.and_then(|()| run("PostDown", &settings.post_down, console, &mut netlink));
+    // Others may have left something here until now, which they do not to whom has no table; and rules
+    // of hooks are gone, which would be taken for somebody's who needs it.
     let late = journal.read().into_iter().filter(holds_for_peers).collect();
-    outcome.and(take_back(interface, late, console, &mut netlink))?;
-    run("PostDown", &settings.post_down, console, &mut netlink)
+    outcome.and(take_back(interface, late, console, &mut netlink))
 }
 
 /// Whether peers get further than to this host by it, or not further than they may: it is taken back
@@ -337,13 +343,15 @@ fn clean_up(
         let all = std::mem::take(&mut left);
         warn_of(take_back(interface, all, console, netlink), console);
     }
-    warn_of(take_back(interface, others, console, netlink), console);
+    let (late, early) = others.into_iter().partition(holds_for_peers);
+    warn_of(take_back(interface, early, console, netlink), console);
     let post_down = &config.interface.post_down;
     let shell = Shell::for_hooks(&[post_down], console);
     for hook in post_down {
         let hook = RunHook::new("PostDown", hook, interface, shell);
         warn_of(run_hook(hook, console, netlink), console);
     }
+    warn_of(take_back(interface, late, console, netlink), console);
     left
 }
 

@@ -51,7 +51,7 @@ END
     c_up() { ip netns exec c ./hybridwg up ./client.conf > client.log 2>&1; }
     forwards() { cat /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv6/conf/all/forwarding | tr '\n' ' '; }
     # The program and no other: neither nft nor iptables nor sysctl is there.
-    alone() { PATH=/nowhere "$PWD/hybridwg" "$@"; }
+    alone() { unshare --mount bash -c 'mount -t tmpfs none /usr/sbin && PATH=/nowhere exec "$@"' x "$PWD/hybridwg" "$@"; }
     within() { for i in {1..1000}; do eval "$1" > /dev/null 2>&1 && return; sleep 0.02; done; echo "not: $1" >&2; exit 90; }
     port() { within "s ss -Hltn 'sport = $1' | grep -q ."; }
 "#;
@@ -348,6 +348,27 @@ fn forwarding_stays_for_whoever_translates_addresses_by_now_and_goes_with_the_la
     let told =
         "# net.ipv4.ip_forward stays 1: the chain POSTROUTING of the table ip nat translates";
     assert!(outcome.commands().iter().any(|line| line.starts_with(told)), "{}", outcome.err);
+}
+
+/// What operators have in their files today.
+#[test]
+fn u_24_hooks_that_masquerade_by_iptables_go_on_working_and_so_do_they_beside_masquerade() {
+    if skips(&programs()) || skips(&["iptables"]) {
+        return;
+    }
+    let outcome = Host::new("").run(&format!(
+        r##"{NETWORK} {FLOWS} nat='POSTROUTING -o ens5 -j MASQUERADE'
+        hooks="PostUp = echo 1 > /proc/sys/net/ipv4/ip_forward; iptables -t nat -A $nat; iptables -A FORWARD -i %i -j ACCEPT
+PostDown = iptables -t nat -D $nat; iptables -D FORWARD -i %i -j ACCEPT; echo 0 > /proc/sys/net/ipv4/ip_forward"
+        rules() {{ iptables-save | grep -c '^-A'; }}
+        conf "$hooks"; hybridwg up ./hub.conf && c_up || exit 1; pings || exit 2; rules
+        hybridwg down ./hub.conf || exit 3; rules; forwards
+        conf "#hybridwg: Masquerade = auto
+$hooks"; hybridwg up ./hub.conf && c_again || exit 4; pings || exit 5; rules
+        hybridwg down ./hub.conf || exit 6; rules; forwards"##
+    ));
+    outcome.assert_ok();
+    assert_eq!(outcome.out, "2\n0\n0 0 2\n0\n0 0 ");
 }
 
 /// Between client and hub lie two routers, and 1400 bytes between these; clouds drop fragments.
