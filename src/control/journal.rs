@@ -103,7 +103,7 @@ impl Journal {
     /// removes it could lock another one than who waits for it. Without a right to the folder there
     /// are no changes either.
     pub fn turn(&self) -> Option<File> {
-        let folder = self.path.parent().unwrap_or(Path::new(DIRECTORY));
+        let folder = self.path.parent().unwrap_or(run_folder::notes());
         run_folder::create(folder).ok()?;
         // A lock on what others may open would let them hold up everybody.
         let mut options = OpenOptions::new();
