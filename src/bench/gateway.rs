@@ -61,7 +61,7 @@ impl Forwarding {
             return Ok(());
         }
         let parameters = Parameters::of_this_host();
-        let forwards = parameters.turn_on(&parameters.change(Family::V4));
+        let forwards = parameters.turn_on(&parameters.change(Family::V4, &[]));
         forwards.map_err(BenchError::io("cannot let the hub forward"))?;
         if self == Self::Nft {
             let masquerade = Some(At { line: 0, value: Masquerade::Nft });
