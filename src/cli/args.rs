@@ -119,6 +119,9 @@ pub enum Command {
         #[arg(value_name = "NAME")]
         interface: String,
     },
+    /// Connect standard input and output with a place in a tunnel, as ssh wants it:
+    /// `ProxyCommand hybridwg nc %h %p`
+    Nc(Nc),
     /// Print a new private key
     Genkey,
     /// Print a new preshared key
@@ -209,6 +212,17 @@ pub struct Reload {
     /// If hooks have changed, run the old PreDown and PostDown, then the new PreUp and PostUp
     #[arg(long)]
     pub hooks: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct Nc {
+    /// The tunnel, if there is more than one
+    #[arg(long, value_name = "NAME")]
+    pub tunnel: Option<String>,
+
+    /// Where to; what the file has as Stdio if it is left out
+    #[arg(value_names = ["HOST", "PORT"], num_args = 2)]
+    pub place: Vec<String>,
 }
 
 #[derive(Clone, Debug, Args)]

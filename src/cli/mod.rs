@@ -16,6 +16,7 @@ pub mod health;
 pub mod key;
 pub mod message;
 mod mtu;
+pub mod nc;
 pub mod new;
 pub mod reload;
 pub mod save;
@@ -88,6 +89,7 @@ fn dispatch(arguments: &Arguments) -> Result<(), Failure> {
         Some(Command::Show(show)) => show::run(show),
         Some(Command::Health(arguments)) => health::run(arguments),
         Some(Command::Mtu { interface }) => mtu::run(interface),
+        Some(Command::Nc(arguments)) => nc::run(arguments),
         Some(Command::Genkey) => key::genkey(&mut OsEntropy),
         Some(Command::Genpsk) => key::genpsk(&mut OsEntropy),
         Some(Command::Pubkey) => key::pubkey(),

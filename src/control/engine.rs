@@ -10,6 +10,7 @@
 //! - `health`: how the device is.
 //! - `lookups`: names of endpoints.
 //! - `path_mtu`: how large packets to each peer may be.
+//! - `proxies`: what is listened for.
 //! - `surroundings`: what follows from a change of the host.
 //! - `telling`: what the log has of events.
 //! - `watchdog`: signs of life.
@@ -20,6 +21,7 @@ mod flows;
 mod health;
 mod lookups;
 mod path_mtu;
+mod proxies;
 mod surroundings;
 mod telling;
 mod watchdog;
@@ -46,6 +48,7 @@ use self::telling::{judge, log};
 use self::watchdog::Watchdog;
 use super::command::{DeviceSnapshot, PeerSnapshot, SetRequest};
 use super::netlink::Netlink;
+use super::proxy::Proxies;
 use super::record;
 use super::reloading::Reloading;
 use super::settings::{Offloads, Settings, Status};
@@ -115,6 +118,7 @@ struct Engine {
     lookups: Lookups,
     path_mtus: PathMtus,
     carrying: Carrying,
+    proxies: Proxies,
     health: Health,
     watchdog: Option<Watchdog>,
     /// For lines that anybody can provoke.
@@ -314,6 +318,7 @@ impl Engine {
             surroundings: Surroundings::new(&interface),
             lookups: Lookups::new(),
             carrying: Carrying::default(),
+            proxies: Proxies::default(),
             health: Health::default(),
             watchdog: Watchdog::from_environment(),
             interface,
@@ -432,6 +437,9 @@ impl Engine {
             Command::Health(question, answer) => {
                 let _ = answer.send(self.examine(question));
             }
+            Command::Names(answer) => {
+                let _ = answer.send(self.names());
+            }
             Command::Set(request, answer) => {
                 let outcome = self.set(request);
                 let _ = answer.send(outcome);
@@ -483,6 +491,9 @@ impl Engine {
             self.carry(flows)?;
         } else if mark_changes {
             self.follow_addresses();
+        }
+        if let Some(serving) = request.serving {
+            self.serve(serving)?;
         }
         if let Some(setting) = request.clamp_mss {
             self.tables.set_clamp_mss(setting);

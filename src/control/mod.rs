@@ -30,6 +30,7 @@ pub mod paths;
 pub mod peer_changes;
 pub mod policy;
 pub mod preflight;
+pub mod proxy;
 pub mod record;
 pub mod reload;
 pub mod reloading;

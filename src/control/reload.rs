@@ -29,6 +29,7 @@ use crate::control::masquerade::{self, Masquerading};
 use crate::control::netlink::nft::Owner;
 use crate::control::netlink::{Link, Mark, Netlink};
 use crate::control::peer_changes::{self, SetDevice, SetPeers, policy_of};
+use crate::control::proxy::SetServing;
 use crate::control::record::{self, Record};
 use crate::control::resolve::Resolve;
 use crate::control::routes::{self, AddRoute, Destination};
@@ -98,6 +99,10 @@ pub fn reload(
     change_host(&mut steps, &link, &before, config, &device, &wanted, owner)?;
     if peers != SetRequest::default() {
         steps.apply(SetPeers::new(interface, peers, device, &before))?;
+    }
+    let serving = SetServing::new(interface, &config.interface, &before.interface);
+    if !serving.is_idle() {
+        steps.apply(serving)?;
     }
     let (health, former) = (config.health(), before.health());
     if health != former {

@@ -21,6 +21,7 @@ use crate::control::mtu::SAFE_MTU;
 use crate::control::netlink::Netlink;
 use crate::control::peer_changes::{self, SetDevice, SetPeers};
 use crate::control::preflight::{self, Missing};
+use crate::control::proxy::SetServing;
 use crate::control::record::{self, Record};
 use crate::control::reload::{Reload, with_hooks_of};
 use crate::control::settings::Settings;
@@ -111,6 +112,10 @@ pub fn up(
         resolve,
     })?;
     steps.apply(SetInside::new(interface, (inside, flows), None))?;
+    let serving = SetServing::new(interface, settings, &Interface::default());
+    if !serving.is_idle() {
+        steps.apply(serving)?;
+    }
     run_hooks(&mut steps, interface, shell, "PostUp", &settings.post_up)?;
     steps.apply(SetHealth::new(interface, config.health(), Default::default()))?;
     steps.commit()?;
@@ -193,6 +198,10 @@ pub fn reload(
     }
     if wanted != former {
         steps.apply(SetInside::new(interface, wanted, Some(former)))?;
+    }
+    let serving = SetServing::new(interface, is, was);
+    if !serving.is_idle() {
+        steps.apply(serving)?;
     }
     if peers != SetRequest::default() {
         steps.apply(SetPeers::new(interface, peers, device, &before))?;

@@ -32,6 +32,7 @@ use crate::control::mtu;
 use crate::control::netlink::nft::Owner;
 use crate::control::netlink::{Family, Link, MAIN_TABLE, Mark, Netlink};
 use crate::control::preflight::{self, Missing};
+use crate::control::proxy::SetServing;
 use crate::control::record;
 use crate::control::resolve::Resolve;
 use crate::control::routes::{self, AddRoute, Destination};
@@ -123,6 +124,10 @@ pub fn up(
     if let Some(diversion) = &diversion {
         let addresses = steps.netlink().addresses(&link)?;
         diversion.open(&mut steps, &addresses, owner.as_ref())?;
+    }
+    let serving = SetServing::new(interface, settings, &Interface::default());
+    if !serving.is_idle() {
+        steps.apply(serving)?;
     }
     for hook in &settings.post_up {
         steps.apply(RunHook::new("PostUp", hook, interface, shell))?;

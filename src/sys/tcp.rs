@@ -41,6 +41,17 @@ pub fn listen_on(interface: &str, address: SocketAddr) -> Result<TcpListener, Sy
     // Another one's connections that have just ended do not count.
     sockopt::set_socket_reuseaddr(&socket, true)
         .map_err(|e| SysError::new("setsockopt SO_REUSEADDR", e))?;
+    bind_to_interface(socket.as_fd(), interface)?;
+    bind(&socket, &address).map_err(|e| SysError::new("bind TCP", e))?;
+    listen(&socket, BACKLOG).map_err(|e| SysError::new("listen", e))?;
+    Ok(socket.into())
+}
+
+/// Has a socket send and receive by `interface` alone.
+///
+/// # Errors
+/// [`is_missing`](SysError::is_missing) without such an interface.
+pub fn bind_to_interface(socket: BorrowedFd<'_>, interface: &str) -> Result<(), SysError> {
     let length = libc::socklen_t::try_from(interface.len()).unwrap_or(libc::socklen_t::MAX);
     // SAFETY: the kernel reads `length` bytes at most of `interface`, which has as many and outlives
     // the call.
@@ -53,10 +64,7 @@ pub fn listen_on(interface: &str, address: SocketAddr) -> Result<TcpListener, Sy
             length,
         )
     };
-    check("setsockopt SO_BINDTODEVICE", result)?;
-    bind(&socket, &address).map_err(|e| SysError::new("bind TCP", e))?;
-    listen(&socket, BACKLOG).map_err(|e| SysError::new("listen", e))?;
-    Ok(socket.into())
+    check("setsockopt SO_BINDTODEVICE", result).map(drop)
 }
 
 /// Has the connection avoid congestion by the algorithm of that name.

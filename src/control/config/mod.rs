@@ -38,7 +38,7 @@ pub use model::{At, Config, Dns, Endpoint, Ends, Interface, Masquerade, MergedPe
 pub use parse::{Text, TextKind, parse, parse_all};
 pub use render::render;
 pub use secret::{KeySource, SecretError, SecretProblem, fetch_keys};
-pub use value::{parse_dns, parse_endpoint, parse_network};
+pub use value::{parse_dns, parse_endpoint, parse_host, parse_network};
 
 /// A file that was understood, and what is odd about it.
 #[derive(Clone, Debug)]

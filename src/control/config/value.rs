@@ -128,6 +128,15 @@ pub fn parse_endpoint(text: &str) -> Option<Endpoint> {
     }
 }
 
+/// A host that is named without its port: an address, without brackets, or a name.
+pub fn parse_host(host: &str, port: u16) -> Option<Endpoint> {
+    match host.parse::<IpAddr>() {
+        Ok(address) => Some(Endpoint::Address((address, port).into())),
+        Err(_) if host.bytes().all(|b| b.is_ascii_digit() || b == b'.') => None,
+        Err(_) => is_host_name(host).then(|| Endpoint::Name { host: host.to_owned(), port }),
+    }
+}
+
 /// The characters that occur in names: letters beyond ASCII are left to the resolver.
 fn is_host_name(text: &str) -> bool {
     (1..=253).contains(&text.len())

@@ -17,6 +17,7 @@ use crate::dataplane::inbox::ShardCommand;
 use crate::dataplane::port::IpPort;
 use crate::dataplane::tun_port::TunPort;
 use crate::flow::exposed::{self, Exposed};
+use crate::flow::gate::Gate;
 use crate::flow::policy::Service;
 use crate::flow::port::{FlowPort, HandingPort};
 use crate::flow::switch::{Settings, Switch};
@@ -60,6 +61,12 @@ impl Carrying {
         if let Some(switch) = &self.switch {
             switch.look_again();
         }
+    }
+
+    /// The way into the tunnel, where there is no interface.
+    pub fn gate(&self) -> Option<Gate> {
+        let switch = self.home.as_ref().and(self.switch.as_ref());
+        switch.map(|switch| Gate::new(Arc::clone(switch)))
     }
 
     /// How many flows there are, if there may be any.

@@ -18,8 +18,10 @@ use super::get::{GetParser, ReplyError, errno_of};
 use super::status::{self, StatusParser};
 use super::{Errno, MAX_LINE_BYTES, Operation, is_interface_name, reply, set, socket_path};
 use crate::control::command::{DeviceSnapshot, SetRequest};
+use crate::control::ends::HostPort;
 use crate::control::health::Question;
 use crate::control::health::text::{self, AnswerParser};
+use crate::control::proxy;
 use crate::control::run_folder;
 use crate::control::settings::Status;
 use crate::sys::passing;
@@ -40,6 +42,8 @@ pub enum ClientError {
     Lost { interface: String, source: io::Error },
     #[error("interface {interface} refused")]
     Reply { interface: String, source: ReplyError },
+    #[error("{interface} does not lead to {to}: {reason}")]
+    NotLed { interface: String, to: HostPort, reason: String },
 }
 
 impl ClientError {
@@ -47,7 +51,10 @@ impl ClientError {
     pub fn refusal(&self) -> Option<Errno> {
         match self {
             Self::Reply { source: ReplyError::Refused(errno), .. } => Some(*errno),
-            Self::Unreachable { .. } | Self::Lost { .. } | Self::Reply { .. } => None,
+            Self::Unreachable { .. }
+            | Self::Lost { .. }
+            | Self::Reply { .. }
+            | Self::NotLed { .. } => None,
         }
     }
 
@@ -60,6 +67,7 @@ impl ClientError {
                 matches!(source.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
             }
             Self::Reply { source, .. } => matches!(source, ReplyError::Truncated),
+            Self::NotLed { .. } => false,
         }
     }
 }
@@ -152,6 +160,38 @@ impl UapiClient {
             None if is_none => Ok(None),
             Some(_) | None => Err(self.refused(ReplyError::Malformed { line: 1 })),
         }
+    }
+
+    /// Asks a device of our own to be led to `to`. Returns the stream, which is that connection, and what
+    /// was heard of it already.
+    ///
+    /// # Errors
+    /// As [`Self::status`]; [`ClientError::NotLed`] if nobody was reached.
+    pub fn lead_to(mut self, to: &HostPort) -> Result<(UnixStream, Vec<u8>), ClientError> {
+        self.send(&proxy::text::request(to))?;
+        let (mut reason, mut errno) = (None, None);
+        let led = self.receive(|number, line| {
+            match line.split_once('=') {
+                Some(("reason", text)) => reason = Some(text.to_owned()),
+                Some(("errno", text)) => errno = text.parse::<i64>().ok(),
+                None if line.is_empty() && errno == Some(0) => return Ok(Some(true)),
+                None if line.is_empty() && reason.is_some() => return Ok(Some(false)),
+                None if line.is_empty() && errno.is_some() => {
+                    return Err(ReplyError::Refused(errno_of(errno.unwrap_or_default())));
+                }
+                Some(_) | None => return Err(ReplyError::Malformed { line: number }),
+            }
+            Ok(None)
+        })?;
+        if !led {
+            let (to, reason) = (to.clone(), reason.unwrap_or_default());
+            return Err(ClientError::NotLed { interface: self.interface, to, reason });
+        }
+        let WipingReader { inner, buffer, unread } = self.stream;
+        let timeouts = inner.set_read_timeout(None).and_then(|()| inner.set_write_timeout(None));
+        let interface = self.interface;
+        timeouts.map_err(|source| ClientError::Lost { interface, source })?;
+        Ok((inner, buffer[unread].to_vec()))
     }
 
     /// Asks for a change, which is done as a whole or not at all by our own device.

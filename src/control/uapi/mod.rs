@@ -8,6 +8,8 @@
 //!   `health=`, for which see [`text`](super::health::text), and
 //!   `kept=1`, which hands out a copy of the descriptor that the device keeps for what belongs to it
 //!   on the host: see [`client::UapiClient::kept`].
+//! - `connect=HOST:PORT`, another, makes the stream a connection through the tunnel once it has been
+//!   answered without an error.
 //! - [`client`] is the blocking client; the server loop belongs to the engine.
 //!
 //! Guarantees: a request is complete and well-formed before anybody sees it, so that it is carried
@@ -69,6 +71,8 @@ impl Errno {
     pub const INVALID: Self = Self(libc::EINVAL);
     /// There is no such thing.
     pub const ABSENT: Self = Self(libc::ENOENT);
+    /// Nobody could be reached.
+    pub const UNREACHED: Self = Self(libc::EHOSTUNREACH);
     /// The socket failed.
     pub const IO: Self = Self(libc::EIO);
     /// The port is taken.

@@ -9,7 +9,9 @@ use zeroize::{Zeroize, Zeroizing};
 use super::set::SetParser;
 use super::{Errno, MAX_LINE_BYTES, MAX_REQUEST_BYTES, Operation};
 use crate::control::command::SetRequest;
+use crate::control::ends::HostPort;
 use crate::control::health::{Question, text};
+use crate::control::proxy;
 
 /// One complete request.
 #[derive(Debug, PartialEq, Eq)]
@@ -22,6 +24,8 @@ pub enum Request {
     Kept,
     /// Of our own: how the device is.
     Health(Question),
+    /// Of our own: what follows is a connection to this place in the tunnel.
+    Connect(HostPort),
     /// Answer with the errno. Nothing of the request may be carried out.
     Refused(Operation, Fault),
     /// Not a UAPI client, or an operation of a later version: answer and close the connection, for
@@ -58,6 +62,7 @@ enum State {
     Status,
     Kept,
     Health(Question),
+    Connect(HostPort),
     Refused(Operation, Fault),
     Closed,
 }
@@ -129,6 +134,7 @@ impl RequestReader {
                     b"status=1" => State::Status,
                     b"kept=1" => State::Kept,
                     line if let Some(question) = text::question(line) => State::Health(question),
+                    line if let Some(place) = proxy::text::asked(line) => State::Connect(place),
                     _ => {
                         let errno =
                             if line.contains(&b'=') { Errno::INVALID } else { Errno::PROTOCOL };
@@ -143,6 +149,7 @@ impl RequestReader {
             | State::Status
             | State::Kept
             | State::Health(_)
+            | State::Connect(_)
             | State::Refused(..)
                 if line.is_empty() =>
             {
@@ -152,12 +159,13 @@ impl RequestReader {
                     State::Status => Request::Status,
                     State::Kept => Request::Kept,
                     State::Health(question) => Request::Health(question),
+                    State::Connect(place) => Request::Connect(place),
                     State::Get | State::Operation | State::Closed => Request::Get,
                 };
                 (self.line, self.bytes) = (0, 0);
                 each(request);
             }
-            State::Get | State::Status | State::Kept | State::Health(_) => {
+            State::Get | State::Status | State::Kept | State::Health(_) | State::Connect(_) => {
                 self.refuse(Errno::INVALID, "a get takes no further lines");
             }
             State::Set(parser) => {
@@ -172,7 +180,9 @@ impl RequestReader {
     /// Only the first fault of a request counts; what was parsed of it is dropped.
     fn refuse(&mut self, errno: Errno, reason: &'static str) {
         let operation = match self.state {
-            State::Get | State::Status | State::Kept | State::Health(_) => Operation::Get,
+            State::Get | State::Status | State::Kept | State::Health(_) | State::Connect(_) => {
+                Operation::Get
+            }
             State::Set(_) => Operation::Set,
             // An operation that is too long is not one we know: its line end will tell.
             State::Operation | State::Refused(..) | State::Closed => return,

@@ -17,7 +17,9 @@ use zeroize::{Zeroize, Zeroizing};
 use super::request::{Request, RequestReader};
 use super::{Errno, Operation, get, reply, status};
 use crate::control::command::{DeviceSnapshot, SetRequest};
+use crate::control::ends::HostPort;
 use crate::control::health::{self, Findings, Question};
+use crate::control::proxy::{self, names::Names};
 use crate::control::settings::Status;
 use crate::sys::passing;
 
@@ -27,6 +29,8 @@ pub enum Command {
     Get(oneshot::Sender<DeviceSnapshot>),
     Set(SetRequest, oneshot::Sender<Result<(), Errno>>),
     Status(oneshot::Sender<Status>),
+    /// How a client gets into the tunnel.
+    Names(oneshot::Sender<Arc<Names>>),
     Health(Question, oneshot::Sender<Findings>),
 }
 
@@ -82,6 +86,10 @@ async fn converse(
                 }
                 continue;
             }
+            if let Request::Connect(to) = request {
+                // The client has said nothing more yet, or it is not heard: it waits for the answer.
+                return lead(stream, &to, &commands).await;
+            }
             let hang_up = matches!(request, Request::Unintelligible(_));
             let Some(text) = answer(request, &commands).await else { return };
             if stream.write_all(text.as_bytes()).await.is_err() || hang_up {
@@ -101,6 +109,22 @@ async fn hand_out(stream: &mut UnixStream, kept: Option<&OwnedFd>) -> io::Result
     let send =
         || passing::send(&*stream, text.as_bytes(), kept.as_fd()).map_err(|error| error.source);
     stream.async_io(Interest::WRITABLE, send).await.map(drop)
+}
+
+/// Makes the stream a connection to `to`.
+async fn lead(mut stream: UnixStream, to: &HostPort, commands: &mpsc::Sender<Command>) {
+    let (sender, receiver) = oneshot::channel();
+    if commands.send(Command::Names(sender)).await.is_err() {
+        return;
+    }
+    let Ok(names) = receiver.await else { return };
+    let outcome = names.dial(to).await;
+    let text = proxy::text::answer(outcome.as_ref().map(drop).map_err(|failure| *failure));
+    if stream.write_all(text.as_bytes()).await.is_ok()
+        && let Ok(opened) = outcome
+    {
+        opened.carry(stream, Vec::new()).await;
+    }
 }
 
 /// The text of the reply; `None` if the engine has ended.
@@ -126,8 +150,8 @@ async fn answer(request: Request, commands: &mpsc::Sender<Command>) -> Option<Ze
             let reasons = health::judge(question, commands).await;
             Some(Zeroizing::new(health::text::render(&reasons)))
         }
-        // It is answered by a descriptor, where the stream is.
-        Request::Kept => None,
+        // They are answered where the stream is.
+        Request::Kept | Request::Connect(_) => None,
         Request::Refused(operation, fault) => {
             debug!(%fault, "configuration request refused");
             Some(Zeroizing::new(reply(operation, Err(fault.errno))))

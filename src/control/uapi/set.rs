@@ -14,6 +14,7 @@ use crate::control::command::{
 };
 use crate::control::config;
 use crate::control::ends::Expose;
+use crate::control::proxy;
 use crate::crypto::key::{PresharedKey, PrivateKey, PublicKey};
 use crate::flow::policy::{self, Policy};
 
@@ -122,6 +123,10 @@ fn device_line(request: &mut SetRequest, key: &str, value: &str) -> Result<(), R
         ADDRESS | EXPOSE => inside_line(request, key, value)?,
         DRAIN => request.drain = truth(value, "hybridwg_drain is not true")?,
         MEASURE => request.measure_paths = truth(value, "hybridwg_measure_paths is not true")?,
+        key if proxy::text::is_key(key) => {
+            let read = proxy::text::line(&mut request.serving, key, value);
+            read.map_err(|reason| (Errno::INVALID, reason))?;
+        }
         "replace_peers" => request.replace_peers = truth(value, "replace_peers is not true")?,
         _ => return Err((Errno::INVALID, "unknown device key")),
     }
@@ -290,6 +295,9 @@ fn write_request(out: &mut impl Write, request: &SetRequest) -> fmt::Result {
     }
     if request.drain {
         writeln!(out, "{DRAIN}=true")?;
+    }
+    if let Some(serving) = &request.serving {
+        proxy::text::write(out, serving)?;
     }
     if request.measure_paths {
         writeln!(out, "{MEASURE}=true")?;

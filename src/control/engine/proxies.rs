@@ -1,0 +1,40 @@
+//! Listeners for programs of this host, and how these get into the tunnel.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use tracing::warn;
+
+use super::Engine;
+use crate::control::proxy::Serving;
+use crate::control::proxy::names::Names;
+use crate::control::proxy::way::{Host, Way, is_elsewhere};
+use crate::control::uapi::Errno;
+
+impl Engine {
+    pub(super) fn serve(&mut self, serving: Serving) -> Result<(), Errno> {
+        let way = self.way();
+        self.proxies.apply(way, serving).map_err(|error| {
+            warn!(%error, "configuration refused");
+            Errno::from_io(&error.source)
+        })
+    }
+
+    /// Who leads clients of the configuration socket into the tunnel.
+    pub(super) fn names(&mut self) -> Arc<Names> {
+        let way = self.way();
+        self.proxies.names(way)
+    }
+
+    /// By the flow engine, where the tunnel has no interface.
+    fn way(&self) -> Way {
+        if let Some(gate) = self.carrying.gate() {
+            return Way::Gate(gate);
+        }
+        let tables = Arc::clone(&self.tables);
+        let leads_to = move |address: IpAddr| {
+            is_elsewhere(address) && tables.route(address.to_canonical()).is_some()
+        };
+        Way::Host(Host { interface: Some(self.interface.clone()), leads_to: Arc::new(leads_to) })
+    }
+}

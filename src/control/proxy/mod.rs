@@ -1,0 +1,401 @@
+//! What speaks with programs of this host for the tunnel: `Forward`, `Socks5`, `HttpProxy`, `Proxy`,
+//! and `hybridwg nc`.
+//!
+//! - [`way`]: how it gets into the tunnel; [`names`]: to whom; `dns`: what name servers say.
+//! - `talk`, `socks`, `associate`, `http`: what clients say. `forward`: those who need not say anything.
+//! - `set`: the step that has it begin; [`text`]: how that is said.
+//!
+//! Nothing here leads past the tunnel: what no peer has is refused. Everything is bounded: clients that
+//! have not said yet what they want, in number and in time; all others in number.
+
+mod associate;
+mod dns;
+mod forward;
+mod http;
+pub mod names;
+mod set;
+mod socks;
+mod talk;
+pub mod text;
+pub mod way;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::fs;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::unix::fs::FileTypeExt;
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::net::{TcpListener, UdpSocket, UnixListener};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinHandle;
+use tracing::debug;
+
+use self::names::{Names, Resolving};
+pub use self::set::SetServing;
+use self::talk::{End, Talk};
+use self::way::{Client, Way};
+use crate::control::ends::{Forward, Listen, Login, Protocol, Proxy, ProxyKind};
+use crate::crypto::password::Password;
+
+/// How long a client may take to say what it wants.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Clients that have not said yet what they want.
+const HEADS: usize = 512;
+
+/// All clients that this thread works for. Those that the flow engine carries do not count.
+const CLIENTS: usize = 8192;
+
+/// After an error of accept: for want of descriptors, the open connections need time to end.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Everything that is to be listened for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Serving {
+    pub forwards: Vec<Forward>,
+    /// With their passwords. One without has that of the listener that is there.
+    pub proxies: Vec<Proxy>,
+    pub resolving: Resolving,
+}
+
+/// What cannot be listened for.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen at {listen}: {source}")]
+pub struct ServeError {
+    listen: Listen,
+    pub source: io::Error,
+}
+
+/// What a listener is for.
+#[derive(Debug)]
+enum Purpose {
+    Forward(Forward),
+    Proxy { kind: ProxyKind, login: Option<Arc<Credentials>> },
+}
+
+/// A name and a password, compared as one.
+#[derive(Debug)]
+struct Credentials {
+    user: Password,
+    password: Password,
+}
+
+/// Where a listener is.
+type Spot = (Listen, Protocol);
+
+/// The listeners of one device.
+#[derive(Debug, Default)]
+pub struct Proxies {
+    running: HashMap<Spot, Running>,
+    names: Option<Arc<ArcSwap<Names>>>,
+    limits: Limits,
+}
+
+#[derive(Clone, Debug)]
+struct Limits {
+    heads: Arc<Semaphore>,
+    clients: Arc<Semaphore>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        let semaphore = |permits| Arc::new(Semaphore::new(permits));
+        Self { heads: semaphore(HEADS), clients: semaphore(CLIENTS) }
+    }
+}
+
+/// A listener. Connections that it has accepted outlive it.
+#[derive(Debug)]
+struct Running {
+    purpose: Arc<ArcSwap<Purpose>>,
+    task: JoinHandle<()>,
+    path: Option<PathBuf>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.task.abort();
+        if let Some(path) = &self.path {
+            // Gone already, it is not in the way.
+            drop(fs::remove_file(path));
+        }
+    }
+}
+
+impl Proxies {
+    /// Listens for what `serving` says and nothing else, and leads into the tunnel by `way`. Listeners
+    /// that stay are not touched, nor are connections. To be called within a runtime.
+    ///
+    /// # Errors
+    /// The first place that cannot be had. The listeners are then what they were, but for ones that
+    /// were in its way.
+    pub fn apply(&mut self, way: Way, serving: Serving) -> Result<(), ServeError> {
+        let names = self.names_for(way, serving.resolving.clone());
+        let mut wanted = Vec::new();
+        for forward in serving.forwards {
+            let spot = (forward.listen.clone(), forward.protocol);
+            wanted.push((spot, Purpose::Forward(forward)));
+        }
+        for proxy in serving.proxies {
+            let spot = (proxy.listen.clone(), Protocol::Tcp);
+            let login = self.credentials(&spot, proxy.login)?;
+            wanted.push((spot, Purpose::Proxy { kind: proxy.kind, login }));
+        }
+        let is_wanted = |spot: &Spot| wanted.iter().any(|(it, _)| it == spot);
+        let mut gone: Vec<_> = self.running.extract_if(|spot, _| !is_wanted(spot)).collect();
+        let mut new = Vec::new();
+        for (spot, _) in wanted.iter().filter(|(spot, _)| !self.running.contains_key(spot)) {
+            let mut outcome = Socket::open(spot);
+            let is_taken = |error: &io::Error| error.kind() == io::ErrorKind::AddrInUse;
+            if outcome.as_ref().err().is_some_and(is_taken) && !gone.is_empty() {
+                gone.clear();
+                outcome = Socket::open(spot);
+            }
+            match outcome {
+                Ok(socket) => new.push(socket),
+                Err(source) => {
+                    self.running.extend(gone);
+                    return Err(ServeError { listen: spot.0.clone(), source });
+                }
+            }
+        }
+        let mut new = new.into_iter();
+        for (spot, purpose) in wanted {
+            match self.running.get(&spot) {
+                Some(running) => running.purpose.store(Arc::new(purpose)),
+                None => {
+                    let Some(socket) = new.next() else { break };
+                    let running = socket.start(purpose, &names, &self.limits);
+                    self.running.insert(spot, running);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// How clients get into the tunnel: as `apply` has said last, or by `way`, without names.
+    pub fn names(&mut self, way: Way) -> Arc<Names> {
+        match &self.names {
+            Some(names) => names.load_full(),
+            None => Arc::new(Names::new(way, Resolving::default())),
+        }
+    }
+
+    /// What is remembered of names stays if the same servers are asked.
+    fn names_for(&mut self, way: Way, resolving: Resolving) -> Arc<ArcSwap<Names>> {
+        match &self.names {
+            Some(names) => {
+                if names.load().resolving != resolving {
+                    names.store(Arc::new(Names::new(way, resolving)));
+                }
+                Arc::clone(names)
+            }
+            None => {
+                let names = Arc::new(ArcSwap::from_pointee(Names::new(way, resolving)));
+                self.names = Some(Arc::clone(&names));
+                names
+            }
+        }
+    }
+
+    fn credentials(
+        &self,
+        spot: &Spot,
+        login: Option<Login>,
+    ) -> Result<Option<Arc<Credentials>>, ServeError> {
+        let Some(Login { user, password, .. }) = login else { return Ok(None) };
+        let kept = || match &**self.running.get(spot)?.purpose.load() {
+            Purpose::Proxy { login, .. } => login.as_ref().map(|it| it.password.clone()),
+            Purpose::Forward(_) => None,
+        };
+        let pair = Password::new(&user).zip(password.or_else(kept));
+        let pair = pair.ok_or_else(|| ServeError {
+            listen: spot.0.clone(),
+            source: io::ErrorKind::InvalidInput.into(),
+        })?;
+        Ok(Some(Arc::new(Credentials { user: pair.0, password: pair.1 })))
+    }
+}
+
+/// A listener that does not listen yet.
+enum Socket {
+    Tcp(TcpListener),
+    Unix(UnixListener, PathBuf),
+    Udp(UdpSocket),
+}
+
+impl Socket {
+    fn open((listen, protocol): &Spot) -> io::Result<Self> {
+        let address = match listen {
+            Listen::Unix(path) => {
+                let listener = open_path(path)?;
+                listener.set_nonblocking(true)?;
+                return Ok(Self::Unix(UnixListener::from_std(listener)?, path.clone()));
+            }
+            Listen::Address(address) => *address,
+        };
+        let open = |address: SocketAddr| match protocol {
+            Protocol::Tcp => {
+                let listener = std::net::TcpListener::bind(address)?;
+                listener.set_nonblocking(true)?;
+                TcpListener::from_std(listener).map(Self::Tcp)
+            }
+            Protocol::Udp => {
+                let socket = std::net::UdpSocket::bind(address)?;
+                socket.set_nonblocking(true)?;
+                UdpSocket::from_std(socket).map(Self::Udp)
+            }
+        };
+        let outcome = open(address);
+        // All addresses of a host without IPv6 are those of IPv4.
+        let is_any = address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+        let has_no_family = |error: &io::Error| {
+            matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL))
+        };
+        if is_any && outcome.as_ref().err().is_some_and(has_no_family) {
+            return open((Ipv4Addr::UNSPECIFIED, address.port()).into());
+        }
+        outcome
+    }
+
+    fn start(self, purpose: Purpose, names: &Arc<ArcSwap<Names>>, limits: &Limits) -> Running {
+        let purpose = Arc::new(ArcSwap::from_pointee(purpose));
+        let hall = Hall {
+            purpose: Arc::clone(&purpose),
+            names: Arc::clone(names),
+            limits: limits.clone(),
+        };
+        let (task, path) = match self {
+            Self::Udp(socket) => {
+                let task = forward::datagrams(socket, hall.purpose, hall.names);
+                (tokio::spawn(task), None)
+            }
+            Self::Tcp(listener) => (tokio::spawn(hall.greet_tcp(listener)), None),
+            Self::Unix(listener, path) => (tokio::spawn(hall.greet_unix(listener)), Some(path)),
+        };
+        Running { purpose, task, path }
+    }
+}
+
+/// A socket that nobody listens at any more is one that somebody has left behind.
+fn open_path(path: &Path) -> io::Result<std::os::unix::net::UnixListener> {
+    let is_socket = fs::symlink_metadata(path).is_ok_and(|it| it.file_type().is_socket());
+    let is_left = || {
+        StdUnixStream::connect(path)
+            .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+    };
+    if is_socket && is_left() {
+        fs::remove_file(path)?;
+    }
+    std::os::unix::net::UnixListener::bind(path)
+}
+
+/// Where clients of one listener come in.
+struct Hall {
+    purpose: Arc<ArcSwap<Purpose>>,
+    names: Arc<ArcSwap<Names>>,
+    limits: Limits,
+}
+
+impl Hall {
+    async fn greet_tcp(self, listener: TcpListener) {
+        loop {
+            match listener.accept().await {
+                Ok((stream, client)) => {
+                    // Who waits for more data has waited already.
+                    drop(stream.set_nodelay(true));
+                    let addresses = stream.local_addr().ok().map(|own| (own, client));
+                    self.receive(stream, addresses);
+                }
+                Err(error) => wait(&error).await,
+            }
+        }
+    }
+
+    async fn greet_unix(self, listener: UnixListener) {
+        loop {
+            match listener.accept().await {
+                Ok((stream, _)) => self.receive(stream, None),
+                Err(error) => wait(&error).await,
+            }
+        }
+    }
+
+    /// Too many are sent away at once.
+    fn receive(&self, stream: impl Client, addresses: Option<(SocketAddr, SocketAddr)>) {
+        let take = |semaphore: &Arc<Semaphore>| Arc::clone(semaphore).try_acquire_owned();
+        let (Ok(head), Ok(client)) = (take(&self.limits.heads), take(&self.limits.clients)) else {
+            return debug!("a client was sent away: there are too many");
+        };
+        let purpose = self.purpose.load_full();
+        let login = match &*purpose {
+            Purpose::Proxy { login, .. } => login.clone(),
+            Purpose::Forward(_) => None,
+        };
+        let names = self.names.load_full();
+        let guest = Guest { names, login, addresses, head: Arc::new(Mutex::new(Some(head))) };
+        tokio::spawn(async move {
+            let _counted = client;
+            let outcome = match &*purpose {
+                Purpose::Forward(Forward { to, .. }) => {
+                    forward::serve(stream, guest, to).await;
+                    Ok(())
+                }
+                Purpose::Proxy { kind, .. } => serve(*kind, stream, guest).await,
+            };
+            if let Err(end) = outcome {
+                debug!(%end, "a client of a proxy is not listened to any further");
+            }
+        });
+    }
+}
+
+async fn wait(error: &io::Error) {
+    debug!(%error, "cannot accept a client");
+    tokio::time::sleep(PAUSE).await;
+}
+
+async fn serve(kind: ProxyKind, stream: impl Client, guest: Guest) -> Result<(), End> {
+    let mut talk = Talk::new(stream);
+    let is_socks = match kind {
+        ProxyKind::Socks5 => true,
+        ProxyKind::Http => false,
+        ProxyKind::Both => {
+            let first = tokio::time::timeout(HEAD_TIMEOUT, talk.first()).await;
+            first.map_err(|_| End::Nonsense)?? == socks::VERSION
+        }
+    };
+    if is_socks { socks::serve(talk, guest).await } else { http::serve(talk, guest).await }
+}
+
+/// A client that was let into the hall.
+#[derive(Clone, Debug)]
+struct Guest {
+    names: Arc<Names>,
+    login: Option<Arc<Credentials>>,
+    /// Ours and its own, unless it came by a Unix socket.
+    addresses: Option<(SocketAddr, SocketAddr)>,
+    /// Until it has said what it wants.
+    head: Arc<Mutex<Option<OwnedSemaphorePermit>>>,
+}
+
+impl Guest {
+    /// It has said what it wants: somebody else may begin to.
+    fn is_heard(&self) {
+        drop(self.head.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+
+    /// In a time that does not tell which of the two was wrong.
+    fn lets_in(&self, user: &[u8], password: &[u8]) -> bool {
+        let Some(login) = &self.login else { return true };
+        login.user.is(user) & login.password.is(password)
+    }
+}

@@ -1,0 +1,261 @@
+//! Ways into the tunnel: by the flow engine, or, where there is an interface, by sockets of this
+//! host that are bound to it. Either way nothing gets past the tunnel.
+
+use std::fmt;
+use std::io::{self, ErrorKind};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, copy_bidirectional};
+use tokio::net::{TcpSocket, TcpStream, UdpSocket, UnixStream};
+use tokio::time::timeout;
+
+use crate::flow::gate::{self, Gate, InnerUdp, Unreached};
+use crate::sys::tcp::bind_to_interface;
+
+/// How long an answer to a SYN is waited for.
+const CONNECT: Duration = Duration::from_secs(30);
+
+/// The largest datagram.
+const DATAGRAM_BYTES: usize = 65_535;
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub enum Way {
+    Host(Host),
+    Gate(Gate),
+}
+
+/// Sockets of this host.
+#[derive(Clone)]
+pub struct Host {
+    /// Which they are bound to.
+    pub interface: Option<String>,
+    /// Whether the tunnel leads to an address.
+    pub leads_to: Arc<dyn Fn(IpAddr) -> bool + Send + Sync>,
+}
+
+impl fmt::Debug for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Host").field("interface", &self.interface).finish_non_exhaustive()
+    }
+}
+
+/// Whether an address can be somebody's beyond this host.
+pub fn is_elsewhere(address: IpAddr) -> bool {
+    let address = address.to_canonical();
+    let is_broadcast = matches!(address, IpAddr::V4(v4) if v4.is_broadcast());
+    !(address.is_loopback() || address.is_unspecified() || address.is_multicast() || is_broadcast)
+}
+
+impl Way {
+    /// Opens a connection to `to`. Dropping what is returned ends it.
+    ///
+    /// # Errors
+    /// It could not be opened.
+    pub async fn connect(&self, to: SocketAddr) -> Result<Opened, Unreached> {
+        let to = SocketAddr::new(to.ip().to_canonical(), to.port());
+        match self {
+            Self::Host(host) => host.connect(to).await.map(Opened::Host),
+            Self::Gate(_) if !is_elsewhere(to.ip()) => Err(Unreached::NoPeer),
+            Self::Gate(gate) => gate.connect(to).await.map(Opened::Gate),
+        }
+    }
+
+    /// A socket for datagrams inside the tunnel.
+    ///
+    /// # Errors
+    /// [`Unreached::TooMany`]
+    pub fn bind(&self) -> Result<Datagrams, Unreached> {
+        match self {
+            Self::Host(host) => host.bind().map(Datagrams::Host),
+            Self::Gate(gate) => gate.bind().map(Datagrams::Gate),
+        }
+    }
+}
+
+impl Host {
+    fn judge(&self, address: IpAddr) -> Result<(), Unreached> {
+        if (self.leads_to)(address) { Ok(()) } else { Err(Unreached::NoPeer) }
+    }
+
+    async fn connect(&self, to: SocketAddr) -> Result<TcpStream, Unreached> {
+        self.judge(to.ip())?;
+        let socket = if to.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
+        let socket = socket.map_err(|error| unreached(&error))?;
+        if let Some(interface) = &self.interface {
+            let bound = bind_to_interface(socket.as_fd(), interface);
+            bound.map_err(|error| unreached(&error.source))?;
+        }
+        // The far ends have waited for more data already, if they wanted to.
+        socket.set_nodelay(true).map_err(|error| unreached(&error))?;
+        let connected = timeout(CONNECT, socket.connect(to)).await;
+        connected.map_err(|_| Unreached::TimedOut)?.map_err(|error| unreached(&error))
+    }
+
+    fn bind(&self) -> Result<HostUdp, Unreached> {
+        let open = |address: IpAddr| {
+            let socket = std::net::UdpSocket::bind((address, 0))?;
+            if let Some(interface) = &self.interface {
+                bind_to_interface(socket.as_fd(), interface).map_err(|error| error.source)?;
+            }
+            socket.set_nonblocking(true)?;
+            let out = socket.try_clone()?;
+            Ok::<_, io::Error>(Socket { out, socket: UdpSocket::from_std(socket)? })
+        };
+        let v4 = open(Ipv4Addr::UNSPECIFIED.into()).map_err(|_| Unreached::TooMany)?;
+        // A host without IPv6 has none.
+        let v6 = open(Ipv6Addr::UNSPECIFIED.into()).ok();
+        Ok(HostUdp { host: self.clone(), v4, v6 })
+    }
+}
+
+fn unreached(error: &io::Error) -> Unreached {
+    match error.kind() {
+        ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset => Unreached::Refused,
+        ErrorKind::HostUnreachable => Unreached::HostUnreachable,
+        ErrorKind::TimedOut => Unreached::TimedOut,
+        ErrorKind::PermissionDenied => Unreached::Prohibited,
+        _ if error.raw_os_error() == Some(libc::EMFILE) => Unreached::TooMany,
+        _ => Unreached::NetworkUnreachable,
+    }
+}
+
+/// A connection of a client on this host.
+pub trait Client: AsyncRead + AsyncWrite + Unpin + Send + 'static {
+    /// The descriptor alone, non-blocking.
+    ///
+    /// # Errors
+    /// None that is known.
+    fn into_fd(self) -> io::Result<OwnedFd>;
+}
+
+impl Client for TcpStream {
+    fn into_fd(self) -> io::Result<OwnedFd> {
+        self.into_std().map(Into::into)
+    }
+}
+
+impl Client for UnixStream {
+    fn into_fd(self) -> io::Result<OwnedFd> {
+        self.into_std().map(Into::into)
+    }
+}
+
+/// A connection through the tunnel whose other end has answered.
+#[derive(Debug)]
+pub enum Opened {
+    Host(TcpStream),
+    Gate(gate::Opened),
+}
+
+/// Both directions of a connection, whatever it is.
+pub trait Duplex: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Duplex for T {}
+
+impl Opened {
+    /// Moves bytes between the two until both have ended, beginning with `already`, which `client` has
+    /// said before. Each direction ends by itself.
+    pub async fn carry(self, mut client: impl Client, already: Vec<u8>) {
+        match self {
+            Self::Gate(opened) => {
+                if let Ok(fd) = client.into_fd() {
+                    opened.carry(fd, already);
+                }
+            }
+            Self::Host(mut stream) => {
+                if stream.write_all(&already).await.is_ok() {
+                    // Whatever ends one ends the other with it.
+                    drop(copy_bidirectional(&mut client, &mut stream).await);
+                }
+            }
+        }
+    }
+
+    /// The connection itself, for who has something to say by himself.
+    ///
+    /// # Errors
+    /// No descriptor is left.
+    pub fn into_stream(self) -> io::Result<Box<dyn Duplex>> {
+        match self {
+            Self::Host(stream) => Ok(Box::new(stream)),
+            Self::Gate(opened) => {
+                let (own, given) = UnixStream::pair()?;
+                opened.carry(given.into_fd()?, Vec::new());
+                Ok(Box::new(own))
+            }
+        }
+    }
+}
+
+/// A socket for datagrams inside the tunnel.
+#[derive(Debug)]
+pub enum Datagrams {
+    Host(HostUdp),
+    Gate(InnerUdp),
+}
+
+/// One of each family.
+#[derive(Debug)]
+pub struct HostUdp {
+    host: Host,
+    v4: Socket,
+    v6: Option<Socket>,
+}
+
+#[derive(Debug)]
+struct Socket {
+    socket: UdpSocket,
+    /// The same socket: the runtime sends nothing before it has found out that there is room.
+    out: std::net::UdpSocket,
+}
+
+impl Datagrams {
+    /// Sends `payload`, or drops it where there is no way or no room.
+    pub fn send_to(&self, payload: &[u8], to: SocketAddr) {
+        let to = SocketAddr::new(to.ip().to_canonical(), to.port());
+        match self {
+            Self::Gate(inner) if is_elsewhere(to.ip()) => inner.send_to(payload, to),
+            Self::Host(sockets) if sockets.host.judge(to.ip()).is_ok() => {
+                let v4 = Some(&sockets.v4).filter(|_| to.is_ipv4());
+                if let Some(socket) = v4.or(sockets.v6.as_ref()) {
+                    // As on any network.
+                    drop(socket.out.send_to(payload, to));
+                }
+            }
+            Self::Gate(_) | Self::Host(_) => {}
+        }
+    }
+
+    /// The next datagram; `None` when the tunnel is gone.
+    pub async fn recv(&mut self) -> Option<(Vec<u8>, SocketAddr)> {
+        let sockets = match self {
+            Self::Gate(inner) => return inner.recv().await,
+            Self::Host(sockets) => sockets,
+        };
+        let (mut four, mut six) = (vec![0; DATAGRAM_BYTES], Vec::new());
+        loop {
+            let from_v6 = async {
+                match &sockets.v6 {
+                    Some(v6) => {
+                        six.resize(DATAGRAM_BYTES, 0);
+                        v6.socket.recv_from(&mut six).await
+                    }
+                    None => std::future::pending().await,
+                }
+            };
+            let (received, is_v4) = tokio::select! {
+                received = sockets.v4.socket.recv_from(&mut four) => (received, true),
+                received = from_v6 => (received, false),
+            };
+            // An error of the network's about what was sent before.
+            let Ok((length, from)) = received else { continue };
+            let mut payload = if is_v4 { four } else { six };
+            payload.truncate(length);
+            return Some((payload, from));
+        }
+    }
+}
