@@ -135,10 +135,9 @@ impl Proxies {
     /// that stay are not touched, nor are connections. To be called within a runtime.
     ///
     /// # Errors
-    /// The first place that cannot be had. The listeners are then what they were, but for ones that
-    /// were in its way.
+    /// The first place that cannot be had, also because a listener that is to go is still there.
+    /// Everything is then what it was.
     pub fn apply(&mut self, way: Way, serving: Serving) -> Result<(), ServeError> {
-        let names = self.names_for(way, serving.resolving.clone());
         let mut wanted = Vec::new();
         for forward in serving.forwards {
             let spot = (forward.listen.clone(), forward.protocol);
@@ -149,24 +148,13 @@ impl Proxies {
             let login = self.credentials(&spot, proxy.login)?;
             wanted.push((spot, Purpose::Proxy { kind: proxy.kind, login }));
         }
-        let is_wanted = |spot: &Spot| wanted.iter().any(|(it, _)| it == spot);
-        let mut gone: Vec<_> = self.running.extract_if(|spot, _| !is_wanted(spot)).collect();
         let mut new = Vec::new();
         for (spot, _) in wanted.iter().filter(|(spot, _)| !self.running.contains_key(spot)) {
-            let mut outcome = Socket::open(spot);
-            let is_taken = |error: &io::Error| error.kind() == io::ErrorKind::AddrInUse;
-            if outcome.as_ref().err().is_some_and(is_taken) && !gone.is_empty() {
-                gone.clear();
-                outcome = Socket::open(spot);
-            }
-            match outcome {
-                Ok(socket) => new.push(socket),
-                Err(source) => {
-                    self.running.extend(gone);
-                    return Err(ServeError { listen: spot.0.clone(), source });
-                }
-            }
+            let socket = Socket::open(spot);
+            new.push(socket.map_err(|source| ServeError { listen: spot.0.clone(), source })?);
         }
+        self.running.retain(|spot, _| wanted.iter().any(|(it, _)| it == spot));
+        let names = self.names_for(way, serving.resolving);
         let mut new = new.into_iter();
         for (spot, purpose) in wanted {
             match self.running.get(&spot) {

@@ -286,8 +286,9 @@ fn a_change_keeps_what_stays_and_takes_nothing_half() {
         let unknown = kept(&format!("127.0.0.1:{} user=ci password=x", free_port().await));
         assert!(proxies.apply(way(), unknown).is_err(), "nobody knows its password");
         proxies.apply(way(), Serving::default()).unwrap();
-        tokio::task::yield_now().await;
-        assert!(TcpStream::connect(place).await.is_err(), "nobody listens any more");
+        while TcpStream::connect(place).await.is_ok() {
+            tokio::task::yield_now().await;
+        }
     });
 }
 
