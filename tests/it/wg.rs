@@ -51,7 +51,11 @@ impl Device {
         let requests = std::mem::take(&mut *self.requests.lock().unwrap());
         let mut changes = requests.into_iter().filter_map(|request| match request {
             Request::Set(change) => Some(change),
-            Request::Get | Request::Status | Request::Kept | Request::Health(_) => None,
+            Request::Get
+            | Request::Status
+            | Request::Kept
+            | Request::Health(_)
+            | Request::Connect(_) => None,
             Request::Refused(..) | Request::Unintelligible(_) => panic!("{request:?}"),
         });
         let change = changes.next().unwrap();
@@ -91,7 +95,7 @@ fn serve(
                 Request::Get => answers += state,
                 Request::Set(_) => answers += &reply(Operation::Set, outcome),
                 // It stands for another implementation, too.
-                Request::Status | Request::Kept | Request::Health(_) => {
+                Request::Status | Request::Kept | Request::Health(_) | Request::Connect(_) => {
                     answers += &reply(Operation::Get, Err(Errno::INVALID));
                 }
                 Request::Refused(operation, fault) => {

@@ -42,8 +42,9 @@ pub enum ClientError {
     Lost { interface: String, source: io::Error },
     #[error("interface {interface} refused")]
     Reply { interface: String, source: ReplyError },
-    #[error("{interface} does not lead to {to}: {reason}")]
-    NotLed { interface: String, to: HostPort, reason: String },
+    /// With where to and why, in words.
+    #[error("{interface} does not lead to {what}")]
+    NotLed { interface: String, what: String },
 }
 
 impl ClientError {
@@ -184,8 +185,8 @@ impl UapiClient {
             Ok(None)
         })?;
         if !led {
-            let (to, reason) = (to.clone(), reason.unwrap_or_default());
-            return Err(ClientError::NotLed { interface: self.interface, to, reason });
+            let what = format!("{to}: {}", reason.unwrap_or_default());
+            return Err(ClientError::NotLed { interface: self.interface, what });
         }
         let WipingReader { inner, buffer, unread } = self.stream;
         let timeouts = inner.set_read_timeout(None).and_then(|()| inner.set_write_timeout(None));
