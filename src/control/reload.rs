@@ -100,10 +100,7 @@ pub fn reload(
     if peers != SetRequest::default() {
         steps.apply(SetPeers::new(interface, peers, device, &before))?;
     }
-    let serving = SetServing::new(interface, &config.interface, &before.interface);
-    if !serving.is_idle() {
-        steps.apply(serving)?;
-    }
+    SetServing::plan(&mut steps, interface, &config.interface, &before.interface)?;
     let (health, former) = (config.health(), before.health());
     if health != former {
         steps.apply(SetHealth::new(interface, health, former))?;

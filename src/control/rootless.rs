@@ -112,10 +112,7 @@ pub fn up(
         resolve,
     })?;
     steps.apply(SetInside::new(interface, (inside, flows), None))?;
-    let serving = SetServing::new(interface, settings, &Interface::default());
-    if !serving.is_idle() {
-        steps.apply(serving)?;
-    }
+    SetServing::plan(&mut steps, interface, settings, &Interface::default())?;
     run_hooks(&mut steps, interface, shell, "PostUp", &settings.post_up)?;
     steps.apply(SetHealth::new(interface, config.health(), Default::default()))?;
     steps.commit()?;
@@ -199,10 +196,7 @@ pub fn reload(
     if wanted != former {
         steps.apply(SetInside::new(interface, wanted, Some(former)))?;
     }
-    let serving = SetServing::new(interface, is, was);
-    if !serving.is_idle() {
-        steps.apply(serving)?;
-    }
+    SetServing::plan(&mut steps, interface, is, was)?;
     if peers != SetRequest::default() {
         steps.apply(SetPeers::new(interface, peers, device, &before))?;
     }

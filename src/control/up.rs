@@ -125,10 +125,7 @@ pub fn up(
         let addresses = steps.netlink().addresses(&link)?;
         diversion.open(&mut steps, &addresses, owner.as_ref())?;
     }
-    let serving = SetServing::new(interface, settings, &Interface::default());
-    if !serving.is_idle() {
-        steps.apply(serving)?;
-    }
+    SetServing::plan(&mut steps, interface, settings, &Interface::default())?;
     for hook in &settings.post_up {
         steps.apply(RunHook::new("PostUp", hook, interface, shell))?;
     }

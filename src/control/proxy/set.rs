@@ -7,7 +7,7 @@ use super::names::Resolving;
 use crate::control::command::SetRequest;
 use crate::control::config::{Dns, Interface};
 use crate::control::ends::Listen;
-use crate::control::lifecycle::{LifecycleError, Step};
+use crate::control::lifecycle::{LifecycleError, Step, Transaction};
 use crate::control::netlink::Netlink;
 use crate::control::uapi::client::UapiClient;
 
@@ -38,8 +38,22 @@ pub struct SetServing {
 }
 
 impl SetServing {
+    /// Has the daemon of `interface` listen for what `wanted` says in place of what `former` says.
+    ///
+    /// # Errors
+    /// A place to listen at cannot be had.
+    pub fn plan(
+        steps: &mut Transaction<'_>,
+        interface: &str,
+        wanted: &Interface,
+        former: &Interface,
+    ) -> Result<(), LifecycleError> {
+        let step = Self::new(interface, wanted, former);
+        if step.is_idle() { Ok(()) } else { steps.apply(step) }
+    }
+
     /// Where the passwords of `former` are not known, the daemon knows them.
-    pub fn new(interface: &str, wanted: &Interface, former: &Interface) -> Self {
+    fn new(interface: &str, wanted: &Interface, former: &Interface) -> Self {
         let (wanted, mut former) = (serving_of(wanted), serving_of(former));
         for login in former.proxies.iter_mut().filter_map(|proxy| proxy.login.as_mut()) {
             login.password = None;
@@ -48,7 +62,7 @@ impl SetServing {
     }
 
     /// Whether there is nothing to say: passwords that stand elsewhere may be others by now.
-    pub fn is_idle(&self) -> bool {
+    fn is_idle(&self) -> bool {
         let has_login = self.wanted.proxies.iter().any(|proxy| proxy.login.is_some());
         self.wanted == self.former && !has_login
     }
