@@ -277,7 +277,7 @@ fn a_reload_leaves_and_takes_every_way_with_what_belongs_to_it() {
 PostUp = false'; hybridwg reload --hooks ./hub.conf && exit 12; state; pings || exit 13
         # Killed, brought up again, and taken down.
         conf '#hybridwg: Masquerade = auto'; kill -9 $(pgrep -ax hybridwg | grep ' hub$' | cut -d ' ' -f 1) || exit 14
-        within '! ip link show hub'; state; hybridwg up ./hub.conf && c_again || exit 15; state; pings || exit 16
+        within '! ip link show hub'; within '! nft list tables | grep .'; state; hybridwg up ./hub.conf && c_again || exit 15; state; pings || exit 16
         hybridwg down ./hub.conf || exit 17; state; ls /run/hybridwg"##
     ));
     outcome.assert_ok();
