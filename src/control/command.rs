@@ -16,6 +16,7 @@ use crate::control::proxy::Serving;
 use crate::crypto::key::{PresharedKey, PrivateKey, PublicKey};
 pub use crate::dataplane::clamp_mss::ClampMss;
 use crate::flow::policy::Policy;
+use crate::flow::tuning::Tuning;
 pub use crate::proto::device::{AllowedIpChange, PeerUpdate};
 use crate::time::Wall;
 
@@ -61,6 +62,7 @@ pub struct Flows {
     pub policy: Policy,
     /// Where they come from; empty: from wherever peers may send.
     pub sources: Vec<IpNet>,
+    pub tuning: Tuning,
 }
 
 /// Whom the health of a device is told to, and what it is judged by.

@@ -1,13 +1,13 @@
 //! What all kinds of flows have to do with: settings, sockets that are watched, deadlines, limits,
 //! and the packets that wait for peers.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tracing::warn;
+use tracing::{info, warn};
 
 use crate::dataplane::tables::Tables;
 use crate::flow::deadlines::Deadlines;
@@ -30,8 +30,15 @@ use crate::wire::{fragment, ip};
 const WAITING_PACKETS: usize = 4096;
 const WAITING_BYTES: usize = 8 << 20;
 
-/// How often a line says that a limit was met.
+/// How often a line says the same.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
+
+/// What lines are about, one of which silences no other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Topic {
+    Limit(Limit),
+    NoSocket(&'static str),
+}
 
 /// See the module.
 #[derive(Debug)]
@@ -45,7 +52,7 @@ pub(super) struct Common {
     pub poller: Poller,
     waiting: VecDeque<Vec<u8>>,
     waiting_bytes: usize,
-    log: TokenBucket,
+    lines: HashMap<Topic, TokenBucket>,
     /// Of the next packet that may be cut.
     next_id: u32,
 }
@@ -56,8 +63,8 @@ impl Common {
         tables: Arc<Tables>,
         limits: Limits,
     ) -> Result<Self, SysError> {
-        Ok(Self {
-            settings,
+        let mut common = Self {
+            settings: Arc::clone(&settings),
             tables,
             limits,
             deadlines: Deadlines::default(),
@@ -65,9 +72,11 @@ impl Common {
             poller: Poller::new()?,
             waiting: VecDeque::new(),
             waiting_bytes: 0,
-            log: TokenBucket::new(1, LOG_INTERVAL),
+            lines: HashMap::new(),
             next_id: 0,
-        })
+        };
+        common.set(settings);
+        Ok(common)
     }
 
     /// Has `token` told of what happens on `socket`.
@@ -88,7 +97,7 @@ impl Common {
 
     /// Counts that `limit` was met, and says so, not often.
     pub fn met(&mut self, now: Instant, peer: PeerId, limit: Limit) -> DropReason {
-        if self.log.take(now) {
+        if self.may_say(now, Topic::Limit(limit)) {
             let peer = self.tables.peer(peer).map(|path| path.public_key);
             warn!(?peer, %limit, "no more of them: new flows are dropped");
         }
@@ -96,10 +105,32 @@ impl Common {
     }
 
     /// Says that no socket could be had for `what`, not often. That there is no way is no news.
-    pub fn cannot_open(&mut self, now: Instant, what: &str, error: &SysError) {
+    pub fn cannot_open(&mut self, now: Instant, what: &'static str, error: &SysError) {
         let is_usual = error.is_network_unreachable() || error.is_host_unreachable();
-        if !is_usual && self.log.take(now) {
+        if !is_usual && self.may_say(now, Topic::NoSocket(what)) {
             warn!(%error, "{what} of peers are dropped: this host gives no socket for them");
+        }
+    }
+
+    fn may_say(&mut self, now: Instant, topic: Topic) -> bool {
+        let new = || TokenBucket::new(1, LOG_INTERVAL);
+        self.lines.entry(topic).or_insert_with(new).take(now)
+    }
+
+    /// Puts `settings` in force, for what comes.
+    pub fn set(&mut self, settings: Arc<Settings>) {
+        self.settings = settings;
+        let wanted = self.settings.tuning.max_flows;
+        let flows = self.limits.bound(wanted);
+        if flows < wanted {
+            warn!(
+                flows,
+                wanted,
+                "peers may have fewer flows than wanted: there are not more descriptors \
+                 (LimitNOFILE, ulimit -n)"
+            );
+        } else {
+            info!(flows, "so many flows may peers have, each a quarter of them");
         }
     }
 

@@ -74,8 +74,8 @@ impl Engine {
         let is_on = settings.is_some();
         let limits = Limits::new(raise_descriptor_limit());
         let routes = Arc::clone(&tables.routes());
-        let streams = Streams::new(tables.mtu(), Arc::clone(&switch));
         let common = Common::new(settings.unwrap_or_default(), tables, limits)?;
+        let streams = Streams::new(&common, Arc::clone(&switch));
         let alarm = Alarm::new()?;
         common.poller.add(switch.bell().as_fd(), BELL.number(), Interest::Readable)?;
         common.poller.add(alarm.as_fd(), ALARM.number(), Interest::Readable)?;
@@ -329,7 +329,9 @@ impl Engine {
         }
         let keeps_mark = settings.mark == self.common.settings.mark;
         self.is_on = is_on;
-        self.common.settings = Arc::clone(&settings);
+        if is_new {
+            self.common.set(Arc::clone(&settings));
+        }
         self.routes = Arc::clone(&routes);
         let is_wanted = |origin: Origin, address: IpAddr, peer: PeerId| {
             let is_carried = origin == Origin::Carried;

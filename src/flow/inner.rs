@@ -314,19 +314,21 @@ pub fn quote_echo(
     identifier: u16,
     quoted: &[u8],
 ) -> Option<Vec<u8>> {
-    let [_, _, s0, s1, i0, i1, ..] = *quoted.first_chunk::<8>()?;
-    let ip_bytes = ip_header_bytes(source.is_ipv4());
-    let mut packet = vec![0; ip_bytes + quoted.len()];
-    let message = &mut packet[ip_bytes..];
-    message.copy_from_slice(quoted);
-    // The checksum is over what is not quoted as well.
-    let former = u16::from_be_bytes([i0, i1]);
-    let sum = update(u16::from_be_bytes([s0, s1]), former, identifier);
-    message[2..4].copy_from_slice(&sum.to_be_bytes());
-    message[4..6].copy_from_slice(&identifier.to_be_bytes());
+    let mut packet = vec![0; ip_header_bytes(source.is_ipv4())];
+    packet.extend(renamed(quoted, identifier)?);
     let protocol = if source.is_ipv4() { PROTOCOL_ICMP } else { PROTOCOL_ICMPV6 };
     write_ip(&mut packet, source, destination, protocol, 0)?;
     Some(packet)
+}
+
+/// The start of an echo with another identifier. The checksum is over what is not there as well.
+pub fn renamed(echo: &[u8], identifier: u16) -> Option<Vec<u8>> {
+    let [_, _, s0, s1, i0, i1, ..] = *echo.first_chunk::<8>()?;
+    let sum = update(u16::from_be_bytes([s0, s1]), u16::from_be_bytes([i0, i1]), identifier);
+    let mut renamed = echo.to_vec();
+    renamed[2..4].copy_from_slice(&sum.to_be_bytes());
+    renamed[4..6].copy_from_slice(&identifier.to_be_bytes());
+    Some(renamed)
 }
 
 /// Takes a hop from the packet, as a router does. The caller has seen that there is one left.

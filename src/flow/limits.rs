@@ -10,8 +10,7 @@ use std::time::Duration;
 use crate::proto::peer::PeerId;
 use crate::time::{Instant, TokenBucket};
 
-/// Flows of all peers, and how many of them one may have.
-pub const FLOWS: usize = 16_384;
+/// One peer may have so large a part of all flows.
 const SHARES: usize = 4;
 
 /// Of these, mappings of UDP ports.
@@ -35,7 +34,7 @@ const ERROR_INTERVAL: Duration = Duration::from_millis(10);
 const SPARED_DESCRIPTORS: u64 = 256;
 
 /// Which limit was met.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum Limit {
     #[error("flows of all peers")]
     Flows,
@@ -85,6 +84,8 @@ impl Share {
 /// What is taken now.
 #[derive(Debug)]
 pub struct Limits {
+    /// That there are descriptors for.
+    possible_flows: usize,
     most_flows: usize,
     flows: usize,
     dials: usize,
@@ -103,13 +104,22 @@ impl Limits {
     /// For a process that may have so many descriptors.
     pub fn new(descriptors: u64) -> Self {
         let flows = usize::try_from(descriptors.saturating_sub(SPARED_DESCRIPTORS));
+        let possible_flows = flows.unwrap_or(usize::MAX).max(1);
         Self {
-            most_flows: flows.unwrap_or(FLOWS).clamp(1, FLOWS),
+            possible_flows,
+            most_flows: possible_flows,
             flows: 0,
             dials: 0,
             peers: HashMap::new(),
             places: HashMap::new(),
         }
+    }
+
+    /// Has all peers together have `most` flows, or as many as there are descriptors for, and tells
+    /// how many that is. Those that there are stay.
+    pub fn bound(&mut self, most: usize) -> usize {
+        self.most_flows = most.min(self.possible_flows);
+        self.most_flows
     }
 
     pub const fn flows(&self) -> usize {
@@ -232,7 +242,7 @@ mod tests {
     #[test]
     fn a_peer_has_a_quarter_of_all_flows_and_the_others_have_theirs() {
         let mut limits = Limits::new(256 + 400);
-        assert_eq!(limits.most_flows, 400);
+        assert_eq!(limits.bound(16_384), 400);
         for peer in 0..4 {
             for _ in 0..100 {
                 limits.open(at(9000), PeerId(peer), Sort::Tcp).unwrap();
@@ -245,6 +255,18 @@ mod tests {
         assert_eq!(limits.open(at(9000), PeerId(2), Sort::Tcp), Err(Limit::FlowsOfPeer));
         assert_eq!(limits.open(at(9000), PeerId(1), Sort::Tcp), Ok(()));
         assert_eq!(limits.flows(), 400);
+    }
+
+    #[test]
+    fn who_is_bound_anew_keeps_what_there_is() {
+        let mut limits = Limits::new(1024);
+        assert_eq!((limits.bound(8), limits.bound(100_000)), (8, 768));
+        for _ in 0..3 {
+            limits.open(at(9000), PeerId(1), Sort::Tcp).unwrap();
+        }
+        assert_eq!(limits.bound(8), 8);
+        assert_eq!(limits.open(at(9000), PeerId(1), Sort::Tcp), Err(Limit::FlowsOfPeer));
+        assert_eq!((limits.flows(), limits.open(at(9000), PeerId(2), Sort::Tcp)), (3, Ok(())));
     }
 
     #[test]

@@ -14,10 +14,13 @@ use std::time::Duration;
 pub(super) use self::told::problem_of;
 use crate::flow::common::{Budget, Common, Origin};
 use crate::flow::exposed::Front;
-use crate::flow::inner::{HOPS, Inner, ip_header_bytes, write_echo, write_udp, write_udp_headers};
+use crate::flow::inner::{
+    HOPS, Inner, ip_header_bytes, renamed, write_echo, write_udp, write_udp_headers,
+};
 use crate::flow::limits::Sort;
 use crate::flow::policy::Service;
 use crate::flow::slots::{self, Slots, Token};
+use crate::flow::tuning::UdpFilter;
 use crate::packet::batch::IpBatch;
 use crate::packet::slab::HEADROOM;
 use crate::packet::train::Train;
@@ -32,8 +35,7 @@ use crate::wire::icmp::Problem;
 use crate::wire::transport::{UDP_CHECKSUM_AT, UDP_HEADER_BYTES};
 use crate::wire::vnet::{Gso, GsoKind, PartialChecksum, VnetHeader};
 
-/// How long a mapping lives after the last datagram of its peer. [RFC 4787 §4.3] [RFC 5508 §3.2]
-const UDP_LIFE: Duration = Duration::from_secs(300);
+/// How long an echo's mapping lives after the last of its peer. [RFC 5508 §3.2]
 const ECHO_LIFE: Duration = Duration::from_secs(60);
 
 /// How long one that asked name servers alone lives after an answer. [RFC 4787 §4.3]
@@ -196,7 +198,10 @@ impl Mappings {
             Some(&token) => token,
             None => self.open(common, now, peer, datagram.inner, front)?,
         };
-        let life = if self.kind == Kind::Udp { UDP_LIFE } else { ECHO_LIFE };
+        let life = match self.kind {
+            Kind::Udp => common.settings.tuning.udp_timeout,
+            Kind::Echo => ECHO_LIFE,
+        };
         let Some(mapping) = self.slots.get_mut(token) else { return Ok(()) };
         mapping.note(now + life, datagram.remote);
         common.deadlines.set(token, &mut mapping.scheduled, mapping.ends_at);
@@ -288,7 +293,9 @@ impl Mappings {
                 common.limits.close(peer, sort);
                 let what = match kind {
                     Kind::Udp => "datagrams",
-                    Kind::Echo => "pings (net.ipv4.ping_group_range must allow them)",
+                    Kind::Echo => {
+                        "pings (net.ipv4.ping_group_range must allow them, or CAP_NET_RAW)"
+                    }
                 };
                 common.cannot_open(now, what, &error);
                 Err(DropReason::FlowRefused)
@@ -437,8 +444,10 @@ impl Mapping {
     fn send(&mut self, kind: Kind, common: &mut Common, now: Instant, way: Way, datagram: &[u8]) {
         let Way { remote, hops, fragments } = way;
         let mut problem = None;
+        let renamed = self.socket.identifier().and_then(|own| renamed(datagram, own));
+        let sent = renamed.as_deref().unwrap_or(datagram);
         for _ in 0..2 {
-            let Err(error) = self.socket.send(remote, hops, fragments, datagram) else { return };
+            let Err(error) = self.socket.send(remote, hops, fragments, sent) else { return };
             // What was said of an earlier datagram, perhaps; of this one, if it is too large.
             let fits = self.hear(kind, common, now);
             problem = match fits.filter(|_| error.is_too_big()) {
@@ -474,11 +483,7 @@ impl Mapping {
         };
         let Arrival { from, len, stride, is_cut } = arrival;
         let count = len.div_ceil(stride.max(1)).max(1);
-        let is_expected = match self.front {
-            Some(front) => front.target == from,
-            None => self.remotes.contains(&from.ip()),
-        };
-        if !is_expected || is_cut {
+        if is_cut || !self.is_expected(kind, common, from) {
             let reason = if is_cut { DropReason::FlowRefused } else { DropReason::FlowFiltered };
             common.tables.drops.count_many(reason, count as u64);
             return Ok(Taken::Dropped);
@@ -510,6 +515,17 @@ impl Mapping {
             return Ok(Taken::Waits);
         }
         Ok(Taken::Packet(packet.len(), vnet))
+    }
+
+    /// Whether what `from` sends is for the peer. [RFC 4787 §5]
+    fn is_expected(&self, kind: Kind, common: &Common, from: SocketAddr) -> bool {
+        if let Some(front) = self.front {
+            return front.target == from;
+        }
+        let filter = common.settings.tuning.udp_filter;
+        let is_open = kind == Kind::Udp && filter == UdpFilter::Endpoint;
+        self.remotes.contains(&from.ip())
+            || is_open && common.allows(from.ip(), Service::Udp(from.port()))
     }
 
     /// Makes a super-packet of the datagrams that are in place in `packet`.

@@ -1,7 +1,7 @@
 //! What peers reach through this host: forwarding as a matter of flows, without a firewall's help.
 //!
 //! - [`policy`]: where they may go.
-//! - [`switch`]: what the device's engine says about it while it runs.
+//! - [`switch`]: what the device's engine says about it while it runs; [`tuning`]: what an operator may.
 //! - [`port`]: stands where a TUN stands, and tells what is for whom.
 //! - `engine`, `common`: which flow is meant, and whose turn it is; [`slots`], [`deadlines`], [`limits`]:
 //!   how it is found, when it is looked at, and how many there may be.
@@ -29,8 +29,9 @@ pub mod slots;
 mod streams;
 pub mod switch;
 pub mod tcp;
+pub mod tuning;
 
-pub use self::limits::FLOWS;
+pub use self::tuning::FLOWS;
 
 #[cfg(test)]
 mod tests;

@@ -104,9 +104,9 @@ pub(super) enum Said {
 }
 
 impl Streams {
-    pub fn new(mtu: u32, switch: Arc<Switch>) -> Self {
+    pub fn new(common: &Common, switch: Arc<Switch>) -> Self {
         Self {
-            stack: stack(mtu),
+            stack: Arc::new(Stack::new(config(common), &mut OsEntropy)),
             switch,
             by_pair: HashMap::new(),
             slots: Slots::new(Kind::Tcp),
@@ -471,15 +471,17 @@ fn reject(
 /// What new connections share. Those that there are keep theirs: what does not fit any more they are
 /// told.
 fn fitting<'a>(stack: &'a mut Arc<Stack>, common: &Common) -> &'a Arc<Stack> {
-    if stack.config.mtu != common.tables.mtu() {
-        *stack = self::stack(common.tables.mtu());
+    let config = config(common);
+    if stack.config != config {
+        *stack = Arc::new(stack.with(config));
     }
     stack
 }
 
-/// For an interface with this MTU in bytes.
-fn stack(mtu: u32) -> Arc<Stack> {
-    Arc::new(Stack::new(Config { mtu, ..Config::default() }, &mut OsEntropy))
+/// What connections are like that are made now.
+fn config(common: &Common) -> Config {
+    let congestion = common.settings.tuning.congestion;
+    Config { mtu: common.tables.mtu(), congestion, ..Config::default() }
 }
 
 /// Answers a SYN by what became of connecting; by nothing if nobody has answered us.

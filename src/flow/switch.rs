@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use crate::flow::exposed::Exposed;
 use crate::flow::gate::{Datagram, Request};
 use crate::flow::policy::{HostAddresses, Policy, Service};
+use crate::flow::tuning::Tuning;
 use crate::sys::SysError;
 use crate::sys::poll::Waker;
 
@@ -41,6 +42,7 @@ pub struct Settings {
     pub exposed: Vec<Exposed>,
     /// No peer gets a new flow: there is to be an end.
     pub is_draining: bool,
+    pub tuning: Tuning,
 }
 
 impl Settings {

@@ -5,7 +5,7 @@
 use zeroize::Zeroizing;
 
 use crate::control::ends::{self, ProxyKind};
-use crate::flow::policy;
+use crate::flow::{policy, tuning};
 
 /// One line that is not blank.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -176,6 +176,10 @@ keys! {
     MasqueradeFrom "MasqueradeFrom" Interface Hybridwg "networks as ADDRESS/LENGTH, separated by commas",
     AllowTo "AllowTo" Interface Hybridwg policy::ACCEPTED,
     DenyTo "DenyTo" Interface Hybridwg policy::ACCEPTED,
+    TcpCongestion "TcpCongestion" Interface Hybridwg tuning::CONGESTION_ACCEPTED,
+    UdpTimeout "UdpTimeout" Interface Hybridwg tuning::UDP_TIMEOUT_ACCEPTED,
+    UdpFilter "UdpFilter" Interface Hybridwg tuning::UDP_FILTER_ACCEPTED,
+    MaxFlows "MaxFlows" Interface Hybridwg tuning::MAX_FLOWS_ACCEPTED,
     RequireDns "RequireDNS" Interface Hybridwg "on or off",
     Health "Health" Interface Hybridwg "ADDRESS:PORT to listen on, where an IPv6 address stands in brackets",
     PublicEndpoint "PublicEndpoint" Interface Hybridwg "HOST:PORT, where an IPv6 address stands in brackets",

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 
 use super::file::Lines;
+use super::lex::Key;
 use super::secret::KeySource;
 use crate::control::command::{
     AllowedIpChange, ClampMss, Health, MtuPolicy, PeerUpdate, SetRequest,
@@ -14,6 +15,7 @@ use crate::control::command::{
 use crate::control::ends::{Expose, Forward, HostPort, Mode, Proxy, ResolveVia};
 use crate::crypto::key::{PresharedKey, PrivateKey, PublicKey};
 use crate::flow::policy::{Policy, Rule};
+use crate::flow::tuning::{Tune, Tuning};
 /// Where a peer is reached.
 pub use crate::proto::places::Place as Endpoint;
 
@@ -92,6 +94,8 @@ pub struct Interface {
     pub deny_to: Vec<At<Rule>>,
     /// Where the tunnel begins and ends on this host.
     pub ends: Ends,
+    /// What flows are like, the last of a kind counts.
+    pub tunes: Vec<At<(Key, Tune)>>,
     pub table: Option<At<Table>>,
     pub save_config: Option<At<bool>>,
     /// Commands in the order of the file, `%i` not yet replaced.
@@ -106,6 +110,13 @@ impl Interface {
     pub fn policy(&self) -> Policy {
         let rules = |rules: &[At<Rule>]| rules.iter().map(|rule| rule.value).collect();
         Policy { allow_to: rules(&self.allow_to), deny_to: rules(&self.deny_to) }
+    }
+
+    /// What flows are like that this program carries on.
+    pub fn tuning(&self) -> Tuning {
+        let mut tuning = Tuning::default();
+        self.tunes.iter().for_each(|tune| tune.value.1.apply(&mut tuning));
+        tuning
     }
 
     /// Who decides about the MTU, if the file says anything.

@@ -11,13 +11,12 @@ use super::model::{At, Config, Endpoint, Interface, Peer, Table};
 use super::secret::KeySource;
 use super::value::{
     is_probe, number_of, parse_dns, parse_endpoint, parse_endpoints, parse_fwmark, parse_listen,
-    parse_masquerade, parse_network, parse_switch, parse_table, parse_truth, words,
+    parse_masquerade, parse_network, parse_switch, parse_table, parse_truth, parse_tune, words,
 };
 use super::{BadKey, ConfigError, Problem, Read, Warning, Written, warn};
 use crate::control::command::AllowedIpChange;
 use crate::control::marks;
 use crate::crypto::key::{PresharedKey, PrivateKey, PublicKey};
-use crate::flow::policy::Rule;
 
 /// One of the texts that make a configuration, and what messages call it.
 #[derive(Clone, Copy, Debug)]
@@ -236,27 +235,6 @@ impl Parser {
         self.end_ends();
     }
 
-    /// Rules without what they are about would be taken for a firewall.
-    fn end_masquerade(&mut self) {
-        let Interface { masquerade, masquerade_from, allow_to, deny_to, .. } =
-            &self.config.interface;
-        if masquerade.is_some() {
-            return;
-        }
-        let first = |rules: &[At<Rule>]| rules.first().map(|rule| rule.line);
-        let lines = [
-            (Key::MasqueradeFrom, masquerade_from.first().map(|network| network.line)),
-            (Key::AllowTo, first(allow_to)),
-            (Key::DenyTo, first(deny_to)),
-        ];
-        for (key, line) in lines {
-            if let Some(line) = line {
-                let what = "Masquerade = auto, nft or flow";
-                self.fault(line, Some(key), Problem::Needs { what });
-            }
-        }
-    }
-
     fn end_section(&mut self) {
         match std::mem::take(&mut self.place) {
             Place::Peer(draft) => self.end_peer(*draft),
@@ -369,6 +347,11 @@ impl Parser {
                 .map(|how| interface.masquerade = Some(At { line: number, value: how })),
             Key::MasqueradeFrom => return self.masquerade_from(number, value),
             Key::AllowTo | Key::DenyTo => return self.rules(number, key, value),
+            Key::TcpCongestion | Key::UdpTimeout | Key::UdpFilter | Key::MaxFlows => {
+                parse_tune(key, value).map(|tune| {
+                    interface.tunes.push(At { line: number, value: (key, tune) });
+                })
+            }
             Key::RequireDns => parse_switch(value)
                 .map(|on| interface.require_dns = Some(At { line: number, value: on })),
             Key::Health => parse_listen(value)
@@ -457,6 +440,10 @@ impl Parser {
             | Key::MasqueradeFrom
             | Key::AllowTo
             | Key::DenyTo
+            | Key::TcpCongestion
+            | Key::UdpTimeout
+            | Key::UdpFilter
+            | Key::MaxFlows
             | Key::RequireDns
             | Key::Health
             | Key::PublicEndpoint

@@ -5,7 +5,7 @@ use std::fmt::{self, Write};
 use zeroize::Zeroizing;
 
 use super::lex::Key;
-use super::model::{Config, Dns, Ends, Interface, Peer, Table};
+use super::model::{At, Config, Dns, Ends, Interface, Peer, Table};
 use crate::control::command::AllowedIpChange;
 use crate::control::ends::{Login, Proxy};
 
@@ -112,6 +112,9 @@ fn write_masquerade(out: &mut impl Write, interface: &Interface) -> fmt::Result 
         for rule in rules {
             writeln!(out, "#hybridwg: {} = {}", key.name(), rule.value)?;
         }
+    }
+    for At { value: (key, tune), .. } in &interface.tunes {
+        writeln!(out, "#hybridwg: {} = {tune}", key.name())?;
     }
     Ok(())
 }

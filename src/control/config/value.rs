@@ -4,7 +4,9 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use ipnet::IpNet;
 
+use super::lex::Key;
 use super::model::{Dns, Endpoint, Masquerade, Table};
+use crate::flow::tuning::Tune;
 
 pub(super) fn words(value: &str) -> impl Iterator<Item = &str> {
     value.split(|c: char| c == ',' || c.is_whitespace()).filter(|word| !word.is_empty())
@@ -55,6 +57,17 @@ pub(super) fn parse_masquerade(text: &str) -> Option<Masquerade> {
 /// A port of a certain number, so that others know it.
 pub(super) fn parse_listen(text: &str) -> Option<SocketAddr> {
     text.parse().ok().filter(|address: &SocketAddr| address.port() != 0)
+}
+
+/// The value of a key about flows.
+pub(super) fn parse_tune(key: Key, text: &str) -> Option<Tune> {
+    match key {
+        Key::TcpCongestion => Tune::congestion(text),
+        Key::UdpTimeout => Tune::udp_timeout(text),
+        Key::UdpFilter => Tune::udp_filter(text),
+        Key::MaxFlows => Tune::max_flows(text),
+        _ => None,
+    }
 }
 
 pub(super) fn is_probe(value: &str) -> bool {

@@ -229,6 +229,7 @@ impl Engine {
             tunnel,
             host: all.iter().map(|(_, network)| *network).collect(),
             mark: self.fwmark,
+            tuning: flows.map(|flows| flows.tuning).unwrap_or_default(),
             carries: flows.is_some(),
             exposed: home.map(Home::exposed).unwrap_or_default(),
             is_draining: home.is_some_and(|home| home.is_draining),

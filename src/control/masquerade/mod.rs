@@ -262,7 +262,7 @@ fn choose(
 /// What the file says about flows.
 pub fn flows_of(settings: &Interface) -> Flows {
     let sources = settings.masquerade_from.iter().map(|network| network.value).collect();
-    Flows { policy: settings.policy(), sources }
+    Flows { policy: settings.policy(), sources, tuning: settings.tuning() }
 }
 
 /// A table for each family that the host has.

@@ -17,6 +17,7 @@ use crate::control::ends::Expose;
 use crate::control::proxy;
 use crate::crypto::key::{PresharedKey, PrivateKey, PublicKey};
 use crate::flow::policy::{self, Policy};
+use crate::flow::tuning::{self, Tune};
 
 /// A key of our own, which only our own client sends: a place where the peer may be, name or address.
 /// Repeated, the best first.
@@ -29,12 +30,16 @@ const CLAMP_MSS: &str = "hybridwg_clamp_mss";
 const MTU: &str = "hybridwg_mtu";
 const MEASURE: &str = "hybridwg_measure_paths";
 
-/// And four, of the device: `on` or `off`; and after `on`, repeated, where flows come from and where
-/// they may and may not go.
+/// And more, of the device: `on` or `off`; after `on`, repeated, where flows come from and where they
+/// may and may not go; and after that what they are like.
 const FLOWS: &str = "hybridwg_flows";
 const FLOWS_FROM: &str = "hybridwg_flows_from";
 const FLOWS_ALLOW: &str = "hybridwg_flows_allow_to";
 const FLOWS_DENY: &str = "hybridwg_flows_deny_to";
+const FLOWS_CONGESTION: &str = "hybridwg_flows_tcp_congestion";
+const FLOWS_UDP_TIMEOUT: &str = "hybridwg_flows_udp_timeout";
+const FLOWS_UDP_FILTER: &str = "hybridwg_flows_udp_filter";
+const FLOWS_MAX: &str = "hybridwg_flows_max";
 
 /// And two: where HTTP is answered, or `off`; and after it, repeated, the keys of peers.
 const HEALTH: &str = "hybridwg_health";
@@ -114,7 +119,8 @@ fn device_line(request: &mut SetRequest, key: &str, value: &str) -> Result<(), R
                 _ => return Err((Errno::INVALID, "hybridwg_flows is not on or off")),
             };
         }
-        FLOWS_FROM | FLOWS_ALLOW | FLOWS_DENY => flows_line(request, key, value)?,
+        FLOWS_FROM | FLOWS_ALLOW | FLOWS_DENY | FLOWS_CONGESTION | FLOWS_UDP_TIMEOUT
+        | FLOWS_UDP_FILTER | FLOWS_MAX => flows_line(request, key, value)?,
         HEALTH | HEALTH_REQUIRED => health_line(request, key, value)?,
         INSIDE => {
             let mtu = number(value, "hybridwg_inside_mtu is not bytes")?;
@@ -140,6 +146,17 @@ fn flows_line(request: &mut SetRequest, key: &str, value: &str) -> Result<(), Re
     if key == FLOWS_FROM {
         let network = parse_network(value);
         flows.sources.push(network.ok_or((Errno::INVALID, "not ADDRESS/LENGTH"))?);
+        return Ok(());
+    }
+    let tune = match key {
+        FLOWS_CONGESTION => Some((Tune::congestion(value), tuning::CONGESTION_ACCEPTED)),
+        FLOWS_UDP_TIMEOUT => Some((Tune::udp_timeout(value), tuning::UDP_TIMEOUT_ACCEPTED)),
+        FLOWS_UDP_FILTER => Some((Tune::udp_filter(value), tuning::UDP_FILTER_ACCEPTED)),
+        FLOWS_MAX => Some((Tune::max_flows(value), tuning::MAX_FLOWS_ACCEPTED)),
+        _ => None,
+    };
+    if let Some((tune, accepted)) = tune {
+        tune.ok_or((Errno::INVALID, accepted))?.apply(&mut flows.tuning);
         return Ok(());
     }
     let rule = value.parse().map_err(|_| (Errno::INVALID, policy::ACCEPTED))?;
@@ -274,11 +291,14 @@ fn write_request(out: &mut impl Write, request: &SetRequest) -> fmt::Result {
     match &request.flows {
         None => {}
         Some(None) => writeln!(out, "{FLOWS}=off")?,
-        Some(Some(Flows { policy: Policy { allow_to, deny_to }, sources })) => {
+        Some(Some(Flows { policy: Policy { allow_to, deny_to }, sources, tuning })) => {
             writeln!(out, "{FLOWS}=on")?;
             sources.iter().try_for_each(|network| writeln!(out, "{FLOWS_FROM}={network}"))?;
             allow_to.iter().try_for_each(|rule| writeln!(out, "{FLOWS_ALLOW}={rule}"))?;
             deny_to.iter().try_for_each(|rule| writeln!(out, "{FLOWS_DENY}={rule}"))?;
+            let keys = [FLOWS_CONGESTION, FLOWS_UDP_TIMEOUT, FLOWS_UDP_FILTER, FLOWS_MAX];
+            let mut tunes = keys.into_iter().zip(tuning.tunes());
+            tunes.try_for_each(|(key, tune)| writeln!(out, "{key}={tune}"))?;
         }
     }
     if let Some(Health { listen, required }) = &request.health {

@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::os::unix::net::UnixListener;
 use std::thread;
+use std::time::Duration;
 
 use proptest::prelude::*;
 
@@ -21,6 +22,8 @@ use crate::control::ends::Expose;
 use crate::control::proxy::Serving;
 use crate::crypto::key::{PresharedKey, PrivateKey, PublicKey};
 use crate::flow::policy::{Policy, Rule};
+use crate::flow::tcp::Algorithm;
+use crate::flow::tuning::{Tuning, UdpFilter};
 use crate::proto::places::Place;
 use crate::time::Wall;
 
@@ -587,9 +590,19 @@ fn flows() -> impl Strategy<Value = Flows> {
     let rules = rules.map(|rule| rule.parse::<Rule>().unwrap()).to_vec();
     let rules = proptest::sample::subsequence(rules, 0..=4);
     let sources = vec!["10.10.0.0/24".parse().unwrap(), "fd10::/64".parse().unwrap()];
-    (rules.clone(), rules, proptest::sample::subsequence(sources, 0..=2)).prop_map(
-        |(allow_to, deny_to, sources)| Flows { policy: Policy { allow_to, deny_to }, sources },
-    )
+    let sources = proptest::sample::subsequence(sources, 0..=2);
+    let other = Tuning {
+        congestion: Algorithm::Bbr,
+        udp_timeout: Duration::from_secs(120),
+        udp_filter: UdpFilter::Endpoint,
+        max_flows: 99,
+    };
+    let tuning = prop_oneof![Just(Tuning::default()), Just(other)];
+    (rules.clone(), rules, sources, tuning).prop_map(|(allow_to, deny_to, sources, tuning)| Flows {
+        policy: Policy { allow_to, deny_to },
+        sources,
+        tuning,
+    })
 }
 
 fn health() -> impl Strategy<Value = Health> {

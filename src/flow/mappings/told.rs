@@ -17,7 +17,11 @@ impl Mapping {
         let (mut quote, mut fits) = ([0; QUOTE_BYTES], None);
         for _ in 0..ERRORS_A_TURN {
             let Some(said) = self.socket.next_said(&mut quote) else { break };
+            // A raw socket is told of the echoes of others as well.
+            let own = self.socket.identifier().map(u16::to_be_bytes);
+            let is_others = own.is_some_and(|own| quote[..said.quoted].get(4..6) != Some(&own));
             match said.refusal {
+                Refusal::Icmp { .. } if is_others => {}
                 // What is behind the port is nobody's business.
                 Refusal::Icmp { .. } if self.front.is_some() => {
                     if let Some(packet) = self.packet_to(kind, said.to, &quote[..said.quoted]) {

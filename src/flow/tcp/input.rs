@@ -253,8 +253,9 @@ impl Connection {
         {
             self.receiver.on_round_trip(sample);
         }
+        let most = self.stack.out_of_order_bytes();
         self.events.readable |=
-            self.receiver.on_segment(now, sequence, segment.payload, segment.has(FIN));
+            self.receiver.on_segment(now, sequence, segment.payload, segment.has(FIN), most);
         self.receiver.tune(now, self.stack.is_under_pressure());
         if self.receiver.is_finished() {
             self.events.peer_closed = true;

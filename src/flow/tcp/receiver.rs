@@ -16,7 +16,7 @@ use crate::time::Instant;
 pub const INITIAL_WINDOW_BYTES: usize = 64 << 10;
 
 /// What a connection is left with when memory is short, in bytes.
-const PRESSED_WINDOW_BYTES: usize = 16 << 10;
+pub const PRESSED_WINDOW_BYTES: usize = 16 << 10;
 
 /// How long an acknowledgment is kept back. [LNX tcp.h:TCP_DELACK_MIN]
 const DELAYED_ACK: Duration = Duration::from_millis(40);
@@ -135,8 +135,16 @@ impl Receiver {
     }
 
     /// Takes in the payload of an acceptable segment that begins at `start`, and whether its FIN
-    /// follows. True if there is more to read.
-    pub fn on_segment(&mut self, now: Instant, start: u64, payload: &[u8], has_fin: bool) -> bool {
+    /// follows. True if there is more to read. What is not in order is kept as long as no more than
+    /// `most` bytes are held.
+    pub fn on_segment(
+        &mut self,
+        now: Instant,
+        start: u64,
+        payload: &[u8],
+        has_fin: bool,
+        most: usize,
+    ) -> bool {
         let end = start + payload.len() as u64;
         if now.since(self.arrived_at) > QUICK_AFTER {
             self.quick_acks = QUICK_ACKS;
@@ -159,7 +167,7 @@ impl Receiver {
                 self.queue.push(bytes);
                 self.nxt = fresh.end;
             } else {
-                self.keep(fresh.start, bytes);
+                self.keep(fresh.start, bytes, most);
             }
         }
         let had_gap = !self.pieces.is_empty();
@@ -212,7 +220,7 @@ impl Receiver {
     }
 
     /// Keeps what came out of order, but for what is there already.
-    fn keep(&mut self, start: u64, bytes: &[u8]) {
+    fn keep(&mut self, start: u64, bytes: &[u8], most: usize) {
         let end = start + bytes.len() as u64;
         let mut at = start;
         let mut is_known = true;
@@ -226,7 +234,7 @@ impl Receiver {
             let next = self.pieces.range(at..).next().map_or(end, |(next, _)| *next);
             let gap = &bytes[(at - start) as usize..(next.min(end) - start) as usize];
             is_known = false;
-            if !self.store(before, at, gap) {
+            if !self.store(before, at, gap, most) {
                 break;
             }
             at += gap.len() as u64;
@@ -240,8 +248,9 @@ impl Receiver {
     }
 
     /// Stores bytes that are not there; false if they would be too much.
-    fn store(&mut self, before: Option<(u64, u64)>, at: u64, bytes: &[u8]) -> bool {
-        if self.held_bytes() + bytes.len() + PIECE_OVERHEAD_BYTES > 2 * self.capacity {
+    fn store(&mut self, before: Option<(u64, u64)>, at: u64, bytes: &[u8], most: usize) -> bool {
+        let most = most.min(2 * self.capacity);
+        if self.held_bytes() + bytes.len() + PIECE_OVERHEAD_BYTES > most {
             return false;
         }
         let adjacent = before.filter(|(_, end)| *end == at).map(|(start, _)| start);
@@ -405,7 +414,7 @@ mod tests {
     }
 
     fn take(receiver: &mut Receiver, at: u64, bytes: &[u8]) -> Vec<(u32, u32)> {
-        receiver.on_segment(NOW, START + at, bytes, false);
+        receiver.on_segment(NOW, START + at, bytes, false, usize::MAX);
         receiver.take_blocks().as_slice().to_vec()
     }
 
@@ -463,7 +472,13 @@ mod tests {
             let mut now = NOW;
             for _ in 0..40 {
                 let room = receiver.edge() - receiver.nxt();
-                receiver.on_segment(now, receiver.nxt(), &vec![0; room as usize], false);
+                receiver.on_segment(
+                    now,
+                    receiver.nxt(),
+                    &vec![0; room as usize],
+                    false,
+                    usize::MAX,
+                );
                 if takes {
                     receiver.consume(receiver.queue.len(), false);
                 }

@@ -2,10 +2,12 @@
 
 use std::hash::Hash;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::congestion::Algorithm;
+use super::receiver::PRESSED_WINDOW_BYTES;
 use crate::crypto::entropy::Entropy;
 use crate::time::Instant;
 
@@ -66,14 +68,19 @@ impl Default for Keepalive {
 pub struct Stack {
     pub config: Config,
     /// Bytes that the queues of all connections hold.
-    memory: AtomicUsize,
+    memory: Arc<AtomicUsize>,
     secret: Secret,
 }
 
 impl Stack {
     pub fn new(config: Config, entropy: &mut dyn Entropy) -> Self {
         let secret = Secret([0; 2].map(|_: u8| u64::from_le_bytes(entropy.bytes())));
-        Self { config, memory: AtomicUsize::new(0), secret }
+        Self { config, memory: Arc::default(), secret }
+    }
+
+    /// For other connections to be, with what all share in common with those that there are.
+    pub fn with(&self, config: Config) -> Self {
+        Self { config, memory: Arc::clone(&self.memory), secret: self.secret }
     }
 
     /// What the queues of all connections hold now, in bytes.
@@ -85,6 +92,16 @@ impl Stack {
     /// Whether there is so little left that no connection may take more than it needs to go on.
     pub(super) fn is_under_pressure(&self) -> bool {
         self.memory_bytes() > self.config.budget_bytes / 4 * 3
+    }
+
+    /// What a connection may hold if that is not in order, in bytes: it comes again, so that of what is
+    /// left nothing is for it.
+    pub(super) fn out_of_order_bytes(&self) -> usize {
+        match self.memory_bytes() {
+            held if held >= self.config.budget_bytes => 0,
+            _ if self.is_under_pressure() => PRESSED_WINDOW_BYTES,
+            _ => usize::MAX,
+        }
     }
 
     /// Takes note that a connection holds `now` bytes where it held `before`.
@@ -113,6 +130,7 @@ impl Stack {
 }
 
 /// The key of a hash; shown by nothing.
+#[derive(Clone, Copy)]
 struct Secret([u64; 2]);
 
 impl std::fmt::Debug for Secret {

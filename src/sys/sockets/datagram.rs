@@ -7,6 +7,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use rustix::io::Errno;
 use rustix::net::sockopt::{
@@ -14,8 +15,8 @@ use rustix::net::sockopt::{
     set_ipv6_mtu_discover, set_ipv6_unicast_hops,
 };
 use rustix::net::{
-    AddressFamily, SendFlags, SocketFlags, SocketType, bind, getsockname, ipproto, sendto,
-    socket_with,
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, getsockname, ipproto, recv,
+    sendto, socket_with,
 };
 
 use crate::sys::cmsg::{ControlBuffer, ExtendedError, Received};
@@ -36,7 +37,7 @@ const BUFFER_BYTES: libc::c_int = 1 << 20;
 pub enum Kind {
     Udp,
     /// ICMP messages from their type on: requests go out, replies come in. The kernel puts the port
-    /// of the socket in the place of the identifier.
+    /// of the socket in the place of the identifier; but see [`DatagramSocket::identifier`].
     Echo,
 }
 
@@ -93,6 +94,8 @@ pub struct DatagramSocket {
     is_v4: bool,
     /// The kernel cuts messages into datagrams (UDP_SEGMENT, Linux 4.18).
     segments: bool,
+    /// Of a raw socket.
+    identifier: Option<u16>,
     /// What was last asked of the kernel.
     hops: Option<u8>,
     fragments: Option<Fragments>,
@@ -104,7 +107,8 @@ impl DatagramSocket {
     ///
     /// # Errors
     /// [`is_not_permitted`](SysError::is_not_permitted) for [`Kind::Echo`] if the group of this
-    /// process is not in `net.ipv4.ping_group_range`; no such family; no descriptor left.
+    /// process is not in `net.ipv4.ping_group_range` and it lacks CAP_NET_RAW; no such family; no
+    /// descriptor left.
     pub fn open(kind: Kind, local: SocketAddr, mark: u32) -> Result<Self, SysError> {
         let is_v4 = local.is_ipv4();
         let family = if is_v4 { AddressFamily::INET } else { AddressFamily::INET6 };
@@ -113,16 +117,30 @@ impl DatagramSocket {
             Kind::Echo if is_v4 => ipproto::ICMP,
             Kind::Echo => ipproto::ICMPV6,
         };
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let socket = socket_with(family, SocketType::DGRAM, flags, Some(protocol))
-            .map_err(|e| SysError::new("socket", e))?;
+        let make = |kind| {
+            let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+            let socket = socket_with(family, kind, flags, Some(protocol));
+            socket.map_err(|e| SysError::new("socket", e))
+        };
+        let (socket, identifier) = match make(SocketType::DGRAM) {
+            Err(error) if kind == Kind::Echo && error.is_not_permitted() => {
+                let socket = make(SocketType::RAW).map_err(|_| error)?;
+                let identifier = next_identifier();
+                hear_replies_to(socket.as_fd(), is_v4, identifier)?;
+                (socket, Some(identifier))
+            }
+            outcome => (outcome?, None),
+        };
         let fd = socket.as_fd();
         if is_v4 {
             set_option("setsockopt IP_RECVERR", fd, libc::IPPROTO_IP, libc::IP_RECVERR, 1)?;
         } else {
             let level = libc::IPPROTO_IPV6;
             set_option("setsockopt IPV6_RECVERR", fd, level, libc::IPV6_RECVERR, 1)?;
-            set_option("setsockopt IPV6_V6ONLY", fd, level, libc::IPV6_V6ONLY, 1)?;
+            // Raw sockets are of one family in any case.
+            if identifier.is_none() {
+                set_option("setsockopt IPV6_V6ONLY", fd, level, libc::IPV6_V6ONLY, 1)?;
+            }
         }
         if mark != 0 {
             set_mark(fd, mark)?;
@@ -136,11 +154,20 @@ impl DatagramSocket {
         // Ports of the system are for its own programs, whatever this one has a right to.
         let is_of_system = kind == Kind::Udp && local.port() < FIRST_USER_PORT;
         let port = if is_of_system { 0 } else { local.port() };
-        bind(&socket, &SocketAddr::new(local.ip(), port))
-            // Taken, perhaps.
-            .or_else(|_| bind(&socket, &SocketAddr::new(local.ip(), 0)))
-            .map_err(|e| SysError::new("bind", e))?;
-        Ok(Self { socket, is_v4, segments, hops: None, fragments: None })
+        if identifier.is_none() {
+            bind(&socket, &SocketAddr::new(local.ip(), port))
+                // Taken, perhaps.
+                .or_else(|_| bind(&socket, &SocketAddr::new(local.ip(), 0)))
+                .map_err(|e| SysError::new("bind", e))?;
+        }
+        Ok(Self { socket, is_v4, segments, identifier, hops: None, fragments: None })
+    }
+
+    /// The identifier that echoes must bear, with a right checksum, if the kernel does not see to that:
+    /// where a raw socket had to do. It hears replies to these echoes alone, but is told what is said
+    /// of the echoes of others as well.
+    pub const fn identifier(&self) -> Option<u16> {
+        self.identifier
     }
 
     /// The port, or the identifier of echoes, that the socket was given.
@@ -265,6 +292,15 @@ impl DatagramSocket {
             Err(error) if error.is_would_block() => return Ok(None),
             Err(error) => return Err(error),
         };
+        let len = if self.identifier.is_some() && self.is_v4 {
+            // Raw sockets of IPv4 alone have the header before it.
+            let header_bytes =
+                buffer.first().map_or(0, |byte| usize::from(byte & 0xf) * 4).min(len);
+            buffer.copy_within(header_bytes..len, 0);
+            len - header_bytes
+        } else {
+            len
+        };
         let told = Received::decode(control.as_bytes());
         // The kernel names the sender of every datagram.
         Ok(name.decode().map(|from| Arrival {
@@ -295,6 +331,55 @@ impl DatagramSocket {
         };
         Some(Said { to, refusal, quoted })
     }
+}
+
+/// One that no raw socket of ours has had for long.
+fn next_identifier() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let bytes = std::process::id().to_ne_bytes();
+    // Others may begin with the first. Ordering: nothing but the number.
+    NEXT.fetch_add(1, Ordering::Relaxed) ^ u16::from_ne_bytes([bytes[0], bytes[1]])
+}
+
+/// Lets a raw socket of ICMP hear nothing but replies to echoes of `identifier`.
+fn hear_replies_to(socket: BorrowedFd<'_>, is_v4: bool, identifier: u16) -> Result<(), SysError> {
+    let op = |code: u32, jt, jf, k| {
+        let code = u16::try_from(code).unwrap_or(0);
+        libc::sock_filter { code, jt, jf, k }
+    };
+    // Where the message begins: behind an IPv4 header, of the length that it says; IPv6's is not there.
+    let (start, reply) = match is_v4 {
+        true => (op(libc::BPF_LDX | libc::BPF_B | libc::BPF_MSH, 0, 0, 0), 0),
+        false => (op(libc::BPF_LDX | libc::BPF_IMM, 0, 0, 0), 129),
+    };
+    let equal = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
+    let ret = libc::BPF_RET | libc::BPF_K;
+    let mut program = [
+        start,
+        op(libc::BPF_LD | libc::BPF_B | libc::BPF_IND, 0, 0, 0),
+        op(equal, 0, 3, reply),
+        op(libc::BPF_LD | libc::BPF_H | libc::BPF_IND, 0, 0, 4),
+        op(equal, 0, 1, identifier.into()),
+        op(ret, 0, 0, u32::MAX),
+        op(ret, 0, 0, 0),
+    ];
+    let len = libc::c_ushort::try_from(program.len()).unwrap_or(0);
+    let filter = libc::sock_fprog { len, filter: program.as_mut_ptr() };
+    let bytes = libc::socklen_t::try_from(size_of_val(&filter)).unwrap_or(0);
+    // SAFETY: the socket is open. The kernel reads `bytes` bytes, the size of `filter`, and the program
+    // of the length beside it; both are initialised locals.
+    check("setsockopt SO_ATTACH_FILTER", unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_FILTER,
+            std::ptr::from_ref(&filter).cast(),
+            bytes,
+        )
+    })?;
+    // What has come before it.
+    while recv(socket, &mut [0; 1][..], RecvFlags::DONTWAIT).is_ok() {}
+    Ok(())
 }
 
 /// Receives one message into `buffer`, as far as it fits, and tells how many bytes that are, and the
@@ -427,6 +512,37 @@ mod tests {
             cut.is_some()
         }));
         assert!(cut.is_some_and(|cut| cut.is_cut && cut.len == 99));
+    }
+
+    #[test]
+    fn where_pings_are_forbidden_a_raw_socket_hears_replies_to_its_own_alone() {
+        in_own_namespace(|| {
+            // As it is where nobody has changed it: no group may.
+            std::fs::write("/proc/sys/net/ipv4/ping_group_range", "1 0").unwrap();
+            for (host, request, reply) in [("127.0.0.1", 8, 0), ("::1", 128, 129)] {
+                let host: IpAddr = host.parse().unwrap();
+                let open = || DatagramSocket::open(Kind::Echo, any(host.is_ipv4(), 7), 0).unwrap();
+                let (mut socket, other) = (open(), open());
+                let own = socket.identifier().unwrap();
+                assert_ne!(Some(own), other.identifier());
+                let [high, low] = own.to_be_bytes();
+                // The kernel sums for IPv6 alone.
+                let sum = 0x0800 + u32::from(own) + 3;
+                let sum = (!((sum & 0xffff) + (sum >> 16)) as u16).to_be_bytes();
+                let echo = [request, 0, sum[0], sum[1], high, low, 0, 3];
+                socket.send(SocketAddr::new(host, 0), 9, Fragments::Never, &echo).unwrap();
+                let mut buffer = [0; 99];
+                let mut arrival = None;
+                assert!(eventually(|| {
+                    arrival = socket.receive(&mut buffer).unwrap();
+                    arrival.is_some()
+                }));
+                assert_eq!(arrival.map(|it| (it.from.ip(), it.len)), Some((host, 8)));
+                assert_eq!((buffer[0], &buffer[4..8]), (reply, &echo[4..]));
+                assert_eq!(socket.receive(&mut buffer).unwrap(), None, "not its own request");
+                assert_eq!(other.receive(&mut buffer).unwrap(), None, "a reply to another");
+            }
+        });
     }
 
     #[test]

@@ -350,6 +350,23 @@ fn ping_and_traceroute_show_the_real_hops() {
 }
 
 #[test]
+fn pings_go_where_the_kernel_forbids_them_to_programs() {
+    if skips(PROGRAMS) || skips(&["traceroute"]) {
+        return;
+    }
+    let places = Places::new();
+    places.hub.set("net/ipv4/ping_group_range", "1 0");
+    let (_client, _hub) = places.join(Hybridwg, "");
+    for address in [SERVER, SERVER_V6] {
+        eventually("an echo", SOON, || places.client.pings(address));
+        places.client.sh(&format!("ping -n -q -c 2 -i 0.2 -W 5 -s 1200 {address}"));
+        let text = places.client.sh(&format!("traceroute -n -q 1 -w 3 -N 1 -I {address}"));
+        let (_, hops) = text.split_once('\n').unwrap();
+        assert!(hops.contains("203.0.113.2 ") || hops.contains("2001:db8:1::2 "), "{text}");
+    }
+}
+
+#[test]
 fn datagrams_of_60_kilobytes_go_both_ways() {
     if skips(PROGRAMS) {
         return;
@@ -494,7 +511,7 @@ fn a_udp_port_looks_the_same_from_everywhere_and_only_who_was_spoken_to_answers(
         return;
     }
     let places = Places::new();
-    let (_client, _hub) = places.join(Hybridwg, "");
+    let (_client, hub) = places.join(Hybridwg, "");
     let client = bind(&places.client, "10.10.0.2");
     let [first, second, stranger] =
         [SERVER, "198.51.100.3", "198.51.100.4"].map(|address| bind(&places.server, address));
@@ -518,6 +535,28 @@ fn a_udp_port_looks_the_same_from_everywhere_and_only_who_was_spoken_to_answers(
     assert_eq!(&buffer[..len], b"fine");
     client.set_read_timeout(Some(NOTHING)).unwrap();
     assert!(client.recv_from(&mut buffer).is_err());
+    // Whoever it may speak to may speak first, if the operator says so.
+    carry(&hub, "hybridwg_flows_udp_filter=endpoint\nhybridwg_flows_deny_to=198.51.100.3\n");
+    client.set_read_timeout(Some(SOON)).unwrap();
+    second.send_to(b"denied", seen[0]).unwrap();
+    stranger.send_to(b"news", seen[0]).unwrap();
+    assert_eq!(receive(&client).0, b"news");
+}
+
+#[test]
+fn so_many_flows_as_the_operator_says_and_a_quarter_of_them_for_one_peer() {
+    if skips(PROGRAMS) {
+        return;
+    }
+    let places = Places::new();
+    let (_client, hub) = places.join(Hybridwg, "hybridwg_flows_max=8\n");
+    let (listener, place) = listen(&places.server, SERVER);
+    let mut streams: Vec<_> = (0..2).map(|_| connect(&places.client, place).unwrap()).collect();
+    let dial = || places.client.run(|| TcpStream::connect_timeout(&place, NOTHING));
+    assert_eq!(dial().unwrap_err().kind(), ErrorKind::TimedOut);
+    carry(&hub, "hybridwg_flows_max=12\n");
+    streams.push(connect(&places.client, place).unwrap());
+    drop(listener);
 }
 
 #[test]

@@ -4,11 +4,12 @@ use std::collections::HashMap;
 use std::hash::Hash;
 
 use super::super::lex::Key;
-use super::super::model::At;
+use super::super::model::{At, Interface, Masquerade};
 use super::super::value::parse_endpoint;
 use super::super::{Problem, Read};
 use super::{Parser, TextKind};
 use crate::control::ends::{Expose, Forward, Mode, Proxy, ProxyKind, Refused, ResolveVia};
+use crate::flow::policy::Rule;
 
 impl Parser {
     pub(super) fn end_pair(&mut self, line: usize, key: Key, value: &str) {
@@ -50,6 +51,33 @@ impl Parser {
             && self.config.interface.ends.proxies.last().as_ref().is_some_and(has_password)
         {
             self.fault(line, Some(key), Problem::PasswordHere);
+        }
+    }
+
+    /// Rules without what they are about would be taken for a firewall.
+    pub(super) fn end_masquerade(&mut self) {
+        let Interface { masquerade, tunes, .. } = &self.config.interface;
+        let masquerade = masquerade.map(|how| how.value);
+        let useless = tunes.first().filter(|_| matches!(masquerade, None | Some(Masquerade::Nft)));
+        if let Some(At { line, value: (key, _) }) = useless.copied() {
+            let what = "Masquerade = auto or flow";
+            self.fault(line, Some(key), Problem::Needs { what });
+        }
+        let Interface { masquerade_from, allow_to, deny_to, .. } = &self.config.interface;
+        if masquerade.is_some() {
+            return;
+        }
+        let first = |rules: &[At<Rule>]| rules.first().map(|rule| rule.line);
+        let lines = [
+            (Key::MasqueradeFrom, masquerade_from.first().map(|network| network.line)),
+            (Key::AllowTo, first(allow_to)),
+            (Key::DenyTo, first(deny_to)),
+        ];
+        for (key, line) in lines {
+            if let Some(line) = line {
+                let what = "Masquerade = auto, nft or flow";
+                self.fault(line, Some(key), Problem::Needs { what });
+            }
         }
     }
 

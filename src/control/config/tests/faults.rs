@@ -42,7 +42,8 @@ fn wq_08_an_unknown_key_is_refused_and_the_likely_one_named() {
         let question = if meant.is_empty() {
             ", [Interface] takes PrivateKey, ListenPort, FwMark, Address, DNS, MTU, Table, \
              SaveConfig, PreUp, PostUp, PreDown, PostDown, FwMarkMask, KillSwitch, \
-             ClampMSS, Masquerade, MasqueradeFrom, AllowTo, DenyTo, RequireDNS, Health, \
+             ClampMSS, Masquerade, MasqueradeFrom, AllowTo, DenyTo, \
+             TcpCongestion, UdpTimeout, UdpFilter, MaxFlows, RequireDNS, Health, \
              PublicEndpoint, Mode, Expose, Forward, Socks5, HttpProxy, Proxy, ResolveVia, Stdio, PrivateKeyFile"
         } else {
             &format!(", did you mean {meant}?")

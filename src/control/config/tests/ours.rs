@@ -180,6 +180,35 @@ fn masquerade_is_a_way_and_its_rules_add_up_and_say_what_they_need() {
 }
 
 #[test]
+fn what_flows_are_like_is_said_for_those_that_there_may_be() {
+    let keys = "#hybridwg: TcpCongestion = BBR\n#hybridwg: UdpTimeout = 600\n\
+                #hybridwg: UdpFilter = endpoint\n#hybridwg: MaxFlows = 99\n\
+                #hybridwg: MaxFlows = 100\n";
+    let interface = good(&format!("[Interface]\n#hybridwg: Masquerade = auto\n{keys}")).interface;
+    let told = interface.tuning().tunes().map(|tune| tune.to_string());
+    assert_eq!(told, ["bbr", "600", "endpoint", "100"]);
+    for text in ["", "#hybridwg: Masquerade = nft\n"] {
+        let told = faults(&format!("[Interface]\n{text}{keys}"));
+        assert_eq!(told.len(), 1);
+        let told = told[0].split_once(": ").unwrap().1;
+        assert_eq!(told, "TcpCongestion: takes effect only with Masquerade = auto or flow");
+    }
+    good(&format!("[Interface]\n#hybridwg: Masquerade = off\n{keys}"));
+    for (line, accepted) in [
+        ("TcpCongestion = reno", "cubic or bbr"),
+        ("UdpTimeout = 30", "a number of seconds from 120 to 86400"),
+        ("UdpFilter = port", "address or endpoint"),
+        ("MaxFlows = 0", "a number from 4 to 1000000"),
+    ] {
+        let (key, value) = line.split_once(" = ").unwrap();
+        assert_eq!(
+            interface_fault(&format!("#hybridwg: {line}")),
+            format!("t.conf:2: {key}: read \"{value}\", accepted is {accepted}")
+        );
+    }
+}
+
+#[test]
 fn clamp_mss_is_on_off_or_bytes() {
     let asked = |lines: &str| {
         let config = good(&format!("[Interface]\n{lines}\n"));
