@@ -17,18 +17,20 @@ use std::os::fd::AsFd;
 use ipnet::{IpNet, Ipv4Net};
 
 use super::error::BenchError;
+use super::settings::Congestion;
 use crate::control::command::Flows;
 use crate::control::config::{At, Interface, Masquerade};
 use crate::control::forwarding::Parameters;
 use crate::control::masquerade;
 use crate::control::netlink::{Family, MAIN_TABLE, Netlink, NetlinkError};
+use crate::flow::tcp::Algorithm;
 use crate::sys::netns::NetNamespace;
 
 /// How the hub gets packets on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Forwarding {
-    /// `Masquerade = flow`.
-    Flow,
+    /// `Masquerade = flow`, with this `TcpCongestion` if one is said.
+    Flow(Option<Congestion>),
     /// `Masquerade = nft`.
     Nft,
     /// The kernel's plain routing: the server knows the way back into the tunnel.
@@ -36,11 +38,14 @@ pub enum Forwarding {
 }
 
 impl Forwarding {
-    pub const ALL: [Self; 3] = [Self::Flow, Self::Nft, Self::Routed];
+    /// All ways, whose senders avoid congestion by that algorithm.
+    pub const fn all(congestion: Option<Congestion>) -> [Self; 3] {
+        [Self::Flow(congestion), Self::Nft, Self::Routed]
+    }
 
     pub const fn name(self) -> &'static str {
         match self {
-            Self::Flow => "flow",
+            Self::Flow(_) => "flow",
             Self::Nft => "nft",
             Self::Routed => "routed",
         }
@@ -48,7 +53,16 @@ impl Forwarding {
 
     /// What a hub of ours is told.
     pub fn flows(self) -> Option<Flows> {
-        (self == Self::Flow).then(Flows::default)
+        let Self::Flow(congestion) = self else { return None };
+        let mut flows = Flows::default();
+        // A crowd is one peer's, which has a quarter at most.
+        flows.tuning.max_flows = MOST_FLOWS;
+        match congestion {
+            Some(Congestion::Cubic) => flows.tuning.congestion = Algorithm::Cubic,
+            Some(Congestion::Bbr) => flows.tuning.congestion = Algorithm::Bbr,
+            None => {}
+        }
+        Some(flows)
     }
 
     /// Has the kernel of the hub, in whose namespace this runs, do its part for a tunnel whose peers
@@ -57,7 +71,7 @@ impl Forwarding {
     /// # Errors
     /// The kernel refuses.
     pub fn set_up(self, interface: &str, networks: &[IpNet]) -> Result<(), BenchError> {
-        if self == Self::Flow {
+        if matches!(self, Self::Flow(_)) {
             return Ok(());
         }
         let parameters = Parameters::of_this_host();
@@ -128,6 +142,7 @@ const INSIDE: IpNet = IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(198, 18, 1, 0)
 /// Where another peer of the hub's is.
 pub const OTHER_PEER: Ipv4Addr = Ipv4Addr::new(198, 18, 1, 9);
 
+const MOST_FLOWS: usize = 65_536;
 const CABLE: &str = "lan";
 const PREFIX: u8 = 24;
 const MTU: u32 = 1500;

@@ -61,9 +61,10 @@ pub fn through_gateway(arguments: &Gateway) -> Result<(), Failure> {
         None => on_wire(WireName::Whole, effort.mtu),
     };
     let name = profile.as_deref().unwrap_or(WireName::Whole.name());
+    let congestion = congestion.map(CongestionName::congestion);
     let plan = Plan {
         settings: Settings {
-            congestion: congestion.map(CongestionName::congestion),
+            congestion,
             ..settings(effort, wiring, GATEWAY_STREAMS)
         },
         groups: groups(effort, &Group::OF_GATEWAYS)?,
@@ -72,7 +73,7 @@ pub fn through_gateway(arguments: &Gateway) -> Result<(), Failure> {
     let hubs = || {
         let ours = Implementation::ours(&env::current_exe()?);
         let hub = |way: Forwarding| ours.clone().forwarding(way.name(), way);
-        let mut all: Vec<Implementation> = Forwarding::ALL.map(hub).into();
+        let mut all: Vec<Implementation> = Forwarding::all(congestion).map(hub).into();
         let route = |one: &Implementation| one.clone().forwarding(&one.name, Forwarding::Routed);
         all.extend(named.iter().map(route));
         select(&all, only)

@@ -43,7 +43,7 @@ pub const LAYERS: &[(&str, &[&str])] = &[
         ],
     ),
     ("control", &["flow", "dataplane", "sys", "proto", "packet", "wire", "crypto", "time"]),
-    ("bench", &["control", "sys", "proto", "wire", "crypto", "time"]),
+    ("bench", &["control", "flow::tcp", "sys", "proto", "wire", "crypto", "time"]),
     ("cli", &["bench", "control", "dataplane", "sys", "proto", "crypto", "time"]),
     ("main", &["cli"]),
     ("lib", &[]),
