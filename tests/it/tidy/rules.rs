@@ -13,8 +13,8 @@ pub const FILE_LINES: usize = 600;
 /// Lines that a function may have, from `fn` to its closing brace.
 pub const FUNCTION_LINES: usize = 80;
 
-/// Bytes that a file in the repository may have.
-pub const FILE_BYTES: usize = 400_000;
+/// Bytes that a file in the repository may have. The largest are results of `bench` with five programs.
+pub const FILE_BYTES: usize = 450_000;
 
 /// Who may import whom, as paths below `crate::`. ARCHITECTURE.md has the picture and the reasons.
 ///
