@@ -63,10 +63,7 @@ pub fn through_gateway(arguments: &Gateway) -> Result<(), Failure> {
     let name = profile.as_deref().unwrap_or(WireName::Whole.name());
     let congestion = congestion.map(CongestionName::congestion);
     let plan = Plan {
-        settings: Settings {
-            congestion,
-            ..settings(effort, wiring, GATEWAY_STREAMS)
-        },
+        settings: Settings { congestion, ..settings(effort, wiring, GATEWAY_STREAMS) },
         groups: groups(effort, &Group::OF_GATEWAYS)?,
         path: format!("{}, then a hub", implementation::without_folders(name)),
     };
