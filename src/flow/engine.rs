@@ -190,21 +190,12 @@ impl Engine {
         peer: PeerId,
         inner: &Inner<'_>,
     ) -> Result<(), DropReason> {
-        match self.common.settings.owns(inner.destination) {
-            true => self.take_own(now, peer, inner),
-            false => self.carry_whole(now, peer, inner),
-        }
-    }
-
-    fn carry_whole(
-        &mut self,
-        now: Instant,
-        peer: PeerId,
-        inner: &Inner<'_>,
-    ) -> Result<(), DropReason> {
         let common = &mut self.common;
         match (inner.protocol, inner.source) {
             (PROTOCOL_TCP, _) => self.streams.carry(common, now, peer, inner),
+            (PROTOCOL_UDP, _) if common.settings.owns(inner.destination) => {
+                self.take_own_datagram(now, peer, inner)
+            }
             (PROTOCOL_UDP, _) => self.udp.carry(common, now, peer, inner),
             (PROTOCOL_ICMP, IpAddr::V4(_)) | (PROTOCOL_ICMPV6, IpAddr::V6(_)) => {
                 self.take_icmp(now, peer, inner)

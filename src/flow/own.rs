@@ -1,7 +1,7 @@
 //! What a host does with packets for its own addresses, where the tunnel has addresses and no kernel:
 //! pings are answered, exposed ports lead to what is behind them, and the others are closed.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use crate::flow::engine::Engine;
 use crate::flow::gate::Request;
@@ -9,39 +9,24 @@ use crate::flow::inner::{Inner, answer_echo, ip_header_bytes, write_udp};
 use crate::proto::drop_reason::DropReason;
 use crate::proto::peer::PeerId;
 use crate::time::Instant;
-use crate::wire::icmp::Problem;
-use crate::wire::ip::{PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, PROTOCOL_UDP};
 use crate::wire::transport::UDP_HEADER_BYTES;
 
 /// The longest content of a UDP datagram over IPv4, which is the shorter one.
 const LONGEST_CONTENT_BYTES: usize = 65_507;
 
 impl Engine {
-    /// Takes a whole packet of `peer`'s for an address of the tunnel.
-    pub(super) fn take_own(
+    /// Takes a datagram of `peer`'s for an address of the tunnel.
+    pub(super) fn take_own_datagram(
         &mut self,
         now: Instant,
         peer: PeerId,
         inner: &Inner<'_>,
     ) -> Result<(), DropReason> {
-        let common = &mut self.common;
-        match (inner.protocol, inner.source) {
-            (PROTOCOL_TCP, _) => self.streams.carry(common, now, peer, inner),
-            (PROTOCOL_UDP, _) => {
-                let (from, to, content) = inner.udp().ok_or(DropReason::FlowMalformed)?;
-                match self.switch.deliver(to, content, SocketAddr::new(inner.source, from)) {
-                    Some(true) => Ok(()),
-                    Some(false) => Err(DropReason::FlowOverflow),
-                    None => self.udp.carry_exposed(common, now, peer, inner),
-                }
-            }
-            (PROTOCOL_ICMP, IpAddr::V4(_)) | (PROTOCOL_ICMPV6, IpAddr::V6(_)) => {
-                self.take_icmp(now, peer, inner)
-            }
-            _ => {
-                common.refuse(now, peer, inner.packet, Problem::ProtocolUnknown);
-                Err(DropReason::FlowUnsupported)
-            }
+        let (from, to, content) = inner.udp().ok_or(DropReason::FlowMalformed)?;
+        match self.switch.deliver(to, content, SocketAddr::new(inner.source, from)) {
+            Some(true) => Ok(()),
+            Some(false) => Err(DropReason::FlowOverflow),
+            None => self.udp.carry_exposed(&mut self.common, now, peer, inner),
         }
     }
 
