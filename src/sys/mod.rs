@@ -18,6 +18,7 @@ pub mod entropy;
 pub mod file_watch;
 pub mod inotify;
 pub mod interface;
+pub mod listen;
 pub mod netfilter;
 pub mod netlink_watch;
 pub mod netns;

@@ -1,51 +1,11 @@
-//! What the kernel knows of a TCP connection [LNX tcp.h:tcp_info], and listening on one interface
-//! alone.
+//! What the kernel knows of a TCP connection [LNX tcp.h:tcp_info], and by which interface it goes.
 
 use std::mem::zeroed;
-use std::net::{SocketAddr, TcpListener};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd};
 
-use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with, sockopt};
+use rustix::net::sockopt;
 
-use super::udp::set_mark;
 use super::{SysError, check};
-
-/// Connections that wait to be accepted.
-const BACKLOG: i32 = 128;
-
-/// Listens on `address`; what is accepted and answered there carries `mark`, unless that is 0.
-/// [LNX inet_sock.h:inet_request_mark]
-///
-/// # Errors
-/// No such address here, somebody else listens there, a right is missing.
-pub fn listen_marked(address: SocketAddr, mark: u32) -> Result<TcpListener, SysError> {
-    let listener = TcpListener::bind(address).map_err(|e| SysError::new("listen TCP", e))?;
-    if mark != 0 {
-        set_mark(listener.as_fd(), mark)?;
-    }
-    listener.set_nonblocking(true).map_err(|e| SysError::new("fcntl", e))?;
-    Ok(listener)
-}
-
-/// Listens on `address` for what comes in by `interface`. The address alone would not do: a host
-/// takes a packet to any of its addresses from any network.
-///
-/// # Errors
-/// [`is_missing`](SysError::is_missing) without such an interface,
-/// [`is_address_in_use`](SysError::is_address_in_use) if somebody else listens there.
-pub fn listen_on(interface: &str, address: SocketAddr) -> Result<TcpListener, SysError> {
-    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = socket_with(family, SocketType::STREAM, flags, None)
-        .map_err(|e| SysError::new("socket TCP", e))?;
-    // Another one's connections that have just ended do not count.
-    sockopt::set_socket_reuseaddr(&socket, true)
-        .map_err(|e| SysError::new("setsockopt SO_REUSEADDR", e))?;
-    bind_to_interface(socket.as_fd(), interface)?;
-    bind(&socket, &address).map_err(|e| SysError::new("bind TCP", e))?;
-    listen(&socket, BACKLOG).map_err(|e| SysError::new("listen", e))?;
-    Ok(socket.into())
-}
 
 /// Has a socket send and receive by `interface` alone.
 ///
@@ -106,16 +66,6 @@ mod tests {
     use std::os::fd::AsFd;
 
     use super::*;
-
-    #[test]
-    fn one_listens_on_an_interface_that_is_there() {
-        let listener = listen_on("lo", "127.0.0.1:0".parse().unwrap()).unwrap();
-        assert!(TcpStream::connect(listener.local_addr().unwrap()).is_ok());
-        let error = listen_on("none4711", "127.0.0.1:0".parse().unwrap()).unwrap_err();
-        assert!(error.is_missing(), "{error:?}");
-        let again = listen_on("lo", listener.local_addr().unwrap()).unwrap_err();
-        assert!(again.is_address_in_use(), "{again:?}");
-    }
 
     #[test]
     fn a_fresh_connection_has_sent_nothing_again_and_a_udp_socket_is_refused() {

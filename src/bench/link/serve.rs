@@ -62,7 +62,7 @@ impl Server {
         most_mbit: Option<u32>,
     ) -> Result<Self, BenchError> {
         let listen = |address: &IpAddr| {
-            crate::sys::tcp::listen_on(interface, SocketAddr::new(*address, port))
+            crate::sys::listen::tcp_on(interface, SocketAddr::new(*address, port))
         };
         let listeners = addresses.iter().map(listen).collect::<Result<Vec<_>, _>>()?;
         let poller = Poller::new()?;

@@ -1,5 +1,7 @@
 //! What the engine knows of its health, and the server that tells it over HTTP.
 
+use std::os::fd::{AsFd, OwnedFd};
+
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -12,7 +14,7 @@ use crate::control::uapi::server::Command;
 use crate::dataplane::inbox::{Inboxes, ShardCommand};
 use crate::proto::peer::{Peer, PeerId};
 use crate::sys::SysError;
-use crate::sys::{clock, tcp};
+use crate::sys::{clock, listen};
 
 /// What the device is judged by.
 #[derive(Debug, Default)]
@@ -32,11 +34,15 @@ pub(super) struct Health {
 
 /// Ends when it is dropped.
 #[derive(Debug)]
-struct Server(JoinHandle<()>);
+struct Server {
+    task: JoinHandle<()>,
+    /// The socket of the task.
+    socket: OwnedFd,
+}
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.0.abort();
+        self.task.abort();
     }
 }
 
@@ -128,11 +134,16 @@ impl Engine {
                 (Some(address), Some(commands)) => {
                     // With the mark of the tunnel's own packets: where everything goes into the tunnel,
                     // the answers to a probe go out as it came in.
-                    let listener = tcp::listen_marked(address, self.fwmark)?;
+                    let is_near = former.is_some_and(|former| former.port() == address.port());
+                    let leaving = self.health.server.iter().filter(|_| is_near);
+                    let leaving: Vec<_> = leaving.map(|server| server.socket.as_fd()).collect();
+                    let listener = listen::tcp_marked(address, &leaving, self.fwmark)?;
                     let error = |source| SysError::new("register a listener", source);
+                    let socket = listener.as_fd().try_clone_to_owned().map_err(error)?;
                     let listener = TcpListener::from_std(listener).map_err(error)?;
                     info!(%address, "health is told");
-                    Some(Server(tokio::spawn(http::serve(listener, commands.clone()))))
+                    let task = tokio::spawn(http::serve(listener, commands.clone()));
+                    Some(Server { task, socket })
                 }
                 (Some(_), None) | (None, _) => None,
             };

@@ -26,6 +26,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
@@ -44,6 +45,7 @@ use self::talk::{End, Talk};
 use self::way::{Client, Way};
 use crate::control::ends::{Forward, Listen, Login, Protocol, Proxy, ProxyKind};
 use crate::crypto::password::Password;
+use crate::sys::listen;
 
 /// How long a client may take to say what it wants.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -117,13 +119,21 @@ impl Default for Limits {
 struct Running {
     purpose: Arc<ArcSwap<Purpose>>,
     task: JoinHandle<()>,
-    path: Option<PathBuf>,
+    post: Post,
+}
+
+/// What there is of a listener beside its task.
+#[derive(Debug)]
+enum Post {
+    /// The task's socket, which may have to make room.
+    Port(OwnedFd),
+    Path(PathBuf),
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
         self.task.abort();
-        if let Some(path) = &self.path {
+        if let Post::Path(path) = &self.post {
             // Gone already, it is not in the way.
             drop(fs::remove_file(path));
         }
@@ -135,8 +145,7 @@ impl Proxies {
     /// that stay are not touched, nor are connections. To be called within a runtime.
     ///
     /// # Errors
-    /// The first place that cannot be had, also because a listener that is to go is still there.
-    /// Everything is then what it was.
+    /// The first place that cannot be had. Everything is then what it was.
     pub fn apply(&mut self, way: Way, serving: Serving) -> Result<(), ServeError> {
         let mut wanted = Vec::new();
         for forward in serving.forwards {
@@ -150,7 +159,10 @@ impl Proxies {
         }
         let mut new = Vec::new();
         for (spot, _) in wanted.iter().filter(|(spot, _)| !self.running.contains_key(spot)) {
-            let socket = Socket::open(spot);
+            let leaves = |it: &Spot| !wanted.iter().any(|(spot, _)| it == spot);
+            let leaving = self.running.iter().filter(|(it, _)| leaves(it) && is_near(it, spot));
+            let leaving: Vec<_> = leaving.filter_map(|(_, running)| running.socket()).collect();
+            let socket = Socket::open(spot, &leaving);
             new.push(socket.map_err(|source| ServeError { listen: spot.0.clone(), source })?);
         }
         self.running.retain(|spot, _| wanted.iter().any(|(it, _)| it == spot));
@@ -213,15 +225,33 @@ impl Proxies {
     }
 }
 
+impl Running {
+    fn socket(&self) -> Option<BorrowedFd<'_>> {
+        match &self.post {
+            Post::Port(socket) => Some(socket.as_fd()),
+            Post::Path(_) => None,
+        }
+    }
+}
+
+/// Whether two places have one port, which they could be in each other's way at.
+fn is_near((one, protocol): &Spot, (other, others): &Spot) -> bool {
+    let port = |listen: &Listen| match listen {
+        Listen::Address(address) => Some(address.port()),
+        Listen::Unix(_) => None,
+    };
+    protocol == others && port(one).is_some() && port(one) == port(other)
+}
+
 /// A listener that does not listen yet.
 enum Socket {
-    Tcp(TcpListener),
+    Tcp(TcpListener, OwnedFd),
     Unix(UnixListener, PathBuf),
-    Udp(UdpSocket),
+    Udp(UdpSocket, OwnedFd),
 }
 
 impl Socket {
-    fn open((listen, protocol): &Spot) -> io::Result<Self> {
+    fn open((listen, protocol): &Spot, leaving: &[BorrowedFd<'_>]) -> io::Result<Self> {
         let address = match listen {
             Listen::Unix(path) => {
                 let listener = open_path(path)?;
@@ -230,16 +260,18 @@ impl Socket {
             }
             Listen::Address(address) => *address,
         };
-        let open = |address: SocketAddr| match protocol {
-            Protocol::Tcp => {
-                let listener = std::net::TcpListener::bind(address)?;
-                listener.set_nonblocking(true)?;
-                TcpListener::from_std(listener).map(Self::Tcp)
-            }
-            Protocol::Udp => {
-                let socket = std::net::UdpSocket::bind(address)?;
-                socket.set_nonblocking(true)?;
-                UdpSocket::from_std(socket).map(Self::Udp)
+        let open = |address: SocketAddr| -> io::Result<Self> {
+            match protocol {
+                Protocol::Tcp => {
+                    let listener = listen::tcp(address, leaving).map_err(|error| error.source)?;
+                    let socket = listener.as_fd().try_clone_to_owned()?;
+                    Ok(Self::Tcp(TcpListener::from_std(listener)?, socket))
+                }
+                Protocol::Udp => {
+                    let udp = listen::udp(address, leaving).map_err(|error| error.source)?;
+                    let socket = udp.as_fd().try_clone_to_owned()?;
+                    Ok(Self::Udp(UdpSocket::from_std(udp)?, socket))
+                }
             }
         };
         let outcome = open(address);
@@ -261,15 +293,19 @@ impl Socket {
             names: Arc::clone(names),
             limits: limits.clone(),
         };
-        let (task, path) = match self {
-            Self::Udp(socket) => {
-                let task = forward::datagrams(socket, hall.purpose, hall.names);
-                (tokio::spawn(task), None)
+        let (task, post) = match self {
+            Self::Udp(udp, socket) => {
+                let task = forward::datagrams(udp, hall.purpose, hall.names);
+                (tokio::spawn(task), Post::Port(socket))
             }
-            Self::Tcp(listener) => (tokio::spawn(hall.greet_tcp(listener)), None),
-            Self::Unix(listener, path) => (tokio::spawn(hall.greet_unix(listener)), Some(path)),
+            Self::Tcp(listener, socket) => {
+                (tokio::spawn(hall.greet_tcp(listener)), Post::Port(socket))
+            }
+            Self::Unix(listener, path) => {
+                (tokio::spawn(hall.greet_unix(listener)), Post::Path(path))
+            }
         };
-        Running { purpose, task, path }
+        Running { purpose, task, post }
     }
 }
 

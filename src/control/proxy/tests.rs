@@ -325,6 +325,48 @@ async fn name_server(records: &'static [(&'static str, u32, &'static str)]) -> S
 }
 
 #[test]
+fn a_listener_moves_between_one_address_and_all_at_its_port_or_stays_if_it_cannot() {
+    run(async {
+        let [near, far] = [echo().await.port(), echo().await.port()];
+        let port = free_port().await;
+        let mut proxies = Proxies::default();
+        let mut listen = |hosts: &[&str], to: u16| {
+            let forward = |host: &&str| format!("{host}:{port} 127.0.0.1:{to}");
+            let tcp = hosts.iter().map(|host| Forward::parse(&forward(host)).unwrap());
+            let udp = tcp.clone().map(|tcp| Forward { protocol: Protocol::Udp, ..tcp });
+            let forwards = tcp.chain(udp).collect();
+            proxies.apply(way(), Serving { forwards, ..Serving::default() })
+        };
+        listen(&["127.0.0.1"], near).unwrap();
+        let place = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let mut open = TcpStream::connect(place).await.unwrap();
+        open.write_all(b"before").await.unwrap();
+        // Who comes later is let in later.
+        assert_eq!(ask(place, b"hello").await, b"hello");
+        for (hosts, is_wide) in [
+            (&["0.0.0.0"][..], true),
+            (&["127.0.0.1", "127.0.0.3"], false),
+            (&["[::]"], true),
+            (&["127.0.0.1"], false),
+        ] {
+            listen(hosts, far).unwrap();
+            // Those who leave have their turn to do so.
+            tokio::task::yield_now().await;
+            assert_eq!(ask(place, b"hello").await, b"hello");
+            let other = TcpStream::connect(("127.0.0.2", port)).await;
+            assert_eq!(other.is_ok(), is_wide, "{hosts:?}");
+        }
+        let _stranger = TcpListener::bind(("127.0.0.2", port)).await.unwrap();
+        assert!(listen(&["0.0.0.0"], near).is_err());
+        assert_eq!(ask(place, b"still here").await, b"still here");
+        open.shutdown().await.unwrap();
+        let mut heard = Vec::new();
+        open.read_to_end(&mut heard).await.unwrap();
+        assert_eq!(heard, b"before");
+    });
+}
+
+#[test]
 fn names_are_asked_through_the_tunnel_and_the_first_address_that_answers_is_taken() {
     run(async {
         let records = &[
