@@ -54,7 +54,7 @@ impl Forwarding {
     /// What a hub of ours is told.
     pub fn flows(self) -> Option<Flows> {
         let Self::Flow(congestion) = self else { return None };
-        let mut flows = Flows::default();
+        let mut flows = Flows { carries: true, ..Flows::default() };
         // A crowd is one peer's, which has a quarter at most.
         flows.tuning.max_flows = MOST_FLOWS;
         match congestion {

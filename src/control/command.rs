@@ -36,7 +36,7 @@ pub struct SetRequest {
     pub clamp_mss: Option<ClampMss>,
     /// Another: who decides about the MTU of the interface.
     pub mtu_policy: Option<MtuPolicy>,
-    /// Another: whether packets of peers are carried on as flows of this host. `Some(None)` ends it.
+    /// Another: which packets of peers are carried on as flows of this host. `Some(None)` ends it.
     pub flows: Option<Option<Flows>>,
     /// Another: who is told how the device is.
     pub health: Option<Health>,
@@ -55,10 +55,14 @@ pub struct SetRequest {
     pub peers: Vec<PeerUpdate>,
 }
 
-/// Which packets of peers are carried on as flows of this host.
+/// Which packets of peers end here, and are carried on as flows of this host.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Flows {
-    /// Where they may go.
+    /// Also those for anybody else than the tunnel's own addresses.
+    pub carries: bool,
+    /// What peers find at these addresses; of several for a port the first that is for them.
+    pub expose: Vec<Expose>,
+    /// Where they may go, and where the names of services may lead.
     pub policy: Policy,
     /// Where they come from; empty: from wherever peers may send.
     pub sources: Vec<IpNet>,
@@ -81,8 +85,6 @@ pub struct Inside {
     pub addresses: Vec<IpNet>,
     /// Bytes.
     pub mtu: u32,
-    /// What peers find at these addresses.
-    pub expose: Vec<Expose>,
 }
 
 /// Who decides about the MTU of the interface. What fits the path to a peer is found out, and

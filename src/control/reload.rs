@@ -129,11 +129,11 @@ fn masqueraded(
     device: &DeviceSnapshot,
 ) -> Result<masquerade::Standing, LifecycleError> {
     if UapiClient::connect(interface)?.status()?.flows.is_some() {
-        let flows = Some(masquerade::flows_of(before));
+        let flows = Some(masquerade::flows_of(before, true));
         return Ok(masquerade::Standing { flows, ..Default::default() });
     }
     let tables = masquerade::standing(interface, before, &device.networks());
-    Ok(masquerade::Standing { tables, flows: None })
+    Ok(masquerade::Standing { tables, flows: masquerade::exposed_of(before) })
 }
 
 /// What has been applied while the hooks of `before` are still those that were run.

@@ -16,7 +16,7 @@ use crate::control::hooks::{RunHook, Shell};
 use crate::control::interrupt::Interrupt;
 use crate::control::lifecycle::{Console, Kind, LifecycleError, Step, Transaction};
 use crate::control::link::{self, Configure};
-use crate::control::masquerade::flows_of;
+use crate::control::masquerade::{flows_of, tell_exposed};
 use crate::control::mtu::SAFE_MTU;
 use crate::control::netlink::Netlink;
 use crate::control::peer_changes::{self, SetDevice, SetPeers};
@@ -81,7 +81,7 @@ pub fn up(
     let Up { interface, file, config, resolve, device } = plan;
     let settings = &config.interface;
     refuse_hooks(interface, settings, allow_hooks)?;
-    let (inside, flows) = (inside_of(settings), masqueraded(interface, settings)?);
+    let inside = (inside_of(settings), flows(interface, settings)?);
     if UapiClient::connect(interface).is_ok() {
         let argument = file.display().to_string();
         return Err(LifecycleError::Running { interface: interface.to_owned(), argument });
@@ -111,7 +111,7 @@ pub fn up(
         config: config_without_mark,
         resolve,
     })?;
-    steps.apply(SetInside::new(interface, (inside, flows), None))?;
+    steps.apply(SetInside::new(interface, inside, None))?;
     SetServing::plan(&mut steps, interface, settings, &Interface::default())?;
     run_hooks(&mut steps, interface, shell, "PostUp", &settings.post_up)?;
     steps.apply(SetHealth::new(interface, config.health(), Default::default()))?;
@@ -185,8 +185,8 @@ pub fn reload(
     let device_change = peer_changes::of_device(was, is, &device)
         .map(|change| SetRequest { fwmark: None, ..change })
         .filter(|change| *change != SetRequest::default());
-    let former = (inside_of(was), masqueraded(interface, was)?);
-    let wanted = (inside_of(is), masqueraded(interface, is)?);
+    let former = (inside_of(was), flows(interface, was)?);
+    let wanted = (inside_of(is), flows(interface, is)?);
     let mut netlink = Netlink::new();
     let kind = if extent.is_rehearsal { Kind::Rehearsing } else { Kind::Changing };
     let mut steps = Transaction::new(&mut netlink, console, interrupt, kind);
@@ -247,17 +247,13 @@ fn ignored(settings: &Interface) -> Vec<(&'static str, &'static str)> {
 }
 
 fn inside_of(settings: &Interface) -> Inside {
-    Inside {
-        addresses: settings.addresses.clone(),
-        mtu: settings.mtu.map_or(SAFE_MTU, u32::from),
-        expose: settings.ends.expose.iter().map(|expose| expose.value.clone()).collect(),
-    }
+    Inside { addresses: settings.addresses.clone(), mtu: settings.mtu.map_or(SAFE_MTU, u32::from) }
 }
 
-fn masqueraded(interface: &str, settings: &Interface) -> Result<Option<Flows>, LifecycleError> {
+fn flows(interface: &str, settings: &Interface) -> Result<Flows, LifecycleError> {
     match settings.masquerade.map_or(Masquerade::Off, |wanted| wanted.value) {
-        Masquerade::Off => Ok(None),
-        Masquerade::Auto | Masquerade::Flow => Ok(Some(flows_of(settings))),
+        Masquerade::Off => Ok(flows_of(settings, false)),
+        Masquerade::Auto | Masquerade::Flow => Ok(flows_of(settings, true)),
         Masquerade::Nft => Err(LifecycleError::NoMasquerade {
             interface: interface.to_owned(),
             obstacles: "there is no interface".to_owned(),
@@ -321,37 +317,31 @@ impl Step for StartDaemon {
 #[derive(Debug)]
 struct SetInside {
     interface: String,
-    wanted: (Inside, Option<Flows>),
-    former: Option<(Inside, Option<Flows>)>,
+    wanted: (Inside, Flows),
+    former: Option<(Inside, Flows)>,
 }
 
 impl SetInside {
-    fn new(
-        interface: &str,
-        wanted: (Inside, Option<Flows>),
-        former: Option<(Inside, Option<Flows>)>,
-    ) -> Self {
+    fn new(interface: &str, wanted: (Inside, Flows), former: Option<(Inside, Flows)>) -> Self {
         Self { interface: interface.to_owned(), wanted, former }
     }
 
-    fn set(&self, (inside, flows): (Inside, Option<Flows>)) -> Result<(), LifecycleError> {
-        let request =
-            SetRequest { inside: Some(inside), flows: Some(flows), ..SetRequest::default() };
+    fn set(&self, (inside, flows): (Inside, Flows)) -> Result<(), LifecycleError> {
+        let (inside, flows) = (Some(inside), Some(Some(flows)));
+        let request = SetRequest { inside, flows, ..SetRequest::default() };
         Ok(UapiClient::connect(&self.interface)?.set(&request)?)
     }
 
-    fn tell(&self, (inside, flows): &(Inside, Option<Flows>)) -> String {
+    fn tell(&self, (inside, flows): &(Inside, Flows)) -> String {
         let interface = &self.interface;
         let addresses: Vec<String> = inside.addresses.iter().map(ToString::to_string).collect();
         let addresses = addresses.join(", ");
-        let mut lines = format!("# {interface}: has {addresses} and MTU {}", inside.mtu);
-        for expose in &inside.expose {
-            lines.push_str(&format!("\n# {interface}: exposes {expose}"));
+        let mut lines = vec![format!("# {interface}: has {addresses} and MTU {}", inside.mtu)];
+        lines.extend(tell_exposed(interface, flows));
+        if flows.carries {
+            lines.push(format!("# {interface}: carries on what peers send to others"));
         }
-        if flows.is_some() {
-            lines.push_str(&format!("\n# {interface}: carries on what peers send to others"));
-        }
-        lines
+        lines.join("\n")
     }
 }
 

@@ -168,12 +168,6 @@ fn look_first(
     {
         console.warn(&preflight::tell_shortly(missing));
     }
-    if !config.interface.ends.expose.is_empty() {
-        console.warn(
-            "Expose has no effect beside an interface: services listen on its addresses by \
-             themselves (`Mode = rootless` does without one)",
-        );
-    }
     Ok(())
 }
 

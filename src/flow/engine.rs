@@ -105,15 +105,18 @@ impl Engine {
         if !self.is_on {
             return false;
         }
+        let carries = self.common.settings.carries;
         let Some(inner) = Inner::parse(packet) else {
+            if self.has_kernel && !carries {
+                return false;
+            }
             self.common.drop(DropReason::FlowMalformed);
             return true;
         };
-        let is_ours = self.common.settings.is_ours(inner.destination);
-        let carries = self.common.settings.carries;
-        if self.has_kernel && (is_ours || !carries) {
+        if self.has_kernel && self.common.settings.is_for_kernel(&inner) {
             return false;
         }
+        let is_ours = self.common.settings.is_ours(inner.destination);
         // Its source has been checked: a peer that has just been removed is nobody's.
         let Some(peer) = self.common.tables.route(inner.source) else {
             self.common.drop(DropReason::PeerRemoved);
@@ -337,17 +340,19 @@ impl Engine {
         }
         self.udp.retain(common, is_wanted);
         self.echo.retain(common, is_wanted);
-        self.streams.retain(common, |common, origin, address, place, peer| {
-            let service = Service::Tcp(place.port());
+        self.streams.retain(common, |common, origin, (inner, place), judged, peer| {
             let has_place = match origin {
-                Origin::Carried => common.allows(place.ip(), service),
+                Origin::Carried => true,
                 Origin::Exposed => {
+                    let service = Service::Tcp(place.port());
                     settings.owns(place.ip())
-                        && exposed::find(&settings.exposed, service, address).is_some()
+                        && exposed::find(&settings.exposed, service, inner.ip()).is_some()
                 }
                 Origin::Own => settings.owns(place.ip()),
             };
-            has_place && is_wanted(origin, address, peer)
+            let is_allowed =
+                judged.is_none_or(|it| common.allows(it.ip(), Service::Tcp(it.port())));
+            has_place && is_allowed && is_wanted(origin, inner.ip(), peer)
         });
         self.reassembly.retain(|address, peer| is_wanted(Origin::Own, address, peer));
         let tables = Arc::clone(&common.tables);

@@ -5,6 +5,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use crate::flow::policy::Service;
 use crate::wire::checksum::{Sum, checksum, pseudo_header_v6, update};
 use crate::wire::ip::{
     IPV4_HEADER_BYTES, IPV6_FRAGMENT_HEADER, IPV6_FRAGMENT_HEADER_BYTES, IPV6_HEADER_BYTES,
@@ -134,6 +135,24 @@ impl<'a> Inner<'a> {
             }
         };
         self.payload.first_chunk().filter(|_| sum.add(self.payload).finish() == 0)
+    }
+
+    /// Which port of this host's a packet is for, or, as an error of ICMP, what of it is about. Neither
+    /// is checked any further.
+    pub fn own_place(&self) -> Option<(IpAddr, Service)> {
+        let port = || Some(u16::from_be_bytes([*self.payload.get(2)?, *self.payload.get(3)?]));
+        match self.protocol {
+            PROTOCOL_TCP => Some((self.destination, Service::Tcp(port()?))),
+            PROTOCOL_UDP => Some((self.destination, Service::Udp(port()?))),
+            // Errors have these types. [RFC 792] [RFC 4443 §2.1]
+            PROTOCOL_ICMP if !matches!(self.payload.first()?, 3 | 11 | 12) => None,
+            PROTOCOL_ICMPV6 if *self.payload.first()? >= 128 => None,
+            PROTOCOL_ICMP | PROTOCOL_ICMPV6 => {
+                let Quoted { source, .. } = Quoted::parse(self.payload.get(8..)?)?;
+                Some((source.ip(), Service::Tcp(source.port())))
+            }
+            _ => None,
+        }
     }
 }
 

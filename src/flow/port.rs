@@ -2,7 +2,7 @@
 //! apart into those for this host's kernel and those that are carried on.
 //!
 //! ```text
-//!                 ┌ for an address of the tunnel ─▶ TUN
+//!                 ┌ for an address of the tunnel ─▶ TUN, or, at a port that is exposed, a flow
 //! from a peer ────┼ for somebody in the tunnel ───▶ back into the tunnel
 //!                 └ for anybody else ─────────────▶ a flow ─▶ a socket
 //! ```
@@ -18,12 +18,12 @@ use std::sync::Arc;
 use crate::dataplane::port::IpPort;
 use crate::dataplane::tables::Tables;
 use crate::flow::engine::Engine;
+use crate::flow::inner::Inner;
 use crate::flow::switch::Switch;
 use crate::packet::batch::{IpBatch, PlainBatch, PlainRange};
 use crate::proto::drop_reason::DropReason;
 use crate::sys::SysError;
 use crate::sys::clock;
-use crate::wire::ip::IpHeader;
 
 /// See the module.
 pub struct FlowPort {
@@ -135,8 +135,8 @@ impl IpPort for HandingPort {
             let packet = &slabs[range.slab][range.start..range.start + range.len];
             let is_for_kernel = self.inside.is_some()
                 && settings.as_ref().is_none_or(|settings| {
-                    let destination = IpHeader::parse(packet).map(|header| header.destination);
-                    !settings.carries || destination.is_some_and(|it| settings.is_ours(it))
+                    let inner = Inner::parse(packet);
+                    inner.map_or(!settings.carries, |inner| settings.is_for_kernel(&inner))
                 });
             if is_for_kernel {
                 self.ranges.push(*range);

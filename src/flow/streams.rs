@@ -9,12 +9,12 @@ mod dial;
 
 use std::collections::{HashMap, VecDeque};
 use std::io::IoSlice;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use self::asking::Asking;
-use self::dial::{carried_dial, exposed_dial};
+use self::dial::{Found, carried_dial, exposed_dial};
 use crate::flow::common::{Budget, Common, Origin};
 use crate::flow::gate::Unreached;
 use crate::flow::inner::{Inner, Quoted};
@@ -71,6 +71,8 @@ struct Flow {
     pair: Pair,
     peer: PeerId,
     origin: Origin,
+    /// Where it leads, if the policy has a say in that.
+    judged: Option<SocketAddr>,
     side: Side,
     /// Somebody of this host has asked for it, and has not brought his stream yet.
     asking: Option<Asking>,
@@ -179,7 +181,8 @@ impl Streams {
             Origin::Exposed => exposed_dial(common, packet),
             Origin::Carried | Origin::Own => carried_dial(common, place),
         };
-        let Some((dial, greeting)) = found.filter(|_| !common.settings.is_draining) else {
+        let Some(Found { dial, greeting, judged }) = found.filter(|_| !common.settings.is_draining)
+        else {
             return Err(reject(common, now, peer, origin, &syn, inner.packet));
         };
         let allowed = common.limits.open(now, peer, Sort::Tcp).and_then(|()| {
@@ -193,7 +196,7 @@ impl Streams {
             common.watch(&stream, token, Interest::Changes)?;
             let (packet, until) = (inner.packet.into(), now + DIAL_TIMEOUT);
             let side = Side::Dialling { syn, packet, stream, greeting, until };
-            Ok::<_, SysError>(Flow::new(pair, peer, origin, side))
+            Ok::<_, SysError>(Flow { judged, ..Flow::new(pair, peer, origin, side) })
         });
         match opened {
             Ok(token) => {
@@ -384,12 +387,11 @@ impl Streams {
     pub fn retain(
         &mut self,
         common: &mut Common,
-        mut is_wanted: impl FnMut(&Common, Origin, IpAddr, SocketAddr, PeerId) -> bool,
+        mut is_wanted: impl FnMut(&Common, Origin, Pair, Option<SocketAddr>, PeerId) -> bool,
     ) {
-        let unwanted = self.slots.find(|flow| {
-            let (inner, place) = flow.pair;
-            !is_wanted(common, flow.origin, inner.ip(), place, flow.peer)
-        });
+        let unwanted = self
+            .slots
+            .find(|flow| !is_wanted(common, flow.origin, flow.pair, flow.judged, flow.peer));
         for token in unwanted {
             if let Some(flow) = self.slots.get_mut(token)
                 && let Side::Open(open) = &mut flow.side
@@ -428,6 +430,7 @@ impl Flow {
             pair,
             peer,
             origin,
+            judged: None,
             side,
             asking: None,
             is_counted: true,

@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 
 use crate::flow::exposed::Exposed;
 use crate::flow::gate::{Datagram, Request};
+use crate::flow::inner::Inner;
 use crate::flow::policy::{HostAddresses, Policy, Service};
 use crate::flow::tuning::Tuning;
 use crate::sys::SysError;
@@ -32,13 +33,14 @@ pub struct Settings {
     /// Whose packets are carried on; empty: all that peers may send.
     pub sources: Vec<IpNet>,
     pub host: HostAddresses,
-    /// The tunnel's own addresses with their networks: what goes there stays with the kernel.
+    /// The tunnel's own addresses with their networks: what goes there stays with the kernel, if it is
+    /// not exposed.
     pub tunnel: Vec<IpNet>,
     /// Of all sockets, so that they do not lead into the tunnel; 0 for none.
     pub mark: u32,
     /// Whether what peers send to anybody else is carried on at all.
     pub carries: bool,
-    /// What is behind the tunnel's own addresses, where no kernel has them.
+    /// What is behind ports of the tunnel's own addresses.
     pub exposed: Vec<Exposed>,
     /// No peer gets a new flow: there is to be an end.
     pub is_draining: bool,
@@ -61,6 +63,25 @@ impl Settings {
                 IpAddr::V4(address) => address.is_multicast() || address.is_broadcast(),
                 IpAddr::V6(address) => address.is_multicast() || address.is_unicast_link_local(),
             }
+    }
+
+    /// Whether a packet of a peer's is for the kernel of a host that has the tunnel's addresses.
+    pub(super) fn is_for_kernel(&self, inner: &Inner<'_>) -> bool {
+        match self.is_ours(inner.destination) {
+            true => !self.is_for_exposed(inner),
+            false => !self.carries,
+        }
+    }
+
+    /// Whether it is for a port that leads somewhere else, or about what came from one. Which port the
+    /// later fragments are for nobody knows: all are the kernel's.
+    fn is_for_exposed(&self, inner: &Inner<'_>) -> bool {
+        if self.exposed.is_empty() || inner.fragment.is_some() {
+            return false;
+        }
+        inner.own_place().is_some_and(|(place, service)| {
+            self.owns(place) && self.exposed.iter().any(|it| it.service == service)
+        })
     }
 
     /// Whether the tunnel has this `address`.

@@ -11,8 +11,9 @@ use std::time::Duration;
 use crate::crypto::entropy::SeededEntropy;
 use crate::dataplane::tables::Tables;
 use crate::flow::engine::Engine;
+use crate::flow::exposed::{Exposed, Target};
 use crate::flow::inner::{Inner, ip_header_bytes, write_echo, write_ip, write_udp};
-use crate::flow::policy::Policy;
+use crate::flow::policy::{Policy, Service};
 use crate::flow::slots::LOOKS;
 use crate::flow::switch::{Settings, Switch};
 use crate::flow::tcp::{Checksum, Config, Connection, MAX_PACKET_BYTES, Packet, Stack, State};
@@ -542,4 +543,106 @@ fn a_narrow_path_inside_is_believed_of_the_peer_whose_flow_it_is() {
     assert!(tell(&mut bench, [10, 10, 1, 9]).is_some_and(|len| len <= 1000), "sent again, smaller");
     bench.connections.insert(from, connection);
     bench.until("all of it", |bench| bench.connections[&from].readable_bytes() == 4000);
+}
+
+/// A port of the tunnel's own address.
+fn own(port: u16) -> SocketAddr {
+    SocketAddr::from(([10, 10, 0, 1], port))
+}
+
+/// For port 80.
+fn exposed(target: Target, from: &[&str]) -> Exposed {
+    let from = from.iter().map(|net| net.parse().unwrap()).collect();
+    Exposed { service: Service::Tcp(80), target, from, source: None, proxy_v2: false }
+}
+
+/// Where nothing else is carried on.
+fn exposing(exposed: Vec<Exposed>, rules: &[&str]) -> Settings {
+    Settings { carries: false, exposed, ..settings(rules) }
+}
+
+#[test]
+fn a_port_leads_each_peer_to_its_own_place_and_refuses_those_who_have_none() {
+    let [(first, one), (second, two)] = [listen(), listen()];
+    let mut bench = Bench::new(&[]);
+    let entries = vec![
+        exposed(Target::Address(one), &["10.10.1.0/24"]),
+        exposed(Target::Address(two), &["10.10.0.0/22", "fd10:2::/32"]),
+    ];
+    bench.switch.set(Some(exposing(entries, &[])));
+    bench.turn();
+    for (peer, listener) in [(1, &first), (2, &second), (3, &second)] {
+        bench.connect(inside(peer, 1000), own(80));
+        bench.until("a connection", |bench| bench.state(inside(peer, 1000)) == State::Established);
+        accept(listener);
+    }
+    bench.connect(inside(4, 1000), own(80));
+    bench.until("a reset", |bench| bench.state(inside(4, 1000)) == State::Closed);
+    assert_eq!(bench.dropped(DropReason::FlowRefused), 1);
+    for listener in [first, second] {
+        listener.set_nonblocking(true).unwrap();
+        assert_eq!(listener.accept().unwrap_err().kind(), ErrorKind::WouldBlock);
+    }
+}
+
+#[test]
+fn where_a_name_leads_is_judged_though_nothing_is_carried_on_and_again_by_new_rules() {
+    let (listener, place) = listen();
+    let mut bench = Bench::new(&[]);
+    let set = |bench: &mut Bench, allow: &[&str], deny: &[&str]| {
+        let mut settings = exposing(vec![exposed(Target::Named(vec![place]), &[])], allow);
+        settings.policy.deny_to = deny.iter().map(|rule| rule.parse().unwrap()).collect();
+        bench.switch.set(Some(settings));
+        bench.turn();
+    };
+    let refused = |bench: &mut Bench, from| {
+        bench.connect(from, own(80));
+        bench.until("a reset", |bench| bench.state(from) == State::Closed);
+    };
+    set(&mut bench, &[], &[]);
+    refused(&mut bench, inside(1, 1000));
+    set(&mut bench, &["127.0.0.1"], &[]);
+    let open = inside(1, 1001);
+    bench.connect(open, own(80));
+    bench.until("a connection", |bench| bench.state(open) == State::Established);
+    let mut served = accept(&listener);
+    set(&mut bench, &["127.0.0.1"], &["127.0.0.0/8"]);
+    assert_eq!(served.read(&mut [0; 8]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+    assert_eq!(bench.switch.flows(), 0);
+    refused(&mut bench, inside(1, 1002));
+}
+
+#[test]
+fn beside_a_kernel_only_what_is_for_exposed_ports_or_about_them_is_kept_from_it() {
+    let mut bench = Bench::new(&[]);
+    let target = Target::Address("127.0.0.1:1".parse().unwrap());
+    bench.switch.set(Some(exposing(vec![exposed(target, &[])], &[])));
+    bench.turn();
+    let peer = inside(1, 1000);
+    let icmp = |kind: u8, port: u16| {
+        let ports = [port.to_be_bytes(), peer.port().to_be_bytes()].concat();
+        let quoted = packet(own(0).ip(), peer.ip(), 6, &[&ports[..], &[0; 16]].concat());
+        let message = [&[kind, 1, 0, 0, 0, 0, 0, 0][..], &quoted].concat();
+        packet(peer.ip(), own(0).ip(), 1, &message)
+    };
+    let segment = |to: SocketAddr| {
+        let ports = [peer.port().to_be_bytes(), to.port().to_be_bytes()].concat();
+        packet(peer.ip(), to.ip(), 6, &[&ports[..], &[0; 16]].concat())
+    };
+    let mut fragment = segment(own(80));
+    fragment[6] = 0x20;
+    let mut is_taken = |mut packet: Vec<u8>| bench.engine.take(bench.now, &mut packet);
+    assert!(is_taken(segment(own(80))) && is_taken(icmp(3, 80)) && is_taken(icmp(11, 80)));
+    for packet in [
+        segment(own(81)),
+        segment("192.0.2.1:80".parse().unwrap()),
+        datagram(peer, own(80), b"hello"),
+        icmp(3, 81),
+        // A ping may have anything in it.
+        icmp(8, 80),
+        fragment,
+        vec![0x45],
+    ] {
+        assert!(!is_taken(packet));
+    }
 }

@@ -12,7 +12,7 @@ use super::secret::KeySource;
 use crate::control::command::{
     AllowedIpChange, ClampMss, Health, MtuPolicy, PeerUpdate, SetRequest,
 };
-use crate::control::ends::{Expose, Forward, HostPort, Mode, Proxy, ResolveVia};
+use crate::control::ends::{Expose, Forward, HostPort, Mode, Proxy, ResolveVia, Target};
 use crate::crypto::key::{PresharedKey, PrivateKey, PublicKey};
 use crate::flow::policy::{Policy, Rule};
 use crate::flow::tuning::{Tune, Tuning};
@@ -135,6 +135,14 @@ pub struct Ends {
     pub resolve_via: Option<At<ResolveVia>>,
     /// Where `hybridwg nc` leads if it is not told.
     pub stdio: Option<At<HostPort>>,
+}
+
+impl Ends {
+    /// Whether peers find something whose place a name server decides.
+    pub fn exposes_names(&self) -> bool {
+        let is_name = |target: &Target| matches!(target, Target::At(HostPort::Name { .. }));
+        self.expose.iter().any(|expose| is_name(&expose.value.target))
+    }
 }
 
 /// An entry of `DNS`.

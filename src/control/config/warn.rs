@@ -81,14 +81,15 @@ fn about_shared_networks(config: &Config, file: &str, warnings: &mut Vec<Warning
 
 /// Rules for peers whom nothing lets out are no firewall, which they could be taken for.
 fn about_masquerading(config: &Config, file: &str, warnings: &mut Vec<Warning>) {
-    let Interface { masquerade, masquerade_from, allow_to, deny_to, .. } = &config.interface;
+    let Interface { masquerade, masquerade_from, allow_to, deny_to, ends, .. } = &config.interface;
     if masquerade.is_some_and(|wanted| wanted.value != Masquerade::Off) {
         return;
     }
+    let is_judged = ends.exposes_names();
     let lines = [
         ("MasqueradeFrom", masquerade_from.first().map(|network| network.line)),
-        ("AllowTo", allow_to.first().map(|rule| rule.line)),
-        ("DenyTo", deny_to.first().map(|rule| rule.line)),
+        ("AllowTo", allow_to.first().map(|rule| rule.line).filter(|_| !is_judged)),
+        ("DenyTo", deny_to.first().map(|rule| rule.line).filter(|_| !is_judged)),
     ];
     for (key, line) in lines.into_iter().filter(|(_, line)| line.is_some()) {
         let text = format!("{key}: holds with Masquerade alone, which is off: nothing is done");

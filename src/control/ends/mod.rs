@@ -104,7 +104,8 @@ impl Protocol {
     }
 }
 
-/// A port of the tunnel's addresses, and the service that peers find there.
+/// A port of the tunnel's addresses, and the service that peers find there: of several entries for a port
+/// the first that is for them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Expose {
     /// Not 0.
@@ -279,6 +280,14 @@ impl Expose {
             }
         }
         this.judge()
+    }
+
+    /// Whether everybody whom `later` is for finds this one first.
+    pub fn leaves_nobody_to(&self, later: &Self) -> bool {
+        let is_for = |net: &IpNet| self.from.iter().any(|own| own.contains(net));
+        let is_for_all =
+            self.from.is_empty() || (!later.from.is_empty() && later.from.iter().all(is_for));
+        (self.port, self.protocol) == (later.port, later.protocol) && is_for_all
     }
 
     /// What fits word by word must fit together.

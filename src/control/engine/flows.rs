@@ -1,5 +1,5 @@
 //! Flows of peers that are carried on by this host, and those that begin or end at the tunnel's own
-//! addresses where there is no interface: what the shards are told about them.
+//! addresses: what the shards are told about them.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use tokio::task::AbortHandle;
 use tracing::{debug, info, warn};
 
+use super::lookups::Lookups;
 use super::{Engine, refused};
 use crate::control::command::{Flows, Inside};
 use crate::control::ends::{Expose, HostPort, Protocol, Target};
@@ -30,6 +31,9 @@ pub(super) struct Carrying {
     /// One of each shard, for ports that take the place of theirs.
     queues: Vec<Tun>,
     flows: Option<Flows>,
+    /// Where the names of services led to when they were looked up last.
+    places: Vec<(HostPort, Vec<SocketAddr>)>,
+    looking: Option<AbortHandle>,
     /// From the first flow that was allowed on; from the start where there is no interface.
     switch: Option<Arc<Switch>>,
     /// Where there is no interface.
@@ -40,9 +44,6 @@ pub(super) struct Carrying {
 #[derive(Debug, Default)]
 struct Home {
     inside: Inside,
-    /// Where the names of services led to when they were looked up last.
-    places: Vec<(HostPort, Vec<SocketAddr>)>,
-    looking: Option<AbortHandle>,
     is_draining: bool,
 }
 
@@ -69,9 +70,9 @@ impl Carrying {
         switch.map(|switch| Gate::new(Arc::clone(switch)))
     }
 
-    /// How many flows there are, if there may be any.
+    /// How many flows there are, if those to others are carried on or there is no interface.
     pub fn count(&self) -> Option<usize> {
-        let may_be = self.flows.is_some() || self.home.is_some();
+        let may_be = carries(self.flows.as_ref()) || self.home.is_some();
         self.switch.as_ref().filter(|_| may_be).map(|switch| switch.flows())
     }
 
@@ -79,12 +80,49 @@ impl Carrying {
     pub fn addresses(&self) -> Option<&[IpNet]> {
         self.home.as_ref().map(|home| &*home.inside.addresses)
     }
+
+    /// Has the names of services looked up, and forgets those that are none any more.
+    fn follow_names(&mut self, lookups: &Lookups) {
+        if let Some(looking) = self.looking.take() {
+            looking.abort();
+        }
+        let expose = self.flows.iter().flat_map(|flows| &flows.expose);
+        let names: Vec<HostPort> = expose.filter_map(name_of).cloned().collect();
+        self.places.retain(|(name, _)| names.contains(name));
+        self.looking = (!names.is_empty()).then(|| lookups.follow(names));
+    }
+
+    /// What is behind the ports of these.
+    fn exposed(&self, expose: &[Expose]) -> Vec<Exposed> {
+        let exposed = expose.iter().map(|expose| {
+            let service = match expose.protocol {
+                Protocol::Tcp => Service::Tcp(expose.port),
+                Protocol::Udp => Service::Udp(expose.port),
+            };
+            let target = match &expose.target {
+                Target::At(HostPort::Address(place)) => exposed::Target::Address(*place),
+                Target::At(name) => {
+                    let mut known = self.places.iter().filter(|(known, _)| known == name);
+                    exposed::Target::Named(known.next().map(|it| it.1.clone()).unwrap_or_default())
+                }
+                Target::Unix(path) => exposed::Target::Path(path.clone()),
+            };
+            let (from, source, proxy_v2) = (expose.from.clone(), expose.source, expose.proxy_v2);
+            Exposed { service, target, from, source, proxy_v2 }
+        });
+        exposed.collect()
+    }
+}
+
+/// Whether what peers send to others is carried on.
+fn carries(flows: Option<&Flows>) -> bool {
+    flows.is_some_and(|flows| flows.carries)
 }
 
 impl Engine {
     /// Carries on what `flows` says from now on, or nothing.
     pub(super) fn carry(&mut self, flows: Option<Flows>) -> Result<(), Errno> {
-        let is_other = flows.is_some() != self.carrying.flows.is_some();
+        let (does, did) = (carries(flows.as_ref()), carries(self.carrying.flows.as_ref()));
         let settings = self.flow_settings(flows.as_ref()).map_err(|error| {
             warn!(%error, "configuration refused: cannot read this host's addresses");
             Errno::INVALID
@@ -96,10 +134,11 @@ impl Engine {
             }
             (None, None) => {}
         }
-        if is_other {
-            info!(on = flows.is_some(), "flows of peers are carried on");
+        if does != did {
+            info!(on = does, "flows of peers are carried on");
         }
         self.carrying.flows = flows;
+        self.carrying.follow_names(&self.lookups);
         Ok(())
     }
 
@@ -153,12 +192,6 @@ impl Engine {
             warn!("configuration refused: the interface has addresses of its own");
             return Err(Errno::INVALID);
         };
-        if let Some(looking) = home.looking.take() {
-            looking.abort();
-        }
-        let names: Vec<HostPort> = inside.expose.iter().filter_map(name_of).cloned().collect();
-        home.places.retain(|(name, _)| names.contains(name));
-        home.looking = (!names.is_empty()).then(|| self.lookups.follow(names));
         let mtu = inside.mtu;
         home.inside = inside;
         if mtu != self.tables.mtu() {
@@ -182,13 +215,13 @@ impl Engine {
         &mut self,
         found: Vec<(HostPort, Result<Vec<SocketAddr>, String>)>,
     ) {
-        let Some(home) = &mut self.carrying.home else { return };
+        let places = &mut self.carrying.places;
         for (name, found) in found {
             match found {
                 Ok(addresses) => {
                     debug!(%name, ?addresses, "resolved");
-                    home.places.retain(|(known, _)| *known != name);
-                    home.places.push((name, addresses));
+                    places.retain(|(known, _)| *known != name);
+                    places.push((name, addresses));
                 }
                 Err(reason) => info!(%name, reason, "cannot resolve a service: trying again later"),
             }
@@ -207,12 +240,13 @@ impl Engine {
         }
     }
 
-    /// `None` where nothing is carried on, and the kernel has the tunnel's addresses.
+    /// `None` where nothing is carried on or exposed, and the kernel has the tunnel's addresses.
     fn flow_settings(&self, flows: Option<&Flows>) -> Result<Option<Settings>, NetlinkError> {
         let home = self.carrying.home.as_ref();
         if flows.is_none() && home.is_none() {
             return Ok(None);
         }
+        let Flows { carries, expose, policy, sources, tuning } = flows.cloned().unwrap_or_default();
         let mut netlink = Netlink::new();
         let all = netlink.all_addresses()?;
         let tunnel = match home {
@@ -224,38 +258,16 @@ impl Engine {
             }
         };
         Ok(Some(Settings {
-            policy: flows.map(|flows| flows.policy.clone()).unwrap_or_default(),
-            sources: flows.map(|flows| flows.sources.clone()).unwrap_or_default(),
+            policy,
+            sources,
             tunnel,
             host: all.iter().map(|(_, network)| *network).collect(),
             mark: self.fwmark,
-            tuning: flows.map(|flows| flows.tuning).unwrap_or_default(),
-            carries: flows.is_some(),
-            exposed: home.map(Home::exposed).unwrap_or_default(),
+            tuning,
+            carries,
+            exposed: self.carrying.exposed(&expose),
             is_draining: home.is_some_and(|home| home.is_draining),
         }))
-    }
-}
-
-impl Home {
-    fn exposed(&self) -> Vec<Exposed> {
-        let exposed = self.inside.expose.iter().map(|expose| {
-            let service = match expose.protocol {
-                Protocol::Tcp => Service::Tcp(expose.port),
-                Protocol::Udp => Service::Udp(expose.port),
-            };
-            let target = match &expose.target {
-                Target::At(HostPort::Address(place)) => exposed::Target::Address(*place),
-                Target::At(name) => {
-                    let mut known = self.places.iter().filter(|(known, _)| known == name);
-                    exposed::Target::Named(known.next().map(|it| it.1.clone()).unwrap_or_default())
-                }
-                Target::Unix(path) => exposed::Target::Path(path.clone()),
-            };
-            let (from, source, proxy_v2) = (expose.from.clone(), expose.source, expose.proxy_v2);
-            Exposed { service, target, from, source, proxy_v2 }
-        });
-        exposed.collect()
     }
 }
 

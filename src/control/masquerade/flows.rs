@@ -1,6 +1,7 @@
-//! The daemon carries on what peers send, flow by flow: the step that tells it so.
+//! The daemon carries on what peers send, flow by flow, or leads it to services of this host: the step
+//! that tells it so.
 
-use super::Masquerading;
+use super::{Masquerading, tell_exposed};
 use crate::control::command::{Flows, SetRequest};
 use crate::control::lifecycle::{LifecycleError, Step};
 use crate::control::netlink::Netlink;
@@ -30,20 +31,29 @@ impl SetFlows {
         Ok(UapiClient::connect(&self.interface)?.set(&request)?)
     }
 
-    fn tell(&self, flows: Option<&Flows>, reason: &str) -> String {
+    fn tell(&self, from: Option<&Flows>, to: Option<&Flows>, reason: &str) -> String {
         let interface = &self.interface;
-        let Some(flows) = flows else {
-            return format!("# {interface}: masquerades nothing flow by flow");
-        };
-        let sources: Vec<String> = flows.sources.iter().map(ToString::to_string).collect();
-        let sources = if sources.is_empty() { "all peers".to_owned() } else { sources.join(", ") };
-        format!("# {interface}: masquerades {sources} flow by flow{reason}")
+        let mut lines = Vec::new();
+        if let Some(Flows { sources, .. }) = to.filter(|flows| flows.carries) {
+            let sources: Vec<String> = sources.iter().map(ToString::to_string).collect();
+            let sources =
+                if sources.is_empty() { "all peers".to_owned() } else { sources.join(", ") };
+            lines.push(format!("# {interface}: masquerades {sources} flow by flow{reason}"));
+        } else if from.is_some_and(|flows| flows.carries) {
+            lines.push(format!("# {interface}: masquerades nothing flow by flow"));
+        }
+        let exposes = |flows: Option<&Flows>| flows.is_some_and(|flows| !flows.expose.is_empty());
+        if exposes(from) && !exposes(to) {
+            lines.push(format!("# {interface}: exposes nothing"));
+        }
+        lines.extend(to.into_iter().flat_map(|flows| tell_exposed(interface, flows)));
+        lines.join("\n")
     }
 }
 
 impl Step for SetFlows {
     fn describe(&self) -> String {
-        self.tell(self.flows.as_ref(), self.reason)
+        self.tell(self.former.as_ref(), self.flows.as_ref(), self.reason)
     }
 
     fn apply(&mut self, _: &mut Netlink) -> Result<(), LifecycleError> {
@@ -51,7 +61,7 @@ impl Step for SetFlows {
     }
 
     fn describe_undo(&self) -> Option<String> {
-        Some(self.tell(self.former.as_ref(), ""))
+        Some(self.tell(self.flows.as_ref(), self.former.as_ref(), ""))
     }
 
     fn goes_with_interface(&self) -> bool {

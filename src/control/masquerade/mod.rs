@@ -66,14 +66,17 @@ impl Masquerading {
         let wanted = settings.masquerade.map_or(Masquerade::Off, |wanted| wanted.value);
         // The way that was taken stays: what others have put in it since is no reason to leave it.
         let has_tables = !former.tables.is_empty();
+        let carried = former.flows.as_ref().is_some_and(|flows| flows.carries);
         let wanted = match wanted {
-            Masquerade::Auto if former.flows.is_some() => Masquerade::Flow,
+            Masquerade::Auto if carried => Masquerade::Flow,
             wanted => wanted,
         };
-        let nothing = Self { interface: interface.to_owned(), former, ..Self::default() };
+        let flows = exposed_of(settings);
+        let nothing = Self { interface: interface.to_owned(), former, flows, ..Self::default() };
+        let flow_by_flow = || Some(flows_of(settings, true));
         match wanted {
             Masquerade::Off => return Ok(nothing),
-            Masquerade::Flow => return Ok(Self { flows: Some(flows_of(settings)), ..nothing }),
+            Masquerade::Flow => return Ok(Self { flows: flow_by_flow(), ..nothing }),
             Masquerade::Auto | Masquerade::Nft => {}
         }
         let sources = sources(settings, networks);
@@ -95,7 +98,7 @@ impl Masquerading {
                 steps.console().warn(&format!("flow by flow, and not by nftables: {told}"));
             }
             let reason = " (auto: nftables would not do)";
-            return Ok(Self { flows: Some(flows_of(settings)), reason, ..nothing });
+            return Ok(Self { flows: flow_by_flow(), reason, ..nothing });
         }
         let reason = choose(wanted, interface, &obstacles)?;
         for obstacle in &obstacles {
@@ -121,7 +124,8 @@ impl Masquerading {
         owner: Option<&Rc<Owner>>,
     ) -> Result<(), LifecycleError> {
         // There is no moment in which the policy holds neither here nor there.
-        if self.flows.is_some() {
+        let carries = self.flows.as_ref().is_some_and(|flows| flows.carries);
+        if carries {
             self.set_flows(steps)?;
         }
         for table in &self.tables {
@@ -139,7 +143,7 @@ impl Masquerading {
                 steps.apply(step)?;
             }
         }
-        if self.flows.is_none() {
+        if !carries {
             self.set_flows(steps)?;
         }
         self.leave(steps, owner)
@@ -259,10 +263,22 @@ fn choose(
     Err(LifecycleError::NoMasquerade { interface, obstacles: list.join("\n- ") })
 }
 
-/// What the file says about flows.
-pub fn flows_of(settings: &Interface) -> Flows {
+/// What the file says about flows, where those to others are carried on or not.
+pub fn flows_of(settings: &Interface, carries: bool) -> Flows {
     let sources = settings.masquerade_from.iter().map(|network| network.value).collect();
-    Flows { policy: settings.policy(), sources, tuning: settings.tuning() }
+    let expose = settings.ends.expose.iter().map(|expose| expose.value.clone()).collect();
+    Flows { carries, expose, policy: settings.policy(), sources, tuning: settings.tuning() }
+}
+
+/// The flows that there are where those to others are not carried on.
+pub fn exposed_of(settings: &Interface) -> Option<Flows> {
+    let has_any = !settings.ends.expose.is_empty();
+    has_any.then(|| flows_of(settings, false))
+}
+
+/// A line for each service that peers find at the addresses of `interface`.
+pub fn tell_exposed(interface: &str, flows: &Flows) -> impl Iterator<Item = String> {
+    flows.expose.iter().map(move |expose| format!("# {interface}: exposes {expose}"))
 }
 
 /// A table for each family that the host has.

@@ -30,9 +30,11 @@ const CLAMP_MSS: &str = "hybridwg_clamp_mss";
 const MTU: &str = "hybridwg_mtu";
 const MEASURE: &str = "hybridwg_measure_paths";
 
-/// And more, of the device: `on` or `off`; after `on`, repeated, where flows come from and where they
-/// may and may not go; and after that what they are like.
+/// And more, of the device: `on`, `own` for those to the tunnel's own addresses alone, or `off`; after
+/// `on` and `own`, repeated, what `Expose` takes, where flows come from and where they may and may not
+/// go; and after that what they are like.
 const FLOWS: &str = "hybridwg_flows";
+const FLOWS_EXPOSE: &str = "hybridwg_flows_expose";
 const FLOWS_FROM: &str = "hybridwg_flows_from";
 const FLOWS_ALLOW: &str = "hybridwg_flows_allow_to";
 const FLOWS_DENY: &str = "hybridwg_flows_deny_to";
@@ -44,11 +46,9 @@ const FLOWS_MAX: &str = "hybridwg_flows_max";
 /// And two: where HTTP is answered, or `off`; and after it, repeated, the keys of peers.
 const HEALTH: &str = "hybridwg_health";
 const HEALTH_REQUIRED: &str = "hybridwg_health_required";
-/// And what an interface would have: bytes; and behind it, repeated, ADDRESS/LENGTH and what `Expose`
-/// takes.
+/// And what an interface would have: bytes; and behind it, repeated, ADDRESS/LENGTH.
 const INSIDE: &str = "hybridwg_inside_mtu";
 const ADDRESS: &str = "hybridwg_address";
-const EXPOSE: &str = "hybridwg_expose";
 
 /// `true`.
 const DRAIN: &str = "hybridwg_drain";
@@ -114,19 +114,20 @@ fn device_line(request: &mut SetRequest, key: &str, value: &str) -> Result<(), R
         }
         FLOWS => {
             request.flows = match value {
-                "on" => Some(Some(Flows::default())),
+                "on" => Some(Some(Flows { carries: true, ..Flows::default() })),
+                "own" => Some(Some(Flows::default())),
                 "off" => Some(None),
-                _ => return Err((Errno::INVALID, "hybridwg_flows is not on or off")),
+                _ => return Err((Errno::INVALID, "hybridwg_flows is not on, own or off")),
             };
         }
-        FLOWS_FROM | FLOWS_ALLOW | FLOWS_DENY | FLOWS_CONGESTION | FLOWS_UDP_TIMEOUT
-        | FLOWS_UDP_FILTER | FLOWS_MAX => flows_line(request, key, value)?,
+        FLOWS_EXPOSE | FLOWS_FROM | FLOWS_ALLOW | FLOWS_DENY | FLOWS_CONGESTION
+        | FLOWS_UDP_TIMEOUT | FLOWS_UDP_FILTER | FLOWS_MAX => flows_line(request, key, value)?,
         HEALTH | HEALTH_REQUIRED => health_line(request, key, value)?,
         INSIDE => {
             let mtu = number(value, "hybridwg_inside_mtu is not bytes")?;
             request.inside = Some(Inside { mtu, ..Inside::default() });
         }
-        ADDRESS | EXPOSE => inside_line(request, key, value)?,
+        ADDRESS => inside_line(request, value)?,
         DRAIN => request.drain = truth(value, "hybridwg_drain is not true")?,
         MEASURE => request.measure_paths = truth(value, "hybridwg_measure_paths is not true")?,
         key if proxy::text::is_key(key) => {
@@ -141,8 +142,13 @@ fn device_line(request: &mut SetRequest, key: &str, value: &str) -> Result<(), R
 
 fn flows_line(request: &mut SetRequest, key: &str, value: &str) -> Result<(), Refusal> {
     let Some(Some(flows)) = &mut request.flows else {
-        return Err((Errno::INVALID, "rules of flows without hybridwg_flows=on before them"));
+        return Err((Errno::INVALID, "what flows are like without hybridwg_flows before it"));
     };
+    if key == FLOWS_EXPOSE {
+        let expose = Expose::parse(value).map_err(|refused| (Errno::INVALID, refused.accepted))?;
+        flows.expose.push(expose);
+        return Ok(());
+    }
     if key == FLOWS_FROM {
         let network = parse_network(value);
         flows.sources.push(network.ok_or((Errno::INVALID, "not ADDRESS/LENGTH"))?);
@@ -190,17 +196,12 @@ fn health_line(request: &mut SetRequest, key: &str, value: &str) -> Result<(), R
     Ok(())
 }
 
-fn inside_line(request: &mut SetRequest, key: &str, value: &str) -> Result<(), Refusal> {
+fn inside_line(request: &mut SetRequest, value: &str) -> Result<(), Refusal> {
     let Some(inside) = &mut request.inside else {
         return Err((Errno::INVALID, "an address without hybridwg_inside_mtu before it"));
     };
-    if key == ADDRESS {
-        let address = value.parse().map_err(|_| (Errno::INVALID, "not ADDRESS/LENGTH"))?;
-        inside.addresses.push(address);
-    } else {
-        let expose = Expose::parse(value).map_err(|refused| (Errno::INVALID, refused.accepted))?;
-        inside.expose.push(expose);
-    }
+    let address = value.parse().map_err(|_| (Errno::INVALID, "not ADDRESS/LENGTH"))?;
+    inside.addresses.push(address);
     Ok(())
 }
 
@@ -291,8 +292,10 @@ fn write_request(out: &mut impl Write, request: &SetRequest) -> fmt::Result {
     match &request.flows {
         None => {}
         Some(None) => writeln!(out, "{FLOWS}=off")?,
-        Some(Some(Flows { policy: Policy { allow_to, deny_to }, sources, tuning })) => {
-            writeln!(out, "{FLOWS}=on")?;
+        Some(Some(Flows { carries, expose, policy, sources, tuning })) => {
+            writeln!(out, "{FLOWS}={}", if *carries { "on" } else { "own" })?;
+            let Policy { allow_to, deny_to } = policy;
+            expose.iter().try_for_each(|expose| writeln!(out, "{FLOWS_EXPOSE}={expose}"))?;
             sources.iter().try_for_each(|network| writeln!(out, "{FLOWS_FROM}={network}"))?;
             allow_to.iter().try_for_each(|rule| writeln!(out, "{FLOWS_ALLOW}={rule}"))?;
             deny_to.iter().try_for_each(|rule| writeln!(out, "{FLOWS_DENY}={rule}"))?;
@@ -308,10 +311,9 @@ fn write_request(out: &mut impl Write, request: &SetRequest) -> fmt::Result {
         }
         required.iter().try_for_each(|key| writeln!(out, "{HEALTH_REQUIRED}={}", key.to_hex()))?;
     }
-    if let Some(Inside { addresses, mtu, expose }) = &request.inside {
+    if let Some(Inside { addresses, mtu }) = &request.inside {
         writeln!(out, "{INSIDE}={mtu}")?;
         addresses.iter().try_for_each(|address| writeln!(out, "{ADDRESS}={address}"))?;
-        expose.iter().try_for_each(|expose| writeln!(out, "{EXPOSE}={expose}"))?;
     }
     if request.drain {
         writeln!(out, "{DRAIN}=true")?;

@@ -568,21 +568,19 @@ prop_compose! {
 
 fn inside() -> impl Strategy<Value = Inside> {
     let addresses = ["10.66.0.2/24", "fd66::2/64"].map(|it| it.parse().unwrap()).to_vec();
+    let addresses = proptest::sample::subsequence(addresses, 0..=2);
+    (addresses, any::<u32>()).prop_map(|(addresses, mtu)| Inside { addresses, mtu })
+}
+
+fn expose() -> impl Strategy<Value = Vec<Expose>> {
     let expose = [
         "5432 127.0.0.1:5432 from=10.66.0.0/24,fd66::/64 source=127.77.0.1",
+        "5432 127.0.0.1:6432",
         "53/udp db.internal:53",
         "8080 unix:/run/app.sock proxy=v2",
     ];
     let expose = expose.map(|it| Expose::parse(it).unwrap()).to_vec();
-    let (addresses, expose) = (
-        proptest::sample::subsequence(addresses, 0..=2),
-        proptest::sample::subsequence(expose, 0..=3),
-    );
-    (addresses, any::<u32>(), expose).prop_map(|(addresses, mtu, expose)| Inside {
-        addresses,
-        mtu,
-        expose,
-    })
+    proptest::sample::subsequence(expose, 0..=4)
 }
 
 fn flows() -> impl Strategy<Value = Flows> {
@@ -598,11 +596,17 @@ fn flows() -> impl Strategy<Value = Flows> {
         max_flows: 99,
     };
     let tuning = prop_oneof![Just(Tuning::default()), Just(other)];
-    (rules.clone(), rules, sources, tuning).prop_map(|(allow_to, deny_to, sources, tuning)| Flows {
-        policy: Policy { allow_to, deny_to },
-        sources,
-        tuning,
-    })
+    let policy = (rules.clone(), rules);
+    let policy = policy.prop_map(|(allow_to, deny_to)| Policy { allow_to, deny_to });
+    (any::<bool>(), expose(), policy, sources, tuning).prop_map(
+        |(carries, expose, policy, sources, tuning)| Flows {
+            carries,
+            expose,
+            policy,
+            sources,
+            tuning,
+        },
+    )
 }
 
 fn health() -> impl Strategy<Value = Health> {

@@ -14,6 +14,7 @@ use std::process::{Command, Output};
 use std::thread;
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use super::net::{Host, Process, eventually, unique};
@@ -109,14 +110,39 @@ impl Place {
     fn up(&self, hub: &End<'_>, lines: &str) -> Process {
         self.write(hub, lines);
         let file = self.path();
-        let words = ["up", "--foreground", file.to_str().unwrap()];
-        let mut process = self.pod.spawn(self.command(&words));
+        self.start(self.command(&["up", "--foreground", file.to_str().unwrap()]))
+    }
+
+    /// Has `command` bring it up.
+    fn start(&self, command: Command) -> Process {
+        let mut process = self.pod.spawn(command);
         eventually("the pod answers a ping", SOON, || {
             assert!(process.is_alive(), "{}", process.log());
             self.hub.pings("10.66.0.2")
         });
         process
     }
+}
+
+/// Has the service behind `socket` send back what comes.
+fn echo_datagrams(socket: UdpSocket) {
+    thread::spawn(move || {
+        let mut room = [0; 65536];
+        while let Ok((len, from)) = socket.recv_from(&mut room) {
+            socket.send_to(&room[..len], from).unwrap();
+        }
+    });
+}
+
+/// What comes back for a datagram of so many bytes.
+fn ask_by_datagram(host: &Host, to: &str, len: usize) -> std::io::Result<Vec<u8>> {
+    let any = if to.starts_with('[') { "[::]:0" } else { "0.0.0.0:0" };
+    let client = host.run(|| UdpSocket::bind(any))?;
+    client.set_read_timeout(Some(SOON))?;
+    client.connect(to)?;
+    client.send(&pattern(len))?;
+    let mut room = vec![0; 65536];
+    client.recv(&mut room).map(|len| room[..len].to_vec())
 }
 
 fn connect(host: &Host, place: &str) -> std::io::Result<TcpStream> {
@@ -194,12 +220,7 @@ fn datagrams_unix_sockets_and_who_is_calling_get_through() {
     let place = Place::new();
     let names = place.pod.run(|| UdpSocket::bind("127.0.0.1:0").unwrap());
     let port = names.local_addr().unwrap().port();
-    thread::spawn(move || {
-        let mut room = [0; 65536];
-        while let Ok((len, from)) = names.recv_from(&mut room) {
-            names.send_to(&room[..len], from).unwrap();
-        }
-    });
+    echo_datagrams(names);
     let socket = place.folder.path().join("app.sock");
     let listener = UnixListener::bind(&socket).unwrap();
     fs::set_permissions(&socket, fs::Permissions::from_mode(0o666)).unwrap();
@@ -210,15 +231,7 @@ fn datagrams_unix_sockets_and_who_is_calling_get_through() {
         socket.display()
     );
     let _pod = place.up(&hub, &lines);
-    let ask = |to: &str, len: usize| {
-        let any = if to.starts_with('[') { "[::]:0" } else { "0.0.0.0:0" };
-        let client = place.hub.run(|| UdpSocket::bind(any).unwrap());
-        client.set_read_timeout(Some(SOON)).unwrap();
-        client.connect(to).unwrap();
-        client.send(&pattern(len)).unwrap();
-        let mut room = vec![0; 65536];
-        client.recv(&mut room).map(|len| room[..len].to_vec())
-    };
+    let ask = |to: &str, len: usize| ask_by_datagram(&place.hub, to, len);
     for own in ["10.66.0.2:53", "[fd66::2]:53"] {
         for len in [1, 1200, 20_000] {
             assert!(ask(own, len).unwrap() == pattern(len), "{own}, {len} bytes");
@@ -282,6 +295,147 @@ fn a_reload_exposes_anew_and_the_end_waits_for_flows_and_leaves_nothing() {
     eventually("it has ended", SOON, || !pod.is_alive());
     let left = fs::read_dir(place.folder.path().join("run/hybridwg")).unwrap().count();
     assert_eq!(left, 0, "{}", pod.log());
+}
+
+#[test]
+fn where_a_name_leads_is_judged_by_the_rules_though_nothing_is_masqueraded() {
+    if skips(PROGRAMS) {
+        return;
+    }
+    let place = Place::new();
+    let service = place.pod.run(|| TcpListener::bind("127.0.0.1:0").unwrap());
+    let port = service.local_addr().unwrap().port();
+    echo_at_the_end(service);
+    let hub = place.join(Hybridwg);
+    let lines = |rules: &str| {
+        format!(
+            "#hybridwg: Expose = 80 localhost:{port}\n#hybridwg: AllowTo = 127.0.0.0/8\n{rules}"
+        )
+    };
+    let _pod = place.up(&hub, &lines(""));
+    let is_open = || connect(&place.hub, "10.66.0.2:80").is_ok();
+    eventually("the name is looked up, and allowed", SOON, is_open);
+    let mut open = connect(&place.hub, "10.66.0.2:80").unwrap();
+    place.write(&hub, &lines("#hybridwg: DenyTo = 127.0.0.1:1-65535/tcp"));
+    let reloaded = place.hybridwg(&["reload", place.path().to_str().unwrap()]);
+    assert!(reloaded.status.success(), "{}", String::from_utf8_lossy(&reloaded.stderr));
+    open.set_read_timeout(Some(SOON)).unwrap();
+    assert_eq!(open.read(&mut [0; 1]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+    assert!(!is_open());
+}
+
+#[test]
+fn what_is_exposed_is_found_beside_an_interface_too_and_the_kernel_has_the_other_ports() {
+    if skips(PROGRAMS) {
+        return;
+    }
+    for shards in ["1", "2"] {
+        let place = Place::new();
+        let [service, all, other] = ["127.0.0.1:0", "0.0.0.0:80", "0.0.0.0:81"]
+            .map(|at| place.pod.run(|| TcpListener::bind(at).unwrap()));
+        let names = place.pod.run(|| UdpSocket::bind("127.0.0.1:0").unwrap());
+        let (port, names_port) =
+            (service.local_addr().unwrap().port(), names.local_addr().unwrap().port());
+        echo_at_the_end(service);
+        echo_at_the_end(other);
+        echo_datagrams(names);
+        let hub = place.join(Hybridwg);
+        let lines = format!(
+            "#hybridwg: Expose = 80 127.0.0.1:{port} from=10.66.0.1/32 source=127.77.0.1\n\
+             #hybridwg: Expose = 80 127.0.0.1:{port} from=fd66::/64\n\
+             #hybridwg: Expose = 82 127.0.0.1:{port} from=10.66.0.9/32\n\
+             #hybridwg: Expose = 53/udp 127.0.0.1:{names_port}"
+        );
+        place.write(&hub, &lines);
+        let file = place.path();
+        let run = |words: &[&str]| {
+            let mut command = Command::new(place.folder.path().join("hybridwg"));
+            command.args(words).arg(&file);
+            command
+        };
+        let mut pod = place.start(run(&["up", "--foreground", "--shards", shards]));
+        for (own, source) in [("10.66.0.2", "127.77.0.1"), ("[fd66::2]", "127.0.0.1")] {
+            let sent = pattern(1 << 20);
+            let answer = ask(&place.hub, &format!("{own}:80"), &sent);
+            assert!(answer.starts_with(source.as_bytes()) && answer[source.len()..] == sent);
+            assert_eq!(
+                ask_by_datagram(&place.hub, &format!("{own}:53"), 1200).unwrap(),
+                pattern(1200)
+            );
+            let refused = connect(&place.hub, &format!("{own}:82")).unwrap_err();
+            assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+        }
+        assert!(ask(&place.hub, "10.66.0.2:81", b"x").starts_with(b"10.66.0.1"), "the kernel's");
+        // Who listens at all addresses has the port again when it is exposed no more.
+        all.set_nonblocking(true).unwrap();
+        assert_eq!(all.accept().unwrap_err().kind(), ErrorKind::WouldBlock);
+        place.write(&hub, "");
+        let reloaded = place.pod.output(run(&["reload"]));
+        assert!(reloaded.status.success(), "{}", String::from_utf8_lossy(&reloaded.stderr));
+        let _kernels = connect(&place.hub, "10.66.0.2:80").unwrap();
+        all.set_nonblocking(false).unwrap();
+        all.accept().unwrap();
+        pod.terminate();
+        eventually("it has ended", SOON, || !pod.is_alive());
+    }
+}
+
+#[test]
+fn as_process_1_it_waits_for_orphans_and_for_flows_but_not_longer_than_it_may() {
+    if skips(PROGRAMS) || skips(&["unshare", "nsenter", "sh", "sleep"]) {
+        return;
+    }
+    let place = Place::new();
+    let service = place.pod.run(|| TcpListener::bind("127.0.0.1:0").unwrap());
+    let port = service.local_addr().unwrap().port();
+    echo_at_the_end(service);
+    let hub = place.join(Hybridwg);
+    let children = |process: i32| {
+        let told = fs::read_to_string(format!("/proc/{process}/task/{process}/children")).unwrap();
+        told.split_whitespace().map(|it| it.parse().unwrap()).collect::<Vec<i32>>()
+    };
+    for (grace, ends_by_itself) in [("600", true), ("1", false)] {
+        place.write(&hub, &format!("#hybridwg: Expose = 80 127.0.0.1:{port}"));
+        let file = place.path();
+        let words = ["up", "--foreground", "--grace", grace, file.to_str().unwrap()];
+        let inside = place.command(&words);
+        let mut command = Command::new("unshare");
+        command.args(["--pid", "--fork", "--kill-child"]).arg(inside.get_program());
+        command.args(inside.get_args()).current_dir(place.folder.path());
+        command.envs(inside.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        let mut outside = place.start(command);
+        let first = children(outside.id().cast_signed())[0];
+
+        // Its mother ends, and leaves it to process 1.
+        let target = first.to_string();
+        let nsenter = ["--target", &target, "--pid", "sh", "-c", "sleep 600 >&- 2>&- & true"];
+        let mut mother = Command::new("nsenter");
+        mother.args(nsenter);
+        assert!(place.pod.output(mother).status.success());
+        let is_orphan = |process: &i32| {
+            let name = fs::read_to_string(format!("/proc/{process}/comm")).unwrap_or_default();
+            name == "sleep\n"
+        };
+        let orphan = children(first).into_iter().find(is_orphan).unwrap();
+        kill_process(Pid::from_raw(orphan).unwrap(), Signal::KILL).unwrap();
+        eventually("nothing is left of it", SOON, || !children(first).contains(&orphan));
+
+        let mut open = connect(&place.hub, "10.66.0.2:80").unwrap();
+        open.set_read_timeout(Some(SOON)).unwrap();
+        kill_process(Pid::from_raw(first).unwrap(), Signal::TERM).unwrap();
+        eventually("nobody gets in any more", SOON, || {
+            connect(&place.hub, "10.66.0.2:80").is_err()
+        });
+        if ends_by_itself {
+            open.write_all(b"still here").unwrap();
+            open.shutdown(Shutdown::Write).unwrap();
+            let mut answer = Vec::new();
+            open.read_to_end(&mut answer).unwrap();
+            assert_eq!(answer, b"127.0.0.1still here");
+        }
+        eventually("it has ended", SOON, || !outside.is_alive());
+        assert!(place.hybridwg(&["show", &place.interface]).stdout.is_empty());
+    }
 }
 
 #[test]

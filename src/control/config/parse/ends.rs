@@ -9,7 +9,7 @@ use super::super::value::parse_endpoint;
 use super::super::{Problem, Read};
 use super::{Parser, TextKind};
 use crate::control::ends::{Expose, Forward, Mode, Proxy, ProxyKind, Refused, ResolveVia};
-use crate::flow::policy::Rule;
+use crate::flow::tuning::Tune;
 
 impl Parser {
     pub(super) fn end_pair(&mut self, line: usize, key: Key, value: &str) {
@@ -56,28 +56,35 @@ impl Parser {
 
     /// Rules without what they are about would be taken for a firewall.
     pub(super) fn end_masquerade(&mut self) {
-        let Interface { masquerade, tunes, .. } = &self.config.interface;
+        let Interface { masquerade, masquerade_from, allow_to, deny_to, tunes, ends, .. } =
+            &self.config.interface;
         let masquerade = masquerade.map(|how| how.value);
-        let useless = tunes.first().filter(|_| matches!(masquerade, None | Some(Masquerade::Nft)));
-        if let Some(At { line, value: (key, _) }) = useless.copied() {
-            let what = "Masquerade = auto or flow";
-            self.fault(line, Some(key), Problem::Needs { what });
-        }
-        let Interface { masquerade_from, allow_to, deny_to, .. } = &self.config.interface;
-        if masquerade.is_some() {
-            return;
-        }
-        let first = |rules: &[At<Rule>]| rules.first().map(|rule| rule.line);
-        let lines = [
-            (Key::MasqueradeFrom, masquerade_from.first().map(|network| network.line)),
-            (Key::AllowTo, first(allow_to)),
-            (Key::DenyTo, first(deny_to)),
-        ];
-        for (key, line) in lines {
-            if let Some(line) = line {
-                let what = "Masquerade = auto, nft or flow";
-                self.fault(line, Some(key), Problem::Needs { what });
+        let may_carry = !matches!(masquerade, None | Some(Masquerade::Nft));
+        let is_rootless = ends.mode.is_some_and(|mode| mode.value == Mode::Rootless);
+        let may_flow = may_carry || is_rootless || !ends.expose.is_empty();
+        let lack = |tune: &Tune| match tune {
+            // Behind a port that is exposed there is one place, which alone may answer.
+            Tune::UdpFilter(_) if !may_carry => Some("Masquerade = auto or flow"),
+            Tune::TcpCongestion(_) | Tune::UdpTimeout(_) | Tune::MaxFlows(_) if !may_flow => {
+                Some("Masquerade = auto or flow, Expose or Mode = rootless")
             }
+            _ => None,
+        };
+        let useless = tunes.iter().find_map(|it| Some((it.line, it.value.0, lack(&it.value.1)?)));
+        let mut faults: Vec<_> = useless.into_iter().collect();
+        if masquerade.is_none() {
+            let what = "Masquerade = auto, nft or flow";
+            let first = masquerade_from.first();
+            faults.extend(first.map(|it| (it.line, Key::MasqueradeFrom, what)));
+        }
+        if masquerade.is_none() && !ends.exposes_names() {
+            let what = "Masquerade = auto, nft or flow, or an Expose that leads to a name";
+            for (key, rules) in [(Key::AllowTo, allow_to), (Key::DenyTo, deny_to)] {
+                faults.extend(rules.first().map(|it| (it.line, key, what)));
+            }
+        }
+        for (line, key, what) in faults {
+            self.fault(line, Some(key), Problem::Needs { what });
         }
     }
 
@@ -85,9 +92,12 @@ impl Parser {
     pub(super) fn end_ends(&mut self) {
         let ends = &self.config.interface.ends;
         let mut faults = Vec::new();
-        let services =
-            ends.expose.iter().map(|it| (Key::Expose, it.line, (it.value.port, it.value.protocol)));
-        clashes(services, &mut faults);
+        for (position, At { line, value }) in ends.expose.iter().enumerate() {
+            let mut former = ends.expose[..position].iter();
+            if let Some(former) = former.find(|it| it.value.leaves_nobody_to(value)) {
+                faults.push((*line, Key::Expose, Problem::Taken { line: former.line }));
+            }
+        }
         let forwards = ends
             .forward
             .iter()

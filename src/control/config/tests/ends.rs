@@ -69,6 +69,27 @@ fn two_ends_at_one_place_are_a_fault() {
     good("[Interface]\nForward = 127.0.0.1:1 a:1\nForward = 127.0.0.1:1/udp a:1\nExpose = 1 a:1\n");
 }
 
+#[test]
+fn a_port_leads_peers_to_different_places_by_their_addresses_if_each_entry_is_for_somebody() {
+    let told = "t.conf:3: Expose: line 2 has the same place already";
+    for (first, second, is_for_somebody) in [
+        ("1 a:1 from=10.66.0.0/24", "1 a:2", true),
+        ("1 a:1 from=10.66.0.9", "1 a:2 from=10.66.0.0/24", true),
+        ("1 a:1 from=10.66.0.0/24", "1 a:2 from=10.66.0.9,fd66::/64", true),
+        ("1 a:1", "1/udp a:2", true),
+        ("1 a:1", "1 a:2 from=10.66.0.9", false),
+        ("1 a:1 from=10.66.0.0/24", "1 a:2 from=10.66.0.9,10.66.0.64/26", false),
+    ] {
+        let lines = format!("Expose = {first}\nExpose = {second}");
+        match is_for_somebody {
+            true => {
+                assert_eq!(good(&format!("[Interface]\n{lines}")).interface.ends.expose.len(), 2)
+            }
+            false => assert_eq!(interface_fault(&lines), told),
+        }
+    }
+}
+
 fn beside(text: &str) -> Result<Config, Vec<String>> {
     let file = format!("[Interface]\nPrivateKey = {KEY}\n[Peer]\nPublicKey = {PEER}\n");
     let (file, lines) = (

@@ -207,6 +207,8 @@ fn rules_for_peers_whom_nothing_lets_out_draw_warnings() {
         ))
     );
     assert_eq!(warnings(&format!("[Interface]\nMasquerade = flow\n{rules}")), [""; 0]);
+    let judged = format!("[Interface]\nMasquerade = off\n{rules}Expose = 1 db.internal:1");
+    assert_eq!(warnings(&judged), [told[0].clone()], "where a name leads is judged by the others");
 }
 
 #[test]

@@ -167,13 +167,21 @@ fn masquerade_is_a_way_and_its_rules_add_up_and_say_what_they_need() {
     );
     let told = interface_fault("#hybridwg: AllowTo = example.org");
     assert!(told.starts_with("t.conf:2: AllowTo: read \"example.org\", accepted is a network,"));
-    for line in ["MasqueradeFrom = 10.0.0.0/8", "AllowTo = 10.0.0.0/8", "DenyTo = host"] {
+    let name = ", or an Expose that leads to a name";
+    for (line, or) in [
+        ("MasqueradeFrom = 10.0.0.0/8", ""),
+        ("AllowTo = 10.0.0.0/8", name),
+        ("DenyTo = host", name),
+    ] {
         let key = line.split(' ').next().unwrap();
-        assert_eq!(
-            interface_fault(&format!("#hybridwg: {line}")),
-            format!("t.conf:2: {key}: takes effect only with Masquerade = auto, nft or flow")
-        );
+        let told =
+            format!("t.conf:2: {key}: takes effect only with Masquerade = auto, nft or flow{or}");
+        assert_eq!(interface_fault(&format!("#hybridwg: {line}")), told);
+        assert_eq!(interface_fault(&format!("#hybridwg: {line}\nExpose = 1 10.0.0.1:1")), told);
         good(&format!("[Interface]\n#hybridwg: Masquerade = off\n#hybridwg: {line}\n"));
+        if !or.is_empty() {
+            good(&format!("[Interface]\n{line}\nExpose = 1 db.internal:1\n"));
+        }
     }
     let told = interface_fault("#hybridwg: Masqerade = auto");
     assert!(told.ends_with("did you mean Masquerade?"), "{told}");
@@ -191,7 +199,20 @@ fn what_flows_are_like_is_said_for_those_that_there_may_be() {
         let told = faults(&format!("[Interface]\n{text}{keys}"));
         assert_eq!(told.len(), 1);
         let told = told[0].split_once(": ").unwrap().1;
-        assert_eq!(told, "TcpCongestion: takes effect only with Masquerade = auto or flow");
+        assert_eq!(
+            told,
+            "TcpCongestion: takes effect only with Masquerade = auto or flow, Expose or Mode = \
+             rootless"
+        );
+    }
+    // Flows to the tunnel's own addresses and from them have no more than one who may answer.
+    let others = keys.replace("#hybridwg: UdpFilter = endpoint\n", "");
+    for line in ["Expose = 1 10.0.0.1:1", "Mode = rootless"] {
+        good(&format!("[Interface]\n{line}\n{others}"));
+        assert_eq!(
+            faults(&format!("[Interface]\n{line}\n{others}UdpFilter = endpoint")),
+            ["t.conf:7: UdpFilter: takes effect only with Masquerade = auto or flow"]
+        );
     }
     good(&format!("[Interface]\n#hybridwg: Masquerade = off\n{keys}"));
     for (line, accepted) in [
