@@ -87,3 +87,18 @@ fn the_translation_corpus_holds() {
 fn the_reassembly_corpus_holds() {
     replay("reassembly", targets::reassembly);
 }
+
+#[test]
+fn the_socks_corpus_holds() {
+    replay("socks", targets::socks);
+}
+
+#[test]
+fn the_http_corpus_holds() {
+    replay("http", targets::http);
+}
+
+#[test]
+fn the_dns_corpus_holds() {
+    replay("dns", targets::dns);
+}

@@ -9,12 +9,12 @@
 //! have not said yet what they want, in number and in time; all others in number.
 
 mod associate;
-mod dns;
+pub mod dns;
 mod forward;
-mod http;
+pub mod http;
 pub mod names;
 mod set;
-mod socks;
+pub mod socks;
 mod talk;
 pub mod text;
 pub mod way;

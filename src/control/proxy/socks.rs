@@ -27,7 +27,7 @@ const PASSWORD: u8 = 2;
 const NO_WAY: u8 = 0xff;
 
 /// No message of a client is longer.
-const LONGEST: usize = 3 + 2 * 255;
+pub const LONGEST: usize = 3 + 2 * 255;
 
 /// What a wrong password costs.
 pub const WRONG_PASSWORD: Duration = Duration::from_secs(1);
@@ -66,7 +66,7 @@ impl From<Failure> for Code {
 
 /// What a client asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Asked {
+pub enum Asked {
     Connect(HostPort),
     /// Datagrams, which will come from this port, if it is not 0.
     Associate(u16),
@@ -75,8 +75,11 @@ enum Asked {
 
 type Parsed<T> = Result<Option<(T, usize)>, End>;
 
-/// The ways to log in that a client knows.
-fn methods(said: &[u8]) -> Parsed<Vec<u8>> {
+/// The ways to log in that a client knows; `None` until all of them are there.
+///
+/// # Errors
+/// This is not SOCKS5.
+pub fn methods(said: &[u8]) -> Parsed<Vec<u8>> {
     let [version, count, methods @ ..] = said else { return Ok(None) };
     if *version != VERSION {
         return Err(End::Nonsense);
@@ -85,8 +88,11 @@ fn methods(said: &[u8]) -> Parsed<Vec<u8>> {
     Ok(methods.map(|methods| (methods.to_vec(), 2 + methods.len())))
 }
 
-/// Name and password.
-fn login(said: &[u8]) -> Parsed<(Vec<u8>, Zeroizing<Vec<u8>>)> {
+/// Name and password; `None` until both are there.
+///
+/// # Errors
+/// It is neither.
+pub fn login(said: &[u8]) -> Parsed<(Vec<u8>, Zeroizing<Vec<u8>>)> {
     let [version, rest @ ..] = said else { return Ok(None) };
     if *version != LOGIN_VERSION {
         return Err(End::Nonsense);
@@ -103,7 +109,11 @@ fn counted(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     rest.split_at_checked(count.into())
 }
 
-fn request(said: &[u8]) -> Parsed<Asked> {
+/// What a client asks for; `None` until it has said all of it.
+///
+/// # Errors
+/// It makes no sense.
+pub fn request(said: &[u8]) -> Parsed<Asked> {
     const CONNECT: u8 = 1;
     const ASSOCIATE: u8 = 3;
     let [version, command, _reserved, rest @ ..] = said else { return Ok(None) };
@@ -197,7 +207,7 @@ pub fn wrap_datagram(payload: &[u8], from: SocketAddr) -> Vec<u8> {
 ///
 /// # Errors
 /// Why it was not listened to any further.
-pub async fn serve<C: Client>(mut talk: Talk<C>, guest: Guest) -> Result<(), End> {
+pub(super) async fn serve<C: Client>(mut talk: Talk<C>, guest: Guest) -> Result<(), End> {
     let asked = timeout(HEAD_TIMEOUT, negotiate(&mut talk, &guest)).await;
     let asked = asked.map_err(|_| End::Nonsense)??;
     guest.is_heard();

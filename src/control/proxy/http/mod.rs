@@ -3,8 +3,8 @@
 //! An exchange has a connection to its server to itself, and both end with it: nothing of one request
 //! can be taken for part of another.
 
-mod chunks;
-mod head;
+pub mod chunks;
+pub mod head;
 
 use std::io;
 
@@ -59,7 +59,7 @@ fn refusal_for(failure: Failure) -> (&'static str, String) {
 ///
 /// # Errors
 /// Why it was not listened to any further.
-pub async fn serve<C: Client>(mut talk: Talk<C>, guest: Guest) -> Result<(), End> {
+pub(super) async fn serve<C: Client>(mut talk: Talk<C>, guest: Guest) -> Result<(), End> {
     let asked = timeout(HEAD_TIMEOUT, talk.understand(LONGEST, head_of)).await;
     let late = Refusal { status: "408 Request Timeout", text: "the request took too long" };
     let outcome = asked.unwrap_or(Err(Trouble::Refused(late)));
