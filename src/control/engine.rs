@@ -194,7 +194,7 @@ async fn serve_until_stopped(
     let Given { listener, leash, kept } = given;
     let is_on_leash = leash.is_some();
     // Watched first, so that a change while we start is not missed.
-    let mut events = Events::new(deletion, leash)?;
+    let mut events = Events::new(deletion, leash, inside.tun().is_some())?;
     let control = inside.tun().map(Tun::try_clone).transpose().map_err(EngineError::Watch)?;
     let (mut engine, threads) = Engine::start(inside, settings)?;
     events.listen_to(&engine.lane);

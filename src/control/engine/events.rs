@@ -11,7 +11,7 @@ use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe::Receiver;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::lookups::{Answer, Lookups};
 use super::{EngineError, Next};
@@ -69,8 +69,10 @@ impl<T: AsFd> Source<T> {
 pub(super) struct Events {
     waker: Source<Arc<Waker>>,
     alarm: Source<Alarm>,
-    links: Source<NetlinkWatch>,
-    network: Source<NetlinkWatch>,
+    /// `None` without an interface.
+    links: Option<Source<NetlinkWatch>>,
+    /// `None` also where a sandbox has no netlink, and there is no interface.
+    network: Option<Source<NetlinkWatch>>,
     clocks: Source<ClockWatch>,
     /// Unless this host does not let us listen.
     clones: Option<Source<CloneWatch>>,
@@ -88,15 +90,27 @@ impl Events {
     ///
     /// # Errors
     /// Something cannot be watched.
-    pub fn new(deletion: &DeletionWatch, leash: Option<OwnedFd>) -> Result<Self, EngineError> {
+    pub fn new(
+        deletion: &DeletionWatch,
+        leash: Option<OwnedFd>,
+        has_interface: bool,
+    ) -> Result<Self, EngineError> {
+        let network = match NetlinkWatch::paths() {
+            Err(error) if !has_interface => {
+                info!(%error, "changes of this host's network will not be noticed");
+                None
+            }
+            watch => Some(Source::new(watch.map_err(EngineError::Watch)?)?),
+        };
+        let links = has_interface.then(NetlinkWatch::links).transpose();
         let catch = |kind| signal(kind).map_err(EngineError::Start);
         let leash = leash.map(Receiver::from_owned_fd).transpose().map_err(EngineError::Start)?;
         let (commands, requests) = mpsc::channel(REQUESTS);
         Ok(Self {
             waker: Source::new(Arc::new(Waker::new().map_err(EngineError::Watch)?))?,
             alarm: Source::new(Alarm::new().map_err(EngineError::Watch)?)?,
-            links: Source::new(NetlinkWatch::links().map_err(EngineError::Watch)?)?,
-            network: Source::new(NetlinkWatch::paths().map_err(EngineError::Watch)?)?,
+            links: links.map_err(EngineError::Watch)?.map(Source::new).transpose()?,
+            network,
             clocks: Source::new(ClockWatch::new().map_err(EngineError::Watch)?)?,
             clones: CloneWatch::new().ok().map(Source::new).transpose()?,
             deletion: Readable::new(deletion).map_err(EngineError::Start)?,
@@ -153,14 +167,8 @@ impl Events {
             }
             Some(command) = self.requests.recv() => Happening::Request(command),
             Some(answer) = lookups.next() => Happening::Resolved(answer),
-            () = self.links.ready.ready() => {
-                self.links.source.drain();
-                Happening::LinkChanged
-            }
-            () = self.network.ready.ready() => {
-                self.network.source.drain();
-                Happening::NetworkChanged
-            }
+            () = changed(self.links.as_ref()) => Happening::LinkChanged,
+            () = changed(self.network.as_ref()) => Happening::NetworkChanged,
             () = self.clocks.ready.ready() => {
                 self.clocks.source.drain();
                 Happening::ClockJumped
@@ -185,6 +193,13 @@ async fn next_turn(next: &Next) {
         Next::AfterShard => tokio::time::sleep(CATCH_UP).await,
         Next::Wait | Next::Stopped(_) => pending().await,
     }
+}
+
+/// Waits for a change, if any is watched for.
+async fn changed(watch: Option<&Source<NetlinkWatch>>) {
+    let Some(watch) = watch else { return pending().await };
+    watch.ready.ready().await;
+    watch.source.drain();
 }
 
 /// Waits for events of the kernel, and tells whether the machine is a copy.

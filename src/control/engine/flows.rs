@@ -92,8 +92,9 @@ impl Carrying {
         self.looking = (!names.is_empty()).then(|| lookups.follow(names));
     }
 
-    /// What is behind the ports of these.
-    fn exposed(&self, expose: &[Expose]) -> Vec<Exposed> {
+    /// What is behind the ports of these. Names lead nowhere unless the addresses of this host, by which
+    /// their places are judged, `are_known`.
+    fn exposed(&self, expose: &[Expose], are_known: bool) -> Vec<Exposed> {
         let exposed = expose.iter().map(|expose| {
             let service = match expose.protocol {
                 Protocol::Tcp => Service::Tcp(expose.port),
@@ -102,7 +103,8 @@ impl Carrying {
             let target = match &expose.target {
                 Target::At(HostPort::Address(place)) => exposed::Target::Address(*place),
                 Target::At(name) => {
-                    let mut known = self.places.iter().filter(|(known, _)| known == name);
+                    let mut known =
+                        self.places.iter().filter(|(known, _)| are_known && known == name);
                     exposed::Target::Named(known.next().map(|it| it.1.clone()).unwrap_or_default())
                 }
                 Target::Unix(path) => exposed::Target::Path(path.clone()),
@@ -248,7 +250,15 @@ impl Engine {
         }
         let Flows { carries, expose, policy, sources, tuning } = flows.cloned().unwrap_or_default();
         let mut netlink = Netlink::new();
-        let all = netlink.all_addresses()?;
+        let (all, are_known) = match netlink.all_addresses() {
+            Ok(all) => (all, true),
+            // A sandbox without netlink. What was written down as an address needs no judgement.
+            Err(error) if !carries && home.is_some() => {
+                debug!(%error, "this host's addresses are not known: names of services lead nowhere");
+                (Vec::new(), false)
+            }
+            Err(error) => return Err(error),
+        };
         let tunnel = match home {
             Some(home) => home.inside.addresses.clone(),
             None => {
@@ -265,7 +275,7 @@ impl Engine {
             mark: self.fwmark,
             tuning,
             carries,
-            exposed: self.carrying.exposed(&expose),
+            exposed: self.carrying.exposed(&expose, are_known),
             is_draining: home.is_some_and(|home| home.is_draining),
         }))
     }
