@@ -13,7 +13,7 @@ cd "$(dirname "$0")/.." || exit 1
 
 require_host=${HYBRIDWG_REQUIRE_HOST:-0}
 host_threads=${HYBRIDWG_HOST_THREADS:-2}
-packages=(chromium curl iperf3 iproute2 iputils-ping mtr-tiny nftables iptables postgresql procps radvd systemd traceroute valgrind vsftpd wireguard-go wireguard-tools)
+packages=(chromium curl golang-github-containers-common iperf3 iproute2 iputils-ping mtr-tiny nftables iptables postgresql procps python3-seccomp radvd systemd traceroute valgrind vsftpd wireguard-go wireguard-tools)
 
 passed=0 failed=0 skipped=0
 failures=()

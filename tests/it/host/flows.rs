@@ -644,6 +644,42 @@ fn what_is_the_hubs_alone_is_denied_until_a_rule_names_it() {
 }
 
 #[test]
+fn the_hubs_loopback_is_denied_under_every_name_that_ipv6_has_for_it() {
+    if skips(PROGRAMS) || skips(&["nft"]) {
+        return;
+    }
+    let places = Places::new();
+    let (_client, hub) = places.join(Hybridwg, "");
+    let (listener, place) = listen(&places.hub, "127.0.0.1");
+    listener.set_nonblocking(true).unwrap();
+    // No socket sends to a mapped address over IPv6: the packet gets it on its way.
+    for line in [
+        "nft add table ip6 t",
+        "nft add chain ip6 t c { type nat hook output priority -100 ; }",
+        "nft add rule ip6 t c ip6 daddr 2001:db8:9::9 dnat to ::ffff:7f00:1",
+    ] {
+        places.client.sh(line);
+    }
+    eventually("a session", SOON, || places.client.pings("10.10.0.1"));
+    let mapped = "2001:db8:9::9";
+    let names = [mapped, "64:ff9b::7f00:1", "2002:7f00:1::1"];
+    // A rule for all of IPv6 opens none of them, nor one for the address that is mapped.
+    for (rules, names) in [
+        ("", &names[..]),
+        ("hybridwg_flows_allow_to=2000::/3\nhybridwg_flows_allow_to=64:ff9b::/96\n", &names),
+        ("hybridwg_flows_allow_to=127.0.0.1/tcp\n", &[mapped]),
+    ] {
+        carry(&hub, rules);
+        for name in names {
+            let place = (name.parse::<IpAddr>().unwrap(), place.port()).into();
+            let error = connect(&places.client, place).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{name}, {rules:?}: {error}");
+        }
+    }
+    assert_eq!(listener.accept().unwrap_err().kind(), ErrorKind::WouldBlock);
+}
+
+#[test]
 fn flows_of_a_peer_that_is_removed_end_at_once() {
     if skips(PROGRAMS) {
         return;

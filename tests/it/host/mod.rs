@@ -7,6 +7,7 @@
 mod bench;
 mod bench_link;
 mod check;
+mod database;
 mod dns;
 mod endpoint;
 mod flows;
@@ -23,6 +24,7 @@ mod network;
 mod offload;
 mod parity;
 mod path_mtu;
+mod pod;
 mod rekey;
 mod reload;
 mod rootless;
@@ -37,6 +39,7 @@ mod thousand;
 mod traffic;
 mod tunnel;
 mod up_down;
+mod ways_in;
 
 use std::env;
 use std::path::Path;
