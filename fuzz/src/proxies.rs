@@ -118,9 +118,9 @@ fn values<'f>(fields: &'f [(String, String)], name: &str) -> impl Iterator<Item 
 /// The first byte says how long the pieces are.
 fn chunked(data: &[u8]) {
     let Some((&piece, body)) = data.split_first() else { return };
-    let mut at_once = Chunks::new();
+    let mut at_once = Chunks::default();
     let taken = at_once.take(body);
-    let mut by_pieces = Chunks::new();
+    let mut by_pieces = Chunks::default();
     let mut sum = 0;
     for piece in body.chunks(usize::from(piece).max(1)) {
         match by_pieces.take(piece) {

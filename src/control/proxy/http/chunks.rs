@@ -4,9 +4,10 @@
 const LONGEST_LINE: usize = 4096;
 
 /// What is expected next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum State {
     /// The line with the size of a chunk.
+    #[default]
     Size,
     Data(u64),
     /// The end of line behind the data.
@@ -21,7 +22,7 @@ enum State {
 pub struct Senseless;
 
 /// What has been read of a body so far.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Chunks {
     state: State,
     /// Of the line that is being read.
@@ -29,10 +30,6 @@ pub struct Chunks {
 }
 
 impl Chunks {
-    pub const fn new() -> Self {
-        Self { state: State::Size, line: Vec::new() }
-    }
-
     pub fn is_done(&self) -> bool {
         self.state == State::Done
     }
@@ -97,7 +94,7 @@ mod tests {
     #[test]
     fn the_end_is_found_however_the_bytes_come() {
         for piece in 1..BODY.len() {
-            let mut chunks = Chunks::new();
+            let mut chunks = Chunks::default();
             let mut taken = 0;
             for bytes in [BODY, b"GET next"].concat().chunks(piece) {
                 taken += chunks.take(bytes).unwrap();
@@ -117,15 +114,15 @@ mod tests {
             b"1\r\nab\r\n",
             b"11111111111111111\r\n",
         ] {
-            assert_eq!(Chunks::new().take(body), Err(Senseless), "{body:?}");
+            assert_eq!(Chunks::default().take(body), Err(Senseless), "{body:?}");
         }
-        assert_eq!(Chunks::new().take(&[b'1'; 5000]), Err(Senseless));
+        assert_eq!(Chunks::default().take(&[b'1'; 5000]), Err(Senseless));
     }
 
     proptest! {
         #[test]
         fn no_bytes_stop_it(bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
-            drop(Chunks::new().take(&bytes));
+            drop(Chunks::default().take(&bytes));
         }
     }
 }

@@ -163,7 +163,7 @@ async fn send_body(
     body: Body,
 ) -> io::Result<()> {
     let gone = || io::Error::from(io::ErrorKind::UnexpectedEof);
-    let mut chunks = Chunks::new();
+    let mut chunks = Chunks::default();
     let mut left = if let Body::Bytes(bytes) = body { bytes } else { 0 };
     let mut piece = said;
     loop {
