@@ -5,12 +5,14 @@
 //! spoken to may answer (address-dependent filtering). What the network says of a datagram is passed
 //! on with the address of who says it, and with a quotation that is the peer's own packet again.
 
+mod load;
 mod told;
 
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
+use self::load::{Datagram, Load, Way};
 pub(super) use self::told::problem_of;
 use crate::flow::common::{Budget, Common, Origin};
 use crate::flow::exposed::Front;
@@ -25,7 +27,6 @@ use crate::packet::batch::IpBatch;
 use crate::packet::slab::HEADROOM;
 use crate::packet::train::Train;
 use crate::proto::drop_reason::DropReason;
-use crate::proto::endpoint::Endpoint;
 use crate::proto::peer::PeerId;
 use crate::sys::SysError;
 use crate::sys::poll::Interest;
@@ -68,22 +69,6 @@ pub(super) struct Mappings {
     loaded: usize,
 }
 
-/// How a datagram goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Way {
-    remote: SocketAddr,
-    hops: u8,
-    fragments: Fragments,
-}
-
-/// What goes the same way by one mapping: one call for all of it.
-#[derive(Debug)]
-struct Load {
-    token: Token,
-    way: Way,
-    train: Train,
-}
-
 /// What came of receiving for a peer.
 #[derive(Debug)]
 enum Taken {
@@ -110,13 +95,6 @@ struct Mapping {
     scheduled: Option<Instant>,
     /// Whether it waits for its turn.
     is_queued: bool,
-}
-
-/// What a peer sends by a mapping.
-struct Datagram<'a> {
-    inner: SocketAddr,
-    remote: SocketAddr,
-    bytes: &'a [u8],
 }
 
 impl Mappings {
@@ -157,7 +135,6 @@ impl Mappings {
             return Err(DropReason::FlowDenied);
         }
         let way = Way {
-            remote: datagram.remote,
             hops: packet.hops.saturating_sub(1),
             fragments: if packet.may_be_cut { Fragments::Allowed } else { Fragments::Never },
         };
@@ -181,7 +158,7 @@ impl Mappings {
         };
         let remote = front.target;
         // As if this host had sent it.
-        let way = Way { remote, hops: HOPS, fragments: Fragments::Allowed };
+        let way = Way { hops: HOPS, fragments: Fragments::Allowed };
         self.pass(common, now, peer, way, &Datagram { inner, remote, bytes }, Some(front))
     }
 
@@ -205,43 +182,50 @@ impl Mappings {
         let Some(mapping) = self.slots.get_mut(token) else { return Ok(()) };
         mapping.note(now + life, datagram.remote);
         common.deadlines.set(token, &mut mapping.scheduled, mapping.ends_at);
-        self.load(common, now, token, way, datagram.bytes);
+        self.load(common, now, token, way, datagram);
         Ok(())
     }
 
     /// Has `datagram` go with those that the mapping of `token` sends the same way, behind all that it
     /// has sent before.
-    fn load(&mut self, common: &mut Common, now: Instant, token: Token, way: Way, datagram: &[u8]) {
+    fn load(
+        &mut self,
+        common: &mut Common,
+        now: Instant,
+        token: Token,
+        way: Way,
+        datagram: &Datagram<'_>,
+    ) {
         let place = self.loads[..self.loaded].iter().position(|load| load.token == token);
         let place = place.unwrap_or_else(|| {
             if self.loaded == LOADS {
                 self.settle(common, now);
             }
             if self.loaded == self.loads.len() {
-                self.loads.push(Load { token, way, train: Train::new() });
+                self.loads.push(Load::new(token, way));
             }
             self.loaded += 1;
             self.loads[self.loaded - 1].start(token, way);
             self.loaded - 1
         });
         let load = &mut self.loads[place];
-        if load.way != way || !load.train.admits(datagram.len()) {
-            self.unload(common, now, place);
-            self.loads[place].start(token, way);
+        if load.way == way && load.append(datagram) {
+            return;
         }
-        let load = &mut self.loads[place];
-        if let Some(room) = load.train.append(datagram.len()) {
-            room.copy_from_slice(datagram);
-        } else if let Some(mapping) = self.slots.get_mut(token) {
+        self.unload(common, now, place);
+        self.loads[place].start(token, way);
+        if !self.loads[place].append(datagram)
+            && let Some(mapping) = self.slots.get_mut(token)
+        {
             // Nothing at all, or more than a train may have.
-            mapping.send(self.kind, common, now, way, datagram);
+            mapping.send(self.kind, common, now, way, datagram.remote, datagram.bytes);
         }
     }
 
     fn unload(&mut self, common: &mut Common, now: Instant, place: usize) {
-        let Load { token, way, train } = &self.loads[place];
-        if let Some(mapping) = self.slots.get_mut(*token) {
-            mapping.send_train(self.kind, common, now, *way, train);
+        let load = &self.loads[place];
+        if let Some(mapping) = self.slots.get_mut(load.token) {
+            mapping.send_trains(self.kind, common, now, load.way, load.trains());
         }
     }
 
@@ -410,39 +394,53 @@ impl Mapping {
         }
     }
 
-    /// Sends the datagrams of `train`, with one call if the kernel takes them so.
-    fn send_train(
+    /// Sends the datagrams of `trains`, with one call if the kernel takes them so.
+    fn send_trains(
         &mut self,
         kind: Kind,
         common: &mut Common,
         now: Instant,
         way: Way,
-        train: &Train,
+        trains: &[Train],
     ) {
-        let Way { remote, hops, fragments } = way;
-        // The first error may be what was said of earlier datagrams.
-        for _ in 0..if train.count() > 1 { 2 } else { 0 } {
-            let (bytes, stride) = (train.bytes(), train.stride());
-            match self.socket.send_train(remote, hops, fragments, bytes, stride) {
-                Ok(()) => return,
+        let mut rest = trains;
+        let mut has_heard = false;
+        while let [first, others @ ..] = rest {
+            match self.socket.send_trains(way.hops, way.fragments, rest) {
+                Ok(sent) => (rest, has_heard) = (&rest[sent..], false),
                 Err(error) if error.is_would_block() => {
-                    let lost = train.count() as u64;
+                    let lost = rest.iter().map(Train::count).sum::<usize>() as u64;
                     return common.tables.drops.count_many(DropReason::FlowRefused, lost);
                 }
-                Err(error) if error.is_segmentation_refused() => break,
-                Err(_) => {
+                // It may be what was said of earlier datagrams.
+                Err(error)
+                    if first.count() > 1 && !has_heard && !error.is_segmentation_refused() =>
+                {
                     self.hear(kind, common, now);
+                    has_heard = true;
+                }
+                Err(_) => {
+                    let remote = first.to().remote;
+                    for position in 0..first.count() {
+                        self.send(kind, common, now, way, remote, first.datagram(position));
+                    }
+                    (rest, has_heard) = (others, false);
                 }
             }
-        }
-        for position in 0..train.count() {
-            self.send(kind, common, now, way, train.datagram(position));
         }
     }
 
     /// Sends one datagram, and tells the peer why if that cannot be.
-    fn send(&mut self, kind: Kind, common: &mut Common, now: Instant, way: Way, datagram: &[u8]) {
-        let Way { remote, hops, fragments } = way;
+    fn send(
+        &mut self,
+        kind: Kind,
+        common: &mut Common,
+        now: Instant,
+        way: Way,
+        remote: SocketAddr,
+        datagram: &[u8],
+    ) {
+        let Way { hops, fragments } = way;
         let mut problem = None;
         let renamed = self.socket.identifier().and_then(|own| renamed(datagram, own));
         let sent = renamed.as_deref().unwrap_or(datagram);
@@ -562,13 +560,6 @@ impl Mapping {
                 None => common.drop(DropReason::FlowRefused),
             }
         }
-    }
-}
-
-impl Load {
-    fn start(&mut self, token: Token, way: Way) {
-        (self.token, self.way) = (token, way);
-        self.train.start(Endpoint { remote: way.remote, local: None }, 0);
     }
 }
 

@@ -19,6 +19,7 @@ use rustix::net::{
     sendto, socket_with,
 };
 
+use crate::packet::train::Train;
 use crate::sys::cmsg::{ControlBuffer, ExtendedError, Received};
 use crate::sys::udp::address::{self, RawAddress};
 use crate::sys::udp::{can_segment, enlarge_buffers, join, set_mark, set_option};
@@ -31,6 +32,9 @@ const FIRST_USER_PORT: u16 = 1024;
 /// the time that a busy thread is elsewhere. There are many sockets, but what all of them keep the
 /// kernel bounds, too (`net.ipv4.udp_mem`).
 const BUFFER_BYTES: libc::c_int = 1 << 20;
+
+/// Trains that are sent with one call.
+pub const TRAINS_A_CALL: usize = 16;
 
 /// What a socket sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -198,49 +202,62 @@ impl DatagramSocket {
         }
     }
 
-    /// Sends the datagrams of `train`, each of `stride` bytes but for the last, which may be shorter,
-    /// with one call, as [`send`](Self::send) would send each of them.
+    /// Sends the datagrams of the first of `trains`, and of as many others as go with the same call, as
+    /// [`send`](Self::send) would send each of them; tells of how many trains.
     ///
     /// # Errors
-    /// Nothing was sent: as of [`send`](Self::send), or the kernel does not cut this
+    /// Nothing was sent: as of [`send`](Self::send) for the first train, or the kernel does not cut it,
+    /// or each datagram is to bear an [`identifier`](Self::identifier)
     /// ([`is_segmentation_refused`](SysError::is_segmentation_refused)).
-    pub fn send_train(
+    pub fn send_trains(
         &mut self,
-        remote: SocketAddr,
         hops: u8,
         fragments: Fragments,
-        train: &[u8],
-        stride: usize,
-    ) -> Result<(), SysError> {
-        const OP: &str = "sendmsg UDP_SEGMENT";
-        let (true, Ok(stride)) = (self.segments, u16::try_from(stride)) else {
+        trains: &[Train],
+    ) -> Result<usize, SysError> {
+        const OP: &str = "sendmmsg UDP_SEGMENT";
+        let is_sendable = |train: &&Train| train.count() == 1 || self.segments;
+        let count = trains.iter().take(TRAINS_A_CALL).take_while(is_sendable).count();
+        if count == 0 || self.identifier.is_some() {
             return Err(SysError::from_errno(OP, libc::EOPNOTSUPP));
-        };
+        }
         self.set_way(hops, fragments)?;
-        let (mut name, name_bytes) = RawAddress::encode(remote);
-        let mut control = ControlBuffer::default();
-        control.push_segment_size(stride);
-        let control_bytes = control.as_bytes().len();
-        let mut piece =
-            libc::iovec { iov_base: train.as_ptr().cast_mut().cast(), iov_len: train.len() };
-        // SAFETY: `msghdr` is integers and nullable pointers: all-zero is a valid value.
-        let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
-        header.msg_name = name.as_mut_ptr();
-        header.msg_namelen = libc::socklen_t::try_from(name_bytes).unwrap_or(0);
-        header.msg_iov = &raw mut piece;
-        header.msg_iovlen = 1;
-        header.msg_control = control.space().as_mut_ptr().cast();
-        header.msg_controllen = control_bytes as _;
+        let mut names = [RawAddress::EMPTY; TRAINS_A_CALL];
+        let mut controls: [_; TRAINS_A_CALL] = std::array::from_fn(|_| ControlBuffer::default());
+        // SAFETY: both are integers and nullable pointers: all-zero is a valid value.
+        let mut pieces: [libc::iovec; TRAINS_A_CALL] = unsafe { std::mem::zeroed() };
+        // SAFETY: as above.
+        let mut headers: [libc::mmsghdr; TRAINS_A_CALL] = unsafe { std::mem::zeroed() };
+        for (n, train) in trains[..count].iter().enumerate() {
+            let bytes = train.bytes();
+            let (name, name_bytes) = RawAddress::encode(train.to().remote);
+            names[n] = name;
+            pieces[n] =
+                libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+            let header = &mut headers[n].msg_hdr;
+            header.msg_name = names[n].as_mut_ptr();
+            header.msg_namelen = libc::socklen_t::try_from(name_bytes).unwrap_or(0);
+            header.msg_iov = &raw mut pieces[n];
+            header.msg_iovlen = 1;
+            if train.count() > 1 {
+                // Lossless: no train has more bytes.
+                controls[n].push_segment_size(train.stride() as u16);
+                header.msg_controllen = controls[n].as_bytes().len() as _;
+                header.msg_control = controls[n].space().as_mut_ptr().cast();
+            }
+        }
+        let vlen = libc::c_uint::try_from(count).unwrap_or(0);
         loop {
-            // SAFETY: the socket is open. The name and control pointers denote initialised locals of
-            // the lengths beside them, the one iovec denotes `train`; all outlive the call, and the
-            // kernel only reads them.
-            let sent = unsafe { libc::sendmsg(self.socket.as_raw_fd(), &raw const header, 0) };
-            match check(OP, libc::c_int::try_from(sent).unwrap_or(0)) {
-                Ok(_) => return Ok(()),
+            // SAFETY: the socket is open. The first `vlen` headers are initialised; their names,
+            // pieces and control data are initialised locals and the bytes of `trains`, of the lengths
+            // beside them. All outlive the call, and the kernel writes to the headers alone.
+            let sent =
+                unsafe { libc::sendmmsg(self.socket.as_raw_fd(), headers.as_mut_ptr(), vlen, 0) };
+            match check(OP, sent) {
+                Ok(sent) => return Ok(usize::try_from(sent).unwrap_or(0)),
                 Err(error) if error.is_interrupted() => {}
                 Err(error) => {
-                    self.segments &= !error.is_segmentation_impossible();
+                    self.segments &= trains[0].count() == 1 || !error.is_segmentation_impossible();
                     return Err(error);
                 }
             }
@@ -426,8 +443,10 @@ impl AsFd for DatagramSocket {
 #[cfg(test)]
 mod tests {
     use std::net::UdpSocket;
+    use std::time::Duration;
 
     use super::*;
+    use crate::proto::endpoint::Endpoint;
     use crate::sys::testing::{eventually, in_own_namespace, ip, skip};
 
     fn any(is_v4: bool, port: u16) -> SocketAddr {
@@ -485,13 +504,37 @@ mod tests {
         assert_eq!(buffer[..4], *b"pong");
     }
 
+    fn train_of(remote: SocketAddr, bytes: &[u8], stride: usize) -> Train {
+        let mut train = Train::new();
+        train.start(Endpoint { remote, local: None }, 0);
+        bytes.chunks(stride).for_each(|it| train.append(it.len()).unwrap().copy_from_slice(it));
+        train
+    }
+
+    #[test]
+    fn datagrams_of_any_length_and_for_anybody_go_with_one_call() {
+        let receivers = [(); 2].map(|()| UdpSocket::bind("127.0.0.1:0").unwrap());
+        let mut sender = DatagramSocket::open(Kind::Udp, any(true, 0), 0).unwrap();
+        let to = |n: usize| receivers[n % 2].local_addr().unwrap();
+        let train = |n| train_of(to(n), &[n as u8; 99][n..], 99);
+        let trains: Vec<Train> = (0..20).map(train).collect();
+        assert_eq!(sender.send_trains(64, Fragments::Allowed, &trains).unwrap(), 16);
+        for n in 0..16 {
+            let mut buffer = [0; 200];
+            receivers[n % 2].set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+            let length = receivers[n % 2].recv(&mut buffer).unwrap();
+            assert_eq!(buffer[..length], [n as u8; 99][n..]);
+        }
+    }
+
     #[test]
     fn a_train_goes_as_its_datagrams_and_comes_joined_or_one_by_one() {
         let [mut sender, receiver] =
             [0; 2].map(|port| DatagramSocket::open(Kind::Udp, any(true, port), 0).unwrap());
         let remote = SocketAddr::from(([127, 0, 0, 1], receiver.port()));
         let train: Vec<u8> = (0..2500_usize).map(|at| (at / 10) as u8).collect();
-        let sent = sender.send_train(remote, 64, Fragments::Never, &train, 1000);
+        let trains = [train_of(remote, &train, 1000)];
+        let sent = sender.send_trains(64, Fragments::Never, &trains);
         assert!(sent.is_ok() == sender.segments, "{sent:?}");
         if sent.is_err() {
             return skip("the kernel cuts no datagrams");
@@ -505,7 +548,7 @@ mod tests {
             arrived.len() == 3
         }));
         assert!(arrived.iter().map(Vec::as_slice).eq(train.chunks(1000)));
-        sender.send_train(remote, 64, Fragments::Never, &train, 1000).unwrap();
+        sender.send_trains(64, Fragments::Never, &trains).unwrap();
         let mut cut = None;
         assert!(eventually(|| {
             cut = receiver.receive(&mut buffer[..99]).unwrap();
@@ -553,7 +596,8 @@ mod tests {
             let remote = receiver.local_addr().unwrap();
             let mut sender = DatagramSocket::open(Kind::Udp, any(true, 0), 0).unwrap();
             let train = [7; 4000];
-            let error = sender.send_train(remote, 64, Fragments::Allowed, &train, 2000);
+            let trains = [train_of(remote, &train, 2000)];
+            let error = sender.send_trains(64, Fragments::Allowed, &trains);
             assert!(error.unwrap_err().is_segmentation_refused());
             assert_eq!(sender.next_said(&mut []), None, "it is no datagram that did not fit");
             for datagram in train.chunks(2000) {
@@ -564,6 +608,11 @@ mod tests {
             assert!(error.is_too_big());
             let said = sender.next_said(&mut []).map(|said| said.refusal);
             assert_eq!(said, Some(Refusal::TooBig { mtu: 1280 }));
+            // What comes before it goes, and what comes behind it waits.
+            let trains = [9, 2000, 9].map(|len| train_of(remote, &train[..len], len));
+            assert_eq!(sender.send_trains(64, Fragments::Never, &trains).unwrap(), 1);
+            let error = sender.send_trains(64, Fragments::Never, &trains[1..]).unwrap_err();
+            assert!(error.is_too_big());
         });
     }
 }

@@ -12,6 +12,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use hybridwg::packet::train::Train;
+use hybridwg::proto::endpoint::Endpoint;
 use hybridwg::sys::sockets::{DatagramSocket, Fragments, Kind};
 use hybridwg::wire::ip::IpHeader;
 use rustix::fd::OwnedFd;
@@ -442,9 +444,14 @@ fn datagrams_that_the_kernel_has_joined_come_apart_again() {
         let mut joins = places.server.run(open).unwrap();
         // The longer ones do not fit the tunnel.
         for stride in [1000, 1440] {
-            let train = pattern(10 * stride + 33);
-            joins.send_train(from, 64, Fragments::Allowed, &train, stride).unwrap();
-            for datagram in train.chunks(stride) {
+            let datagrams = pattern(10 * stride + 33);
+            let mut train = Train::new();
+            train.start(Endpoint { remote: from, local: None }, 0);
+            for datagram in datagrams.chunks(stride) {
+                train.append(datagram.len()).unwrap().copy_from_slice(datagram);
+            }
+            joins.send_trains(64, Fragments::Allowed, &[train]).unwrap();
+            for datagram in datagrams.chunks(stride) {
                 let (received, _) = receive(&client);
                 assert!(received == datagram, "{} for {} bytes", received.len(), datagram.len());
             }
@@ -612,10 +619,17 @@ fn peers_reach_each_other_although_the_hub_does_not_forward() {
     let mut stream = connect(&places.second, place).unwrap();
     let (mut served, from) = listener.accept().unwrap();
     assert_eq!(from.ip(), "10.10.0.3".parse::<IpAddr>().unwrap(), "routed, not masqueraded");
+    served.set_read_timeout(Some(SOON)).unwrap();
     stream.write_all(b"peer").unwrap();
     let mut heard = [0; 4];
     served.read_exact(&mut heard).unwrap();
     assert_eq!(heard, *b"peer");
+    // In bulk as well, where packets travel merged.
+    let sent = thread::spawn(move || stream.write_all(&pattern(8 << 20)));
+    let mut heard = vec![0; 8 << 20];
+    served.read_exact(&mut heard).unwrap();
+    assert!(heard == pattern(8 << 20), "other bytes than were sent");
+    sent.join().unwrap().unwrap();
 }
 
 #[test]
