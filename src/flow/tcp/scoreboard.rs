@@ -171,6 +171,11 @@ impl Scoreboard {
         self.entries.is_empty()
     }
 
+    /// Transmissions of which it is not settled whether they arrived.
+    pub fn transmissions(&self) -> usize {
+        self.transmissions.len()
+    }
+
     /// The number that the next transmission gets.
     pub const fn next_transmission(&self) -> u64 {
         self.next_transmission

@@ -30,8 +30,10 @@ const PACING_SLACK: Duration = Duration::from_millis(1);
 /// Beyond the round trip, how long the other end may keep an acknowledgment back. [RFC 8985 §7.2]
 const WORST_DELAYED_ACK: Duration = Duration::from_millis(200);
 
-/// Ranges that the scoreboard may have beyond two for each segment.
+/// Ranges that the scoreboard may have beyond two for each full segment and one for each transmission,
+/// and how many it may have at all: one more takes as long as it takes to move half of them.
 const SPARE_ENTRIES: usize = 64;
+const MOST_ENTRIES: usize = 4096;
 
 /// What is waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -234,6 +236,10 @@ impl Sender {
 
     /// Takes in an acknowledgment that is acceptable: of nothing that was not sent, nor an old one.
     pub fn on_ack(&mut self, now: Instant, incoming: &Incoming<'_>) {
+        if self.is_told_nothing_by(incoming) {
+            self.window_from = self.window_from.max((incoming.sequence, incoming.acknowledgment));
+            return;
+        }
         let prior_in_flight = self.board.in_flight();
         let has_moved = incoming.acknowledgment > self.una;
         let blocks = Blocks::read(incoming, self.nxt, self.max_window);
@@ -285,14 +291,26 @@ impl Sender {
         }
     }
 
+    /// Whether it is one more segment of a stream, to an end that has nothing to send itself.
+    /// [LNX tcp_input.c:tcp_rcv_established]
+    fn is_told_nothing_by(&self, incoming: &Incoming<'_>) -> bool {
+        self.is_idle()
+            && incoming.is_occupied
+            && incoming.acknowledgment == self.una
+            && incoming.acknowledgment + incoming.window == self.edge
+            && incoming.sack.as_slice().is_empty()
+    }
+
     fn score(&mut self, now: Instant, incoming: &Incoming<'_>, blocks: &Blocks) -> Acked {
         let clock = self.clock;
+        let segments = (self.nxt - self.una) / self.agreed.mss;
+        let entries = SPARE_ENTRIES + 2 * segments as usize + self.board.transmissions();
         self.board.on_ack(&Evidence {
             now,
             acknowledged: incoming.acknowledgment,
             blocks: if self.agreed.has_sack { blocks.as_slice() } else { &[] },
             limit: self.recovery.first_after_timeout,
-            max_entries: SPARE_ENTRIES + 2 * ((self.nxt - self.una) / self.agreed.mss) as usize,
+            max_entries: entries.min(MOST_ENTRIES),
             min_rtt: self.rtt.lowest(),
             is_before: &|then| incoming.echo.is_some_and(|echo| clock.is_before(echo, then)),
         })

@@ -106,8 +106,10 @@ impl Stack {
 
     /// Takes note that a connection holds `now` bytes where it held `before`.
     pub(super) fn charge(&self, before: usize, now: usize) {
-        // Ordering: as above. A wrapped difference is the difference.
-        self.memory.fetch_add(now.wrapping_sub(before), Ordering::Relaxed);
+        if now != before {
+            // Ordering: as above. A wrapped difference is the difference.
+            self.memory.fetch_add(now.wrapping_sub(before), Ordering::Relaxed);
+        }
     }
 
     /// The first sequence number of a connection: a clock, so that it differs from that of the

@@ -114,6 +114,24 @@ fn a_lost_segment_is_sent_again_after_a_round_trip_and_alone() {
 }
 
 #[test]
+fn what_is_said_in_drops_is_mended_as_fast_as_what_is_said_at_once() {
+    let mut line = Line::symmetric(3, Config::default(), Path::new(millis(100)));
+    line.closes = [false; 2];
+    line.open(0);
+    line.run(millis(500));
+    let before = line.sent(0);
+    line.doom(0, [before + 3]);
+    for _ in 0..180 {
+        line.send(0, 10);
+        line.run(millis(1));
+    }
+    // A round trip, a quarter of one for what may only be late, and half of one.
+    line.run(millis(4 + 200 + 50 + 100 + 5 - 180));
+    assert_eq!(line.peer(1, 0).unwrap().read, 1800);
+    assert_eq!(line.sent(0) - before, 181);
+}
+
+#[test]
 fn a_lost_tail_is_probed_for_long_before_the_timeout() {
     let mut line = established();
     let before = line.sent(0);
