@@ -97,6 +97,11 @@ impl TokenBucket {
         self.left = self.left.saturating_sub(1);
         taken
     }
+
+    /// Gives one back that was taken.
+    pub fn give_back(&mut self) {
+        self.left = self.left.saturating_add(1).min(self.burst);
+    }
 }
 
 #[cfg(test)]
@@ -114,6 +119,10 @@ mod tests {
         assert_eq!(taken(&mut bucket, at(1031)), 1, "nothing of an interval is lost");
         assert_eq!(taken(&mut bucket, at(500)), 0, "the clock went backwards");
         assert_eq!(taken(&mut bucket, at(9000)), 3, "never more than a burst");
+        bucket.give_back();
+        assert_eq!(taken(&mut bucket, at(9000)), 1);
+        (0..9).for_each(|_| bucket.give_back());
+        assert_eq!(taken(&mut bucket, at(9000)), 3);
     }
 
     #[test]

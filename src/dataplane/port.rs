@@ -27,6 +27,12 @@ pub trait IpPort: Send {
     /// The port is gone: nothing can ever be delivered again.
     fn send(&mut self, packets: &mut PlainBatch<'_>) -> Result<usize, SysError>;
 
+    /// Whether [`Self::recv`] has something of which the descriptor does not tell, as what a packet that
+    /// was delivered has led to. A shard asks after each turn.
+    fn has_more(&self) -> bool {
+        false
+    }
+
     /// Becomes readable when [`Self::recv`] has something. Without a descriptor, a shard looks
     /// whenever it is awake; who fills the port wakes it.
     fn fd(&self) -> Option<BorrowedFd<'_>>;

@@ -127,7 +127,7 @@ impl Shard {
         let commanded = ready.inbox && self.obey(&context)?;
         let (ip, udp) = (&mut *self.ip, &mut *self.udp);
         let inbound = ready.udp != [false; 2] && self.inbound.turn(&context, ip, udp, ready.udp)?;
-        let outbound = if ready.ip {
+        let outbound = if ready.ip || inbound && ip.has_more() {
             self.outbound.turn(&context, ip, udp)?
         } else {
             self.outbound.rest(now.mono);
@@ -212,8 +212,10 @@ impl Shard {
                 rebinds = self.rebinds;
                 poller = self.watch(&waker)?;
             }
-            let searches = spin.goes_on(now.mono);
+            let has_more = self.ip.has_more();
+            let searches = has_more || spin.goes_on(now.mono);
             ready = told(poller.wait(searches.then_some(Duration::ZERO))?);
+            ready.ip |= has_more;
             if ready.inbox {
                 // Before the turn that empties the inbox, so that a command posted during it rings again.
                 waker.drain();

@@ -24,6 +24,7 @@ use crate::sys::SysError;
 use crate::sys::poll::{Interest, Poller};
 use crate::time::{Instant, TokenBucket};
 use crate::wire::icmp::{self, Problem, Told};
+use crate::wire::vnet::VnetHeader;
 use crate::wire::{fragment, ip};
 
 /// Packets that may wait for peers, and their bytes: those of the largest batch that a shard receives.
@@ -40,6 +41,15 @@ enum Topic {
     NoSocket(&'static str),
 }
 
+/// A packet, or a super-packet, as it stands in a batch.
+#[derive(Debug, Default)]
+pub(super) struct Parcel {
+    pub bytes: Vec<u8>,
+    pub vnet: VnetHeader,
+    /// Packets in it.
+    pub count: usize,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Common {
@@ -50,7 +60,7 @@ pub(super) struct Common {
     /// Flows that may have something for their peers.
     pub ready: VecDeque<Token>,
     pub poller: Poller,
-    waiting: VecDeque<Vec<u8>>,
+    waiting: VecDeque<Parcel>,
     waiting_bytes: usize,
     lines: HashMap<Topic, TokenBucket>,
     /// Of the next packet that may be cut.
@@ -164,21 +174,22 @@ impl Common {
 
     /// Has `packet` wait for its peer.
     pub fn send(&mut self, packet: Vec<u8>) {
-        if self.waiting.len() >= WAITING_PACKETS || self.waiting_bytes >= WAITING_BYTES {
-            self.tables.drops.count(DropReason::FlowOverflow);
-            return;
-        }
-        self.waiting_bytes += packet.len();
-        self.waiting.push_back(packet);
+        let parcel = Parcel { bytes: packet, count: 1, ..Parcel::default() };
+        self.wait(parcel, WAITING_PACKETS, WAITING_BYTES);
     }
 
     /// As [`Self::send`], of what another peer has sent: it leaves room for everybody else.
-    pub fn forward(&mut self, packet: Vec<u8>) {
-        if self.waiting.len() >= WAITING_PACKETS / 2 || self.waiting_bytes >= WAITING_BYTES / 2 {
-            self.tables.drops.count(DropReason::FlowOverflow);
-            return;
+    pub fn forward(&mut self, parcel: Parcel) {
+        self.wait(parcel, WAITING_PACKETS / 2, WAITING_BYTES / 2);
+    }
+
+    fn wait(&mut self, parcel: Parcel, most: usize, most_bytes: usize) {
+        if self.waiting.len() >= most || self.waiting_bytes >= most_bytes {
+            let lost = parcel.count as u64;
+            return self.tables.drops.count_many(DropReason::FlowOverflow, lost);
         }
-        self.send(packet);
+        self.waiting_bytes += parcel.bytes.len();
+        self.waiting.push_back(parcel);
     }
 
     /// Has `packet` wait for `peer`, in one piece where it fits.
@@ -241,12 +252,12 @@ impl Common {
         while budget.is_left()
             && let Some(slab) = batch.vacant()
         {
-            let Some(packet) = self.waiting.pop_front() else { return };
-            self.waiting_bytes -= packet.len();
-            let Some(room) = slab.get_mut(HEADROOM..HEADROOM + packet.len()) else { continue };
-            room.copy_from_slice(&packet);
-            batch.push(packet.len(), Ok(Default::default()));
-            budget.take(packet.len());
+            let Some(Parcel { bytes, vnet, .. }) = self.waiting.pop_front() else { return };
+            self.waiting_bytes -= bytes.len();
+            let Some(room) = slab.get_mut(HEADROOM..HEADROOM + bytes.len()) else { continue };
+            room.copy_from_slice(&bytes);
+            batch.push(bytes.len(), Ok(vnet));
+            budget.take(bytes.len());
         }
     }
 
@@ -268,16 +279,17 @@ pub(super) enum Origin {
 }
 
 /// What one call may put into a batch: less than it holds, so that the shard does not take a source
-/// that gives what is asked for to be a queue that stands.
+/// that gives what is asked for to be a queue that stands. The last packet may be a super-packet, and
+/// fits beyond the budget: below zero, that is what others have to leave.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Budget {
-    packets: usize,
-    bytes: usize,
+    packets: isize,
+    bytes: isize,
 }
 
 impl Budget {
     pub const fn new() -> Self {
-        Self { packets: 24, bytes: 48 << 10 }
+        Self { packets: 24, bytes: 32 << 10 }
     }
 
     /// Takes half of it away, for later.
@@ -301,7 +313,8 @@ impl Budget {
     }
 
     pub const fn take(&mut self, bytes: usize) {
-        self.packets = self.packets.saturating_sub(1);
-        self.bytes = self.bytes.saturating_sub(bytes);
+        self.packets -= 1;
+        // Lossless: no packet is longer than 65,535 bytes.
+        self.bytes -= bytes as isize;
     }
 }

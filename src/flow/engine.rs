@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 use crate::dataplane::tables::Tables;
-use crate::flow::common::{Budget, Common, Origin};
+use crate::flow::common::{Budget, Common, Origin, Parcel};
 use crate::flow::exposed;
 use crate::flow::gate::Unreached;
 use crate::flow::inner::{Inner, take_hop};
@@ -40,6 +40,16 @@ const PARTS: Token = Token::of_port(3);
 /// How often the sockets are asked before the shard goes on.
 const LOOKS: usize = 16;
 
+/// What becomes of a packet of a peer's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    Kernel,
+    /// Somebody in the tunnel gets its first so many bytes, which have made a hop.
+    Tunnel(usize),
+    /// It is carried on, or refused.
+    Taken,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Engine {
@@ -56,8 +66,6 @@ pub(super) struct Engine {
     /// By which the flows were looked through.
     routes: Arc<Routes<PeerId>>,
     alarm: Alarm,
-    /// The bell rings: something is left to be done, or has been said.
-    is_rung: bool,
 }
 
 impl Engine {
@@ -91,7 +99,6 @@ impl Engine {
             has_kernel,
             routes,
             alarm,
-            is_rung: false,
         })
     }
 
@@ -100,72 +107,70 @@ impl Engine {
         self.common.poller.add(fd, INSIDE.number(), Interest::Readable)
     }
 
-    /// Takes a packet of a peer's; false if it is for the kernel.
-    pub fn take(&mut self, now: Instant, packet: &mut [u8]) -> bool {
+    /// Takes a packet of a peer's.
+    pub fn take(&mut self, now: Instant, packet: &mut [u8]) -> Fate {
         if !self.is_on {
-            return false;
+            return Fate::Kernel;
         }
         let carries = self.common.settings.carries;
         let Some(inner) = Inner::parse(packet) else {
             if self.has_kernel && !carries {
-                return false;
+                return Fate::Kernel;
             }
             self.common.drop(DropReason::FlowMalformed);
-            return true;
+            return Fate::Taken;
         };
         if self.has_kernel && self.common.settings.is_for_kernel(&inner) {
-            return false;
+            return Fate::Kernel;
         }
         let is_ours = self.common.settings.is_ours(inner.destination);
         // Its source has been checked: a peer that has just been removed is nobody's.
-        let Some(peer) = self.common.tables.route(inner.source) else {
+        let Some(peer) = self.routes.lookup(inner.source) else {
             self.common.drop(DropReason::PeerRemoved);
-            return true;
+            return Fate::Taken;
         };
-        if is_ours {
+        let outcome = if is_ours {
             // Groups have no members here.
-            if self.common.settings.owns(inner.destination)
-                && let Err(reason) = self.join_and_take(now, peer, &inner)
-            {
-                self.common.drop(reason);
+            match self.common.settings.owns(inner.destination) {
+                true => self.join_and_take(now, peer, &inner),
+                false => Ok(()),
             }
-            return true;
-        }
-        if !carries {
-            self.common.refuse(now, peer, inner.packet, Problem::Prohibited);
-            self.common.drop(DropReason::FlowDenied);
-            return true;
-        }
-        if inner.hops <= 1 {
+        } else if !carries {
+            self.deny(now, peer, &inner)
+        } else if inner.hops <= 1 {
             self.common.refuse(now, peer, inner.packet, Problem::HopsExhausted);
-            self.common.drop(DropReason::FlowHops);
-            return true;
-        }
-        if self.common.tables.route(inner.destination).is_some() {
+            Err(DropReason::FlowHops)
+        } else if self.routes.lookup(inner.destination).is_some() {
             let len = inner.packet.len();
             take_hop(&mut packet[..len]);
-            self.common.forward(packet[..len].to_vec());
-            return true;
-        }
-        // Never on a wire: the kernel would take it for another address than the one that routes and
-        // peers know. [RFC 4291 §2.5.5.2]
-        if inner.destination != inner.destination.to_canonical() {
-            self.common.refuse(now, peer, inner.packet, Problem::Prohibited);
-            self.common.drop(DropReason::FlowDenied);
-            return true;
-        }
-        if let Err(reason) = self.carry(now, peer, &inner) {
+            return Fate::Tunnel(len);
+        } else {
+            self.carry(now, peer, &inner)
+        };
+        if let Err(reason) = outcome {
             self.common.drop(reason);
         }
-        true
+        Fate::Taken
+    }
+
+    /// Has what was taken for somebody in the tunnel go there.
+    pub fn forward(&mut self, parcel: Parcel) {
+        self.common.forward(parcel);
     }
 
     fn carry(&mut self, now: Instant, peer: PeerId, inner: &Inner<'_>) -> Result<(), DropReason> {
-        if !self.common.settings.takes(inner.source) {
-            self.common.refuse(now, peer, inner.packet, Problem::Prohibited);
-            return Err(DropReason::FlowDenied);
+        // Never on a wire: the kernel would take it for another address than the one that routes and
+        // peers know. [RFC 4291 §2.5.5.2]
+        let is_disguised = inner.destination != inner.destination.to_canonical();
+        if is_disguised || !self.common.settings.takes(inner.source) {
+            return self.deny(now, peer, inner);
         }
         self.join_and_take(now, peer, inner)
+    }
+
+    fn deny(&mut self, now: Instant, peer: PeerId, inner: &Inner<'_>) -> Result<(), DropReason> {
+        self.common.refuse(now, peer, inner.packet, Problem::Prohibited);
+        Err(DropReason::FlowDenied)
     }
 
     /// Takes what is whole, or has become so.
@@ -244,7 +249,7 @@ impl Engine {
 
     /// Finds out what has happened, and does what is due; true if the port behind has something.
     pub fn look(&mut self, now: Instant) -> Result<bool, SysError> {
-        let mut has_inside = false;
+        let (mut has_inside, mut is_rung) = (false, false);
         for _ in 0..LOOKS {
             let events: Vec<Ready> =
                 self.common.poller.wait(Some(std::time::Duration::ZERO))?.collect();
@@ -252,7 +257,8 @@ impl Engine {
             for event in events {
                 match Token::from_number(event.token) {
                     INSIDE => has_inside = true,
-                    BELL => self.is_rung = true,
+                    // What is said from now on rings again.
+                    BELL => is_rung |= self.switch.bell().drain(),
                     ALARM => self.alarm.drain(),
                     token => self.stir(now, token, event),
                 }
@@ -261,7 +267,7 @@ impl Engine {
                 break;
             }
         }
-        if self.is_rung {
+        if is_rung {
             self.follow();
             self.take_handed(now);
             self.take_requests(now);
@@ -275,9 +281,14 @@ impl Engine {
     /// Takes packets that other shards have received, and that are for flows.
     fn take_handed(&mut self, now: Instant) {
         for mut packet in self.switch.take_handed() {
-            // The settings may be others by now: then it is nobody's.
-            if !self.take(now, &mut packet) {
-                self.common.drop(DropReason::FlowRefused);
+            match self.take(now, &mut packet) {
+                Fate::Taken => {}
+                Fate::Tunnel(len) => {
+                    packet.truncate(len);
+                    self.forward(Parcel { bytes: packet, count: 1, ..Parcel::default() });
+                }
+                // The settings are others by now: it is nobody's.
+                Fate::Kernel => self.common.drop(DropReason::FlowRefused),
             }
         }
         self.settle(now);
@@ -384,20 +395,13 @@ impl Engine {
         }
     }
 
-    /// Makes sure that the shard comes again if there is more to do, and when.
-    pub fn rest(&mut self, now: Instant) -> Result<(), SysError> {
-        if self.is_rung && !self.common.has_more() {
-            self.switch.bell().drain();
-            self.is_rung = false;
-            // What was said between the last look and now would not be heard.
-            self.follow();
-            self.take_handed(now);
-            self.take_requests(now);
-        }
-        if self.common.has_more() && !self.is_rung {
-            self.switch.bell().wake();
-            self.is_rung = true;
-        }
+    /// Whether there is something for peers.
+    pub fn has_more(&self) -> bool {
+        self.common.has_more()
+    }
+
+    /// Makes sure that the shard comes again when something is due.
+    pub fn rest(&mut self) -> Result<(), SysError> {
         self.switch.count_flows(self.common.limits.flows());
         self.alarm.set(self.common.deadlines.first())
     }

@@ -26,6 +26,11 @@ const DIALS_A_PEER_AND_PLACE: usize = 64;
 const NEW_BURST: u32 = 1000;
 const NEW_INTERVAL: Duration = Duration::from_micros(200);
 
+/// The same of connections that the peer has asked for and not completed: 500 a second. Whoever completes
+/// what it begins has its tokens back, so that these are for floods, scans, and what is refused.
+const VAIN_BURST: u32 = 500;
+const VAIN_INTERVAL: Duration = Duration::from_millis(2);
+
 /// ICMP errors to one peer. [RFC 1812 §4.3.2.8] [RFC 4443 §2.4]
 const ERROR_BURST: u32 = 50;
 const ERROR_INTERVAL: Duration = Duration::from_millis(10);
@@ -50,6 +55,8 @@ pub enum Limit {
     DialsToPlace,
     #[error("new flows of this peer in a second")]
     Rate,
+    #[error("connections that this peer begins in a second and does not complete")]
+    Vain,
 }
 
 /// What counts as what.
@@ -66,6 +73,7 @@ struct Share {
     udp: usize,
     dials: usize,
     new: TokenBucket,
+    vain: TokenBucket,
     errors: TokenBucket,
 }
 
@@ -76,6 +84,7 @@ impl Share {
             udp: 0,
             dials: 0,
             new: TokenBucket::new(NEW_BURST, NEW_INTERVAL),
+            vain: TokenBucket::new(VAIN_BURST, VAIN_INTERVAL),
             errors: TokenBucket::new(ERROR_BURST, ERROR_INTERVAL),
         }
     }
@@ -124,6 +133,22 @@ impl Limits {
 
     pub const fn flows(&self) -> usize {
         self.flows
+    }
+
+    /// `peer` asks for a connection, which may come to nothing.
+    ///
+    /// # Errors
+    /// Too many of them have, lately: this one is not worth a look.
+    pub fn ask(&mut self, now: Instant, peer: PeerId) -> Result<(), Limit> {
+        let share = self.peers.entry(peer).or_insert_with(Share::new);
+        if share.vain.take(now) { Ok(()) } else { Err(Limit::Vain) }
+    }
+
+    /// `peer` has completed a connection that it had asked for.
+    pub fn complete(&mut self, peer: PeerId) {
+        if let Some(share) = self.peers.get_mut(&peer) {
+            share.vain.give_back();
+        }
     }
 
     /// Takes one flow of `peer`'s.
@@ -280,6 +305,24 @@ mod tests {
         assert_eq!(limits.open(at(9001), PeerId(1), Sort::Tcp), Ok(()));
         let told = (0..99).filter(|_| limits.may_complain(at(9000), PeerId(1))).count();
         assert_eq!(told, 50);
+    }
+
+    #[test]
+    fn who_completes_connections_may_begin_more_of_them() {
+        let mut limits = Limits::new(u64::MAX);
+        let mut asked = |peer, completes: bool| {
+            let asks = |_: &u32| {
+                let outcome = limits.ask(at(9000), PeerId(peer));
+                if completes {
+                    limits.complete(PeerId(peer));
+                }
+                outcome.is_ok()
+            };
+            (0..2000).filter(asks).count()
+        };
+        assert_eq!((asked(1, false), asked(2, true), asked(3, false)), (500, 2000, 500));
+        assert_eq!(limits.ask(at(9001), PeerId(1)), Err(Limit::Vain));
+        assert_eq!(limits.ask(at(9002), PeerId(1)), Ok(()));
     }
 
     #[test]

@@ -4,7 +4,6 @@
 use std::io::{IoSlice, IoSliceMut};
 
 use crate::flow::tcp::Connection;
-use crate::sys::SysError;
 use crate::sys::sockets::Stream;
 
 /// Pieces that are written to a socket at once.
@@ -28,6 +27,8 @@ pub(super) struct Open {
     /// The host's side, or the peer, has said all.
     host_is_done: bool,
     peer_is_done: bool,
+    /// Nobody on the host's side hears the peer any more.
+    is_cut: bool,
 }
 
 impl Open {
@@ -41,6 +42,7 @@ impl Open {
             is_writable: true,
             host_is_done: false,
             peer_is_done: false,
+            is_cut: false,
         }
     }
 
@@ -52,45 +54,52 @@ impl Open {
             && self.connection.writable() > 0
     }
 
-    /// Whether the host's side was reset after it had said all, when nobody reads from it any more.
-    pub fn is_reset(&self) -> bool {
+    /// Something is wrong with the host's side: a reset, perhaps, after it had said all, when nobody reads
+    /// from it any more.
+    pub fn on_failure(&mut self) {
         let stream = self.stream.as_ref().filter(|_| self.host_is_done);
-        stream.is_some_and(|stream| stream.take_error().is_err())
+        self.is_cut |= stream.is_some_and(|stream| stream.take_error().is_err());
     }
 
-    /// Moves what can be moved.
+    /// Moves what can be moved. A host's side that has ended by a reset resets the peer's when all that
+    /// it had said before has arrived, as it would have without us.
     pub fn move_on(&mut self, buffer: &mut [u8]) {
-        if self.feed_host().and_then(|()| self.feed_peer(buffer)).is_err() {
+        self.feed_host();
+        self.feed_peer(buffer);
+        if self.is_cut && self.host_is_done && self.connection.has_delivered_all() {
             self.connection.abort();
         }
     }
 
     /// From the peer to the host's side.
-    fn feed_host(&mut self) -> Result<(), SysError> {
+    fn feed_host(&mut self) {
         let events = self.connection.take_events();
-        let Some(stream) = &mut self.stream else { return Ok(()) };
-        while self.is_writable && self.connection.readable_bytes() > 0 {
+        let Some(stream) = &mut self.stream else { return };
+        while self.is_writable && !self.is_cut && self.connection.readable_bytes() > 0 {
             let mut pieces = [IoSlice::new(&[]); PIECES];
             let mut count = 0;
             for (piece, bytes) in pieces.iter_mut().zip(self.connection.readable()) {
                 *piece = IoSlice::new(bytes);
                 count += 1;
             }
-            match stream.write(&pieces[..count])? {
-                Some(written) => self.connection.consume(written),
-                None => self.is_writable = false,
+            match stream.write(&pieces[..count]) {
+                Ok(Some(written)) => self.connection.consume(written),
+                Ok(None) => self.is_writable = false,
+                Err(_) => self.is_cut = true,
             }
+        }
+        if self.is_cut {
+            self.connection.consume(self.connection.readable_bytes());
         }
         self.peer_is_done |= events.peer_closed;
         if self.peer_is_done && self.connection.readable_bytes() == 0 {
             stream.finish();
         }
-        Ok(())
     }
 
     /// From the host's side to the peer.
-    fn feed_peer(&mut self, buffer: &mut [u8]) -> Result<(), SysError> {
-        let Some(stream) = &mut self.stream else { return Ok(()) };
+    fn feed_peer(&mut self, buffer: &mut [u8]) {
+        let Some(stream) = &mut self.stream else { return };
         if !self.already.is_empty() {
             let taken = self.connection.write(&self.already);
             self.already.drain(..taken);
@@ -100,17 +109,19 @@ impl Open {
             if !self.is_readable || self.host_is_done || room == 0 || !self.already.is_empty() {
                 break;
             }
-            match stream.read(&mut [IoSliceMut::new(&mut buffer[..room])])? {
-                Some(0) => {
+            match stream.read(&mut [IoSliceMut::new(&mut buffer[..room])]) {
+                // Writing has been told of a reset, which is told once.
+                Ok(Some(0)) if self.is_cut => self.host_is_done = true,
+                Ok(Some(0)) => {
                     self.host_is_done = true;
                     self.connection.shutdown_write();
                 }
-                Some(read) => {
+                Ok(Some(read)) => {
                     self.connection.write(&buffer[..read]);
                 }
-                None => self.is_readable = false,
+                Ok(None) => self.is_readable = false,
+                Err(_) => (self.host_is_done, self.is_cut) = (true, true),
             }
         }
-        Ok(())
     }
 }

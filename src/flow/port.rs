@@ -15,12 +15,16 @@
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
+use crate::dataplane::DATAGRAM_BATCH;
 use crate::dataplane::port::IpPort;
 use crate::dataplane::tables::Tables;
-use crate::flow::engine::Engine;
+use crate::flow::common::Parcel;
+use crate::flow::engine::{Engine, Fate};
 use crate::flow::inner::Inner;
 use crate::flow::switch::Switch;
 use crate::packet::batch::{IpBatch, PlainBatch, PlainRange};
+use crate::packet::coalesce::{Coalescer, Mergeable};
+use crate::packet::train::TRAIN_DATAGRAMS;
 use crate::proto::drop_reason::DropReason;
 use crate::sys::SysError;
 use crate::sys::clock;
@@ -32,6 +36,9 @@ pub struct FlowPort {
     engine: Engine,
     /// What of a batch is for the kernel.
     ranges: Vec<PlainRange>,
+    /// What of it goes back into the tunnel, which takes it merged.
+    returning: Vec<PlainRange>,
+    coalescer: Coalescer,
 }
 
 impl std::fmt::Debug for FlowPort {
@@ -54,7 +61,9 @@ impl FlowPort {
         if let Some(fd) = inside.as_ref().and_then(|inside| inside.fd()) {
             engine.watch_inside(fd)?;
         }
-        Ok(Self { inside, engine, ranges: Vec::new() })
+        let mergeable = Mergeable { tcp: true, udp: true };
+        let coalescer = Coalescer::new(mergeable, DATAGRAM_BATCH * TRAIN_DATAGRAMS);
+        Ok(Self { inside, engine, ranges: Vec::new(), returning: Vec::new(), coalescer })
     }
 }
 
@@ -68,7 +77,7 @@ impl IpPort for FlowPort {
             Some(inside) if has_inside || inside.fd().is_none() => inside.recv(batch),
             Some(_) | None => Ok(0),
         };
-        self.engine.rest(now)?;
+        self.engine.rest()?;
         let count = batch.count() - before;
         // What is in the batch is still to be sent; the next call fails again.
         if count > 0 { Ok(count) } else { inside }
@@ -79,21 +88,32 @@ impl IpPort for FlowPort {
         // What has been said before these packets came holds for them.
         self.engine.follow();
         self.ranges.clear();
+        self.returning.clear();
         let (slabs, ranges) = packets.parts();
         for range in ranges {
             let packet = &mut slabs[range.slab][range.start..range.start + range.len];
-            if !self.engine.take(now, packet) {
-                self.ranges.push(*range);
+            match self.engine.take(now, packet) {
+                Fate::Kernel => self.ranges.push(*range),
+                Fate::Tunnel(len) => self.returning.push(PlainRange { len, ..*range }),
+                Fate::Taken => {}
             }
         }
+        for group in self.coalescer.plan(slabs, &self.returning) {
+            let (vnet, bytes) = group.to_packet(slabs);
+            self.engine.forward(Parcel { bytes, vnet, count: group.count() });
+        }
         self.engine.settle(now);
-        self.engine.rest(now)?;
+        self.engine.rest()?;
         match &mut self.inside {
             Some(inside) if !self.ranges.is_empty() => {
                 inside.send(&mut PlainBatch::new(slabs, &self.ranges))
             }
             Some(_) | None => Ok(0),
         }
+    }
+
+    fn has_more(&self) -> bool {
+        self.engine.has_more()
     }
 
     fn fd(&self) -> Option<BorrowedFd<'_>> {
@@ -154,5 +174,54 @@ impl IpPort for HandingPort {
 
     fn fd(&self) -> Option<BorrowedFd<'_>> {
         self.inside.as_ref()?.fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use super::*;
+    use crate::flow::inner::write_udp;
+    use crate::flow::switch::Settings;
+    use crate::packet::slab::{HEADROOM, Slab};
+    use crate::packet::split::Splitter;
+    use crate::proto::allowed_ips::AllowedIps;
+    use crate::proto::peer::PeerId;
+
+    #[test]
+    fn what_peers_say_to_each_other_goes_back_in_one_piece_and_has_made_a_hop() {
+        let tables = Arc::new(Tables::new());
+        let mut allowed = AllowedIps::new();
+        for peer in 1..4 {
+            allowed.insert(format!("10.10.0.{peer}/32").parse().unwrap(), PeerId(peer));
+        }
+        tables.set_routes(allowed.routes());
+        let settings = Settings { carries: true, ..Settings::default() };
+        let switch = Arc::new(Switch::new(settings).unwrap());
+        let mut port = FlowPort::new(None, tables, switch).unwrap();
+        let address = |peer| SocketAddr::from(([10, 10, 0, peer], 4000));
+        // Two peers speak to a third, by turns.
+        let mut slabs: Vec<Slab> = (0..6).map(|_| Slab::new()).collect();
+        let mut ranges = Vec::new();
+        for (n, slab) in (0_u8..).zip(&mut slabs) {
+            let packet = &mut slab[HEADROOM..HEADROOM + 1028];
+            packet[28..].fill(n);
+            write_udp(packet, address(1 + n % 2), address(3), u16::from(n / 2)).unwrap();
+            ranges.push(PlainRange { slab: n.into(), start: HEADROOM, len: 1028 });
+        }
+        assert_eq!(port.send(&mut PlainBatch::new(&mut slabs, &ranges)).unwrap(), 0);
+        let mut batch = IpBatch::with_capacity(8, 1 << 20);
+        assert_eq!(port.recv(&mut batch).unwrap(), 2);
+        for position in 0..2 {
+            let (packet, vnet) = batch.packet(position);
+            let mut packets = Splitter::new(packet, &vnet.unwrap()).unwrap();
+            for n in 0..3 {
+                let inner = Inner::parse(packets.next().unwrap()).unwrap();
+                let (_, _, content) = inner.udp().expect("a right checksum");
+                assert_eq!((inner.hops, content), (63, &[2 * n + position as u8; 1000][..]));
+            }
+            assert!(packets.next().is_none());
+        }
     }
 }

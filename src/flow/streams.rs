@@ -56,6 +56,8 @@ type Pair = (SocketAddr, SocketAddr);
 pub(super) struct Streams {
     stack: Arc<Stack>,
     by_pair: HashMap<Pair, Token>,
+    /// The one that was found last: segments come in rows.
+    last: Option<(Pair, Token)>,
     slots: Slots<Flow>,
     /// Those that segments have come for.
     touched: Vec<Token>,
@@ -78,6 +80,8 @@ struct Flow {
     asking: Option<Asking>,
     /// Among those that are limited.
     is_counted: bool,
+    /// The peer has asked for it, and not taken it up yet.
+    is_vain: bool,
     scheduled: Option<Instant>,
     is_queued: bool,
     is_touched: bool,
@@ -111,6 +115,7 @@ impl Streams {
             stack: Arc::new(Stack::new(config(common), &mut OsEntropy)),
             switch,
             by_pair: HashMap::new(),
+            last: None,
             slots: Slots::new(Kind::Tcp),
             touched: Vec::new(),
             remembered: VecDeque::new(),
@@ -129,7 +134,10 @@ impl Streams {
         let packet =
             Packet::parse(inner.packet, Checksum::Verify).map_err(|_| DropReason::FlowMalformed)?;
         let pair = (packet.source, packet.destination);
-        let Some(&token) = self.by_pair.get(&pair) else {
+        if self.last.is_none_or(|(last, _)| last != pair) {
+            self.last = self.by_pair.get(&pair).map(|&token| (pair, token));
+        }
+        let Some((_, token)) = self.last else {
             return self.begin(common, now, peer, inner, &packet);
         };
         let Some(flow) = self.slots.get_mut(token) else { return Ok(()) };
@@ -174,6 +182,7 @@ impl Streams {
             }
             return Err(DropReason::FlowUnknown);
         };
+        common.limits.ask(now, peer).map_err(|limit| common.met(now, peer, limit))?;
         let place = packet.destination;
         let origin =
             if common.settings.owns(place.ip()) { Origin::Exposed } else { Origin::Carried };
@@ -234,8 +243,8 @@ impl Streams {
             Side::Open(open) => {
                 open.is_readable |= event.readable || event.failed;
                 open.is_writable |= event.writable || event.failed;
-                if event.failed && open.is_reset() {
-                    open.connection.abort();
+                if event.failed {
+                    open.on_failure();
                 }
                 self.pump(common, token);
             }
@@ -287,6 +296,10 @@ impl Streams {
         if open.connection.is_closed() {
             self.remove(common, token);
             return;
+        }
+        if flow.is_vain && open.connection.state() != State::SynReceived {
+            flow.is_vain = false;
+            common.limits.complete(flow.peer);
         }
         // What is over holds no socket, and does not count; it is remembered for a while. What the peer
         // has sent may still wait for the socket.
@@ -407,6 +420,7 @@ impl Streams {
     fn remove(&mut self, common: &mut Common, token: Token) {
         let Some(mut flow) = self.slots.remove(token) else { return };
         self.by_pair.remove(&flow.pair);
+        self.last = self.last.filter(|(_, last)| *last != token);
         common.deadlines.clear(token, &mut flow.scheduled);
         flow.uncount(common);
         let stream = match flow.side {
@@ -434,6 +448,7 @@ impl Flow {
             side,
             asking: None,
             is_counted: true,
+            is_vain: !matches!(origin, Origin::Own),
             scheduled: None,
             is_queued: false,
             is_touched: false,

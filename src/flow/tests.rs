@@ -10,13 +10,13 @@ use std::time::Duration;
 
 use crate::crypto::entropy::SeededEntropy;
 use crate::dataplane::tables::Tables;
-use crate::flow::engine::Engine;
+use crate::flow::engine::{Engine, Fate};
 use crate::flow::exposed::{Exposed, Target};
 use crate::flow::inner::{Inner, ip_header_bytes, write_echo, write_ip, write_udp};
 use crate::flow::policy::{Policy, Service};
 use crate::flow::slots::LOOKS;
 use crate::flow::switch::{Settings, Switch};
-use crate::flow::tcp::{Checksum, Config, Connection, MAX_PACKET_BYTES, Packet, Stack, State};
+use crate::flow::tcp::{Checksum, Config, Connection, End, MAX_PACKET_BYTES, Packet, Stack, State};
 use crate::packet::batch::IpBatch;
 use crate::packet::split::Splitter;
 use crate::proto::allowed_ips::AllowedIps;
@@ -96,7 +96,11 @@ impl Bench {
 
     /// A packet of a peer's.
     fn take(&mut self, mut packet: Vec<u8>) {
-        assert!(self.engine.take(self.now, &mut packet), "none is for the kernel");
+        match self.engine.take(self.now, &mut packet) {
+            Fate::Taken => {}
+            Fate::Tunnel(_) => panic!("no peer speaks to another here"),
+            Fate::Kernel => panic!("none is for the kernel"),
+        }
         self.engine.settle(self.now);
     }
 
@@ -140,7 +144,7 @@ impl Bench {
         self.engine.look(self.now).unwrap();
         self.batch.clear();
         self.engine.fill(self.now, &mut self.batch);
-        self.engine.rest(self.now).unwrap();
+        self.engine.rest().unwrap();
         let mut arrived = Vec::new();
         for position in 0..self.batch.count() {
             let (packet, vnet) = self.batch.packet(position);
@@ -419,6 +423,33 @@ fn a_reset_and_an_end_pass_and_leave_nothing_behind() {
 }
 
 #[test]
+fn what_a_server_says_before_its_reset_arrives_before_it() {
+    let (listener, place) = listen();
+    let mut bench = Bench::new(&["127.0.0.1"]);
+    let from = inside(1, 1000);
+    bench.connect(from, place);
+    bench.until("a connection", |bench| bench.state(from) == State::Established);
+    let mut served = accept(&listener);
+    let wanted: Vec<u8> = (0..40_000_u32).map(|n| (n % 251) as u8).collect();
+    served.write_all(&wanted).unwrap();
+    rustix::net::sockopt::set_socket_linger(&served, Some(Duration::ZERO)).unwrap();
+    drop(served);
+    // Nobody hears this: so the engine learns of the reset before it has read what came before.
+    bench.connections.get_mut(&from).unwrap().write(b"unheard");
+    bench.speak(from);
+    let mut heard = Vec::new();
+    bench.until("the reset", |bench| {
+        let connection = bench.connections.get_mut(&from).unwrap();
+        connection.readable().for_each(|bytes| heard.extend_from_slice(bytes));
+        connection.consume(connection.readable_bytes());
+        connection.end().is_some()
+    });
+    assert!(heard == wanted, "{} of {} bytes", heard.len(), wanted.len());
+    assert_eq!(bench.connections[&from].end(), Some(End::Reset));
+    assert_eq!(bench.switch.flows(), 0);
+}
+
+#[test]
 fn neither_side_is_read_faster_than_the_other_takes() {
     let (listener, place) = listen();
     let mut bench = Bench::new(&["127.0.0.1"]);
@@ -631,7 +662,8 @@ fn beside_a_kernel_only_what_is_for_exposed_ports_or_about_them_is_kept_from_it(
     };
     let mut fragment = segment(own(80));
     fragment[6] = 0x20;
-    let mut is_taken = |mut packet: Vec<u8>| bench.engine.take(bench.now, &mut packet);
+    let mut is_taken =
+        |mut packet: Vec<u8>| bench.engine.take(bench.now, &mut packet) == Fate::Taken;
     assert!(is_taken(segment(own(80))) && is_taken(icmp(3, 80)) && is_taken(icmp(11, 80)));
     for packet in [
         segment(own(81)),

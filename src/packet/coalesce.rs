@@ -21,7 +21,7 @@ use crate::packet::coalesce::segment::{Segment, Sight, is_same_flow, is_same_hea
 use crate::packet::slab::Slab;
 use crate::wire::checksum::{Sum, checksum};
 use crate::wire::ip::{IPV6_HEADER_BYTES, PROTOCOL_TCP, PROTOCOL_UDP};
-use crate::wire::transport::{PSH, TCP_CHECKSUM_AT, TCP_FLAGS_AT, UDP_CHECKSUM_AT};
+use crate::wire::transport::{PSH, TCP_FLAGS_AT};
 use crate::wire::vnet::{Gso, GsoKind, PartialChecksum, VNET_HEADER_BYTES, VnetHeader};
 
 mod segment;
@@ -288,34 +288,41 @@ impl Coalescer {
 }
 
 impl Merge {
-    /// Writes the headers of the write in and before its first packet, which is at `range`.
-    fn finish(&self, slabs: &mut [Slab], range: PlainRange) {
+    /// What is left to be done to the packet.
+    fn vnet(&self) -> VnetHeader {
         if self.count == 1 {
-            return put_vnet(slabs, range, &VnetHeader::default());
+            return VnetHeader::default();
         }
         let segment = &self.segment;
-        let header_bytes = segment.header_bytes();
-        let (kind, offset) = match (segment.is_tcp, segment.is_v6) {
-            (true, false) => (GsoKind::TcpV4, TCP_CHECKSUM_AT),
-            (true, true) => (GsoKind::TcpV6, TCP_CHECKSUM_AT),
-            (false, _) => (GsoKind::UdpL4, UDP_CHECKSUM_AT),
+        let kind = match (segment.is_tcp, segment.is_v6) {
+            (true, false) => GsoKind::TcpV4,
+            (true, true) => GsoKind::TcpV6,
+            (false, _) => GsoKind::UdpL4,
         };
-        let start = u16::from(segment.ip_bytes);
-        let vnet = VnetHeader {
-            checksum: Some(PartialChecksum { start, offset: offset as u16 }),
+        let (start, offset) = (u16::from(segment.ip_bytes), segment.checksum_at() as u16);
+        VnetHeader {
+            checksum: Some(PartialChecksum { start, offset }),
             gso: Some(Gso { kind, size: segment.payload, ecn: false }),
-            header_length: header_bytes as u16,
-        };
-        put_vnet(slabs, range, &vnet);
+            header_length: segment.header_bytes() as u16,
+        }
+    }
+
+    /// Writes the headers of the write in and before its first packet, which is at `range`.
+    fn finish(&self, slabs: &mut [Slab], range: PlainRange) {
+        put_vnet(slabs, range, &self.vnet());
+        if self.count == 1 {
+            return;
+        }
+        let segment = &self.segment;
         let head = bytes_mut(slabs, range);
-        let covered = set_lengths(head, segment, header_bytes + self.payload as usize);
+        let covered = set_lengths(head, segment, segment.header_bytes() + self.payload as usize);
         let (addresses, protocol): (Range<usize>, u8) = (
             if segment.is_v6 { 8..40 } else { 12..20 },
             if segment.is_tcp { PROTOCOL_TCP } else { PROTOCOL_UDP },
         );
         let pseudo = Sum::new().add(&head[addresses]).add_u32(covered).add_u32(protocol.into());
         let transport = &mut head[usize::from(segment.ip_bytes)..];
-        put(transport, offset, !pseudo.finish());
+        put(transport, segment.checksum_at(), !pseudo.finish());
         if segment.is_tcp && self.push {
             transport[TCP_FLAGS_AT] |= PSH;
         }
@@ -330,12 +337,10 @@ impl Merge {
         let head = bytes_mut(slabs, range);
         set_lengths(head, segment, segment.header_bytes() + usize::from(segment.payload));
         let transport = &mut head[usize::from(segment.ip_bytes)..];
+        put(transport, segment.checksum_at(), self.checksum);
         if segment.is_tcp {
-            put(transport, TCP_CHECKSUM_AT, self.checksum);
             // A packet that is to be pushed is the last of its group.
             transport[TCP_FLAGS_AT] &= !PSH;
-        } else {
-            put(transport, UDP_CHECKSUM_AT, self.checksum);
         }
     }
 }
@@ -444,6 +449,17 @@ impl<'a> Group<'a> {
             let PlainRange { slab, start, len } = range;
             Piece { slab, start: start + header_bytes, len: len - header_bytes }
         })
+    }
+
+    /// A copy of all of them as one packet, and what is left to be done to it.
+    pub fn to_packet(&self, slabs: &[Slab]) -> (VnetHeader, Vec<u8>) {
+        let length: usize = self.pieces().map(|piece| piece.len).sum();
+        let mut packet = Vec::with_capacity(length);
+        for (position, piece) in self.pieces().enumerate() {
+            let skipped = if position == 0 { VNET_HEADER_BYTES } else { 0 };
+            packet.extend_from_slice(&piece.bytes(slabs)[skipped..]);
+        }
+        (self.merge.vnet(), packet)
     }
 
     /// Takes the group apart again, for a device that refused it: yields what one call each is to

@@ -263,6 +263,11 @@ impl Connection {
         self.charge();
     }
 
+    /// Nothing that was written, nor an end, is still to be sent or acknowledged.
+    pub const fn has_delivered_all(&self) -> bool {
+        self.sender.is_idle()
+    }
+
     /// Nothing more will be written: a FIN follows what was.
     pub fn shutdown_write(&mut self) {
         if self.end.is_some() || self.sender.is_fin_queued() {

@@ -41,6 +41,11 @@ impl Segment {
     pub const fn header_bytes(&self) -> usize {
         self.ip_bytes as usize + self.transport_bytes as usize
     }
+
+    /// Where the checksum is in the transport header.
+    pub const fn checksum_at(&self) -> usize {
+        if self.is_tcp { TCP_CHECKSUM_AT } else { UDP_CHECKSUM_AT }
+    }
 }
 
 /// A packet at first sight.

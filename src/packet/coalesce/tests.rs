@@ -24,6 +24,7 @@ fn counts(packets: &[Vec<u8>]) -> Vec<usize> {
     for group in plan {
         assert_eq!(group.pieces().count(), group.count());
         let (vnet, packet) = gather(&group, &slabs);
+        assert_eq!(group.to_packet(&slabs), (vnet, packet.clone()));
         if group.count() == 1 {
             assert_eq!(vnet, VnetHeader::default());
             assert!(packets.contains(&packet), "a lone packet is as it came");
