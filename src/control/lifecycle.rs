@@ -68,6 +68,11 @@ pub enum LifecycleError {
          `Masquerade = flow` needs nothing of that"
     )]
     NoMasquerade { interface: String, obstacles: String },
+    #[error(
+        "{interface} cannot masquerade: this host's addresses, which peers shall not reach, cannot be \
+         read. A sandbox that allows netlink sockets (AF_NETLINK) helps, or `Masquerade = off`"
+    )]
+    NoAddresses { interface: String, source: NetlinkError },
     #[error("cannot write {}", Forwarding::name(*.family))]
     Forwarding { family: Family, source: io::Error },
     #[error("cannot set DNS")]

@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::control::command::{Flows, Inside, SetRequest};
 use crate::control::config::{Config, Interface, Masquerade};
 use crate::control::daemon::{Leash, spawn_daemon};
-use crate::control::ends::Mode;
+use crate::control::ends::{HostPort, Mode, Target};
 use crate::control::health::SetHealth;
 use crate::control::hooks::{RunHook, Shell};
 use crate::control::interrupt::Interrupt;
@@ -89,6 +89,7 @@ pub fn up(
     for (key, what) in ignored(settings) {
         console.warn(&format!("{key} is left out: {what}"));
     }
+    look_for_addresses(interface, settings, console)?;
     let _note = match Note::take(interface) {
         Ok(note) => note,
         Err(NoteError::Held) => {
@@ -187,6 +188,7 @@ pub fn reload(
         .filter(|change| *change != SetRequest::default());
     let former = (inside_of(was), flows(interface, was)?);
     let wanted = (inside_of(is), flows(interface, is)?);
+    look_for_addresses(interface, is, console)?;
     let mut netlink = Netlink::new();
     let kind = if extent.is_rehearsal { Kind::Rehearsing } else { Kind::Changing };
     let mut steps = Transaction::new(&mut netlink, console, interrupt, kind);
@@ -232,6 +234,29 @@ fn refuse_hooks(
         }
         None => Ok(()),
     }
+}
+
+/// Without this host's addresses nothing is let through that is judged by them: the places of names.
+///
+/// # Errors
+/// [`LifecycleError::NoAddresses`]: the same goes for all that is masqueraded.
+fn look_for_addresses(
+    interface: &str,
+    settings: &Interface,
+    console: &mut dyn Console,
+) -> Result<(), LifecycleError> {
+    let Err(source) = Netlink::new().all_addresses() else { return Ok(()) };
+    if settings.masquerade.is_some_and(|it| it.value != Masquerade::Off) {
+        return Err(LifecycleError::NoAddresses { interface: interface.to_owned(), source });
+    }
+    let exposed = settings.ends.expose.iter().map(|it| &it.value);
+    for expose in exposed.filter(|it| matches!(it.target, Target::At(HostPort::Name { .. }))) {
+        console.warn(&format!(
+            "`Expose = {expose}` leads nowhere: where its name leads is judged by the addresses of this \
+             host, which cannot be read ({source}). An address in its place is not judged"
+        ));
+    }
+    Ok(())
 }
 
 /// What a file says that is about an interface, and why it does nothing here.

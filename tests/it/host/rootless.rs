@@ -338,3 +338,28 @@ fn a_page_on_the_databases_port_is_reached_by_peers_of_from_alone() {
     assert_eq!(page(&outsider, "10.66.0.20", 20).status.code(), Some(7));
     assert_eq!(page(&outsider, "10.66.0.1", 2).status.code(), Some(28), "under another's name");
 }
+
+#[test]
+fn what_is_judged_by_this_hosts_addresses_is_refused_where_they_cannot_be_read() {
+    if skips(PROGRAMS) {
+        return;
+    }
+    let Some(place) = Place::confined() else { return };
+    let service = place.pod.run(|| TcpListener::bind("127.0.0.1:0").unwrap());
+    let port = service.local_addr().unwrap().port();
+    echo_at_the_end(service);
+    let hub = place.join(Hybridwg);
+    place.write(&hub, "#hybridwg: Masquerade = flow");
+    let refused = place.hybridwg(&["up", place.path().to_str().unwrap()]);
+    let told = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && told.contains("AF_NETLINK"), "{told}");
+    let lines = format!(
+        "#hybridwg: Expose = 80 localhost:{port}\n#hybridwg: AllowTo = 127.0.0.0/8\n\
+         #hybridwg: Expose = 81 127.0.0.1:{port}"
+    );
+    let mut pod = place.up(&hub, &lines);
+    assert!(pod.log().contains(&format!("`Expose = 80 localhost:{port}` leads nowhere")));
+    assert_eq!(ask(&place.hub, "10.66.0.2:81", b"x"), b"127.0.0.1x");
+    let refused = connect(&place.hub, "10.66.0.2:80").unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+}
