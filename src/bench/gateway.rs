@@ -55,7 +55,7 @@ impl Forwarding {
     pub fn flows(self) -> Option<Flows> {
         let Self::Flow(congestion) = self else { return None };
         let mut flows = Flows { carries: true, ..Flows::default() };
-        // A crowd is one peer's, which has a quarter at most.
+        // A crowd is larger than what there may be otherwise.
         flows.tuning.max_flows = MOST_FLOWS;
         match congestion {
             Some(Congestion::Cubic) => flows.tuning.congestion = Algorithm::Cubic,

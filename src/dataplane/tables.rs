@@ -459,6 +459,10 @@ impl Tables {
         read(&self.peers).get(&peer).map(Arc::clone)
     }
 
+    pub fn count_peers(&self) -> usize {
+        read(&self.peers).len()
+    }
+
     const fn stripe(&self, index: Index) -> &Stripe {
         &self.sessions[index.0 as usize % SESSION_STRIPES]
     }

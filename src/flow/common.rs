@@ -140,7 +140,10 @@ impl Common {
                  (LimitNOFILE, ulimit -n)"
             );
         } else {
-            info!(flows, "so many flows may peers have, each a quarter of them");
+            info!(
+                flows,
+                "so many flows may peers have, each a quarter of them, or as much as few peers leave one another"
+            );
         }
     }
 

@@ -82,7 +82,8 @@ impl Engine {
         let is_on = settings.is_some();
         let limits = Limits::new(raise_descriptor_limit());
         let routes = Arc::clone(&tables.routes());
-        let common = Common::new(settings.unwrap_or_default(), tables, limits)?;
+        let mut common = Common::new(settings.unwrap_or_default(), tables, limits)?;
+        common.limits.share_among(common.tables.count_peers());
         let streams = Streams::new(&common, Arc::clone(&switch));
         let alarm = Alarm::new()?;
         common.poller.add(switch.bell().as_fd(), BELL.number(), Interest::Readable)?;
@@ -368,6 +369,7 @@ impl Engine {
         self.reassembly.retain(|address, peer| is_wanted(Origin::Own, address, peer));
         let tables = Arc::clone(&common.tables);
         common.limits.retain(|peer| tables.peer(peer).is_some());
+        common.limits.share_among(tables.count_peers());
     }
 
     /// Puts packets for peers into `batch`, each flow in its turn.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::proto::peer::PeerId;
 use crate::time::{Instant, TokenBucket};
 
-/// One peer may have so large a part of all flows.
+/// One peer may have so large a part of all flows, where there are as many peers.
 const SHARES: usize = 4;
 
 /// Of these, mappings of UDP ports.
@@ -96,6 +96,7 @@ pub struct Limits {
     /// That there are descriptors for.
     possible_flows: usize,
     most_flows: usize,
+    shares: usize,
     flows: usize,
     dials: usize,
     peers: HashMap<PeerId, Share>,
@@ -117,6 +118,7 @@ impl Limits {
         Self {
             possible_flows,
             most_flows: possible_flows,
+            shares: SHARES,
             flows: 0,
             dials: 0,
             peers: HashMap::new(),
@@ -129,6 +131,11 @@ impl Limits {
     pub fn bound(&mut self, most: usize) -> usize {
         self.most_flows = most.min(self.possible_flows);
         self.most_flows
+    }
+
+    /// Parts all flows among so many peers: a single one, as a sidecar has, stands in nobody's way.
+    pub fn share_among(&mut self, peers: usize) {
+        self.shares = peers.clamp(1, SHARES);
     }
 
     pub const fn flows(&self) -> usize {
@@ -156,7 +163,7 @@ impl Limits {
     /// # Errors
     /// There is none left, or none yet.
     pub fn open(&mut self, now: Instant, peer: PeerId, sort: Sort) -> Result<(), Limit> {
-        let most = (self.most_flows / SHARES).max(1);
+        let most = (self.most_flows / self.shares).max(1);
         let share = self.peers.entry(peer).or_insert_with(Share::new);
         if !share.new.take(now) {
             return Err(Limit::Rate);
@@ -280,6 +287,19 @@ mod tests {
         assert_eq!(limits.open(at(9000), PeerId(2), Sort::Tcp), Err(Limit::FlowsOfPeer));
         assert_eq!(limits.open(at(9000), PeerId(1), Sort::Tcp), Ok(()));
         assert_eq!(limits.flows(), 400);
+    }
+
+    #[test]
+    fn few_peers_have_equal_parts_and_a_single_one_has_all() {
+        let mut limits = Limits::new(256 + 12);
+        for (peers, share) in [(0, 12), (1, 12), (2, 6), (3, 4), (4, 3), (5, 3)] {
+            limits.share_among(peers);
+            let opened =
+                (0..99).take_while(|_| limits.open(at(9000), PeerId(1), Sort::Tcp).is_ok());
+            let opened = opened.count();
+            assert_eq!(opened, share, "{peers} peers");
+            (0..opened).for_each(|_| limits.close(PeerId(1), Sort::Tcp));
+        }
     }
 
     #[test]

@@ -551,17 +551,23 @@ fn a_udp_port_looks_the_same_from_everywhere_and_only_who_was_spoken_to_answers(
 }
 
 #[test]
-fn so_many_flows_as_the_operator_says_and_a_quarter_of_them_for_one_peer() {
+fn so_many_flows_as_the_operator_says_and_the_part_of_them_for_a_peer_that_the_others_leave() {
     if skips(PROGRAMS) {
         return;
     }
     let places = Places::new();
-    let (_client, hub) = places.join(Hybridwg, "hybridwg_flows_max=8\n");
+    let (_client, hub) = places.join(Hybridwg, "hybridwg_flows_max=4\n");
     let (listener, place) = listen(&places.server, SERVER);
-    let mut streams: Vec<_> = (0..2).map(|_| connect(&places.client, place).unwrap()).collect();
+    let mut streams: Vec<_> = (0..4).map(|_| connect(&places.client, place).unwrap()).collect();
     let dial = || places.client.run(|| TcpStream::connect_timeout(&place, NOTHING));
     assert_eq!(dial().unwrap_err().kind(), ErrorKind::TimedOut);
-    carry(&hub, "hybridwg_flows_max=12\n");
+    let peers = [("aa", 1), ("bb", 2), ("cc", 3)].map(|(byte, number)| {
+        format!("public_key={}\nallowed_ip=10.99.{number}.0/24\n", byte.repeat(32))
+    });
+    assert_eq!(configure(&hub, &peers.concat()), "errno=0\n\n");
+    carry(&hub, "hybridwg_flows_max=16\n");
+    assert_eq!(dial().unwrap_err().kind(), ErrorKind::TimedOut);
+    carry(&hub, "hybridwg_flows_max=20\n");
     streams.push(connect(&places.client, place).unwrap());
     drop(listener);
 }
