@@ -282,8 +282,8 @@ pub(super) enum Origin {
 }
 
 /// What one call may put into a batch: less than it holds, so that the shard does not take a source
-/// that gives what is asked for to be a queue that stands. The last packet may be a super-packet, and
-/// fits beyond the budget: below zero, that is what others have to leave.
+/// that gives what is asked for to be a queue that stands. The last packet may be a super-packet, which
+/// fits beyond it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Budget {
     packets: isize,
@@ -306,8 +306,8 @@ impl Budget {
     /// The inverse of [`Self::set_half_aside`].
     pub fn put_back(&mut self, aside: Option<Self>) {
         if let Some(Self { packets, bytes }) = aside {
-            self.packets += packets;
-            self.bytes += bytes;
+            self.packets = self.packets.max(0) + packets;
+            self.bytes = self.bytes.max(0) + bytes;
         }
     }
 
@@ -319,5 +319,22 @@ impl Budget {
         self.packets -= 1;
         // Lossless: no packet is longer than 65,535 bytes.
         self.bytes -= bytes as isize;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_set_aside_is_there_whatever_was_taken_of_the_other_half() {
+        let mut budget = Budget::new();
+        let aside = budget.set_half_aside();
+        budget.take(65_535);
+        assert!(!budget.is_left());
+        budget.put_back(Some(aside));
+        assert!(budget.is_left());
+        budget.take(16 << 10);
+        assert!(!budget.is_left());
     }
 }
