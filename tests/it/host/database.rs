@@ -28,7 +28,7 @@ const ROWS: u32 = 20_000;
 
 /// Connections that are kept and not used, and for how long.
 const POOL: usize = 50;
-const IDLE: Duration = Duration::from_secs(5);
+const IDLE: Duration = Duration::from_secs(10);
 
 /// Connections for everything else, and those that PostgreSQL reserves.
 const OTHERS: usize = 20;
@@ -83,7 +83,7 @@ impl Database<'_> {
             "fsync=off".to_owned(),
             "tcp_keepalives_idle=1".to_owned(),
             "tcp_keepalives_interval=1".to_owned(),
-            "tcp_keepalives_count=3".to_owned(),
+            "tcp_keepalives_count=8".to_owned(),
         ] {
             server.args(["-c", &setting]);
         }
@@ -176,7 +176,7 @@ impl Database<'_> {
         self.is_benchmarked();
         self.is_copied_both_ways();
         self.answers_who_has_ended();
-        // Whoever does not answer for four seconds has ended.
+        // Whoever does not answer for nine seconds has ended.
         pause(IDLE);
         for session in &mut pool {
             assert_eq!(session.ask("SELECT 40 + 2").unwrap(), "42");
@@ -196,7 +196,7 @@ impl Session {
         set_socket_keepalive(&stream, true)?;
         set_tcp_keepidle(&stream, Duration::from_secs(1))?;
         set_tcp_keepintvl(&stream, Duration::from_secs(1))?;
-        set_tcp_keepcnt(&stream, 3)?;
+        set_tcp_keepcnt(&stream, 8)?;
         let mut session = Self { stream };
         session.send(&[], b"\0\x03\0\0user\0postgres\0database\0postgres\0\0")?;
         session.until_ready()?;
