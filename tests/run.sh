@@ -7,7 +7,7 @@
 # Those tests make network namespaces of their own and want root; without it they are skipped.
 # HYBRIDWG_REQUIRE_HOST=1 turns every skip into a failure: that is what CI sets.
 # The last line counts: "N passed, N failed, N skipped". Before it, each failure has a line
-# "failed: NAME OF THE TEST OR STEP".
+# "failed: NAME OF THE TEST OR STEP", and before those stands how each of those tests failed.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 
@@ -17,8 +17,8 @@ packages=(chromium curl golang-github-containers-common iperf3 iproute2 iputils-
 
 passed=0 failed=0 skipped=0
 failures=()
-output=$(mktemp)
-trap 'rm -f "$output"' EXIT
+output=$(mktemp) reasons=$(mktemp)
+trap 'rm -f "$output" "$reasons"' EXIT
 
 say() { printf '\n== %s\n' "$*"; }
 
@@ -71,6 +71,7 @@ tests() {
     while read -r test; do
         failures+=("$test")
     done < <(failed_tests "$output")
+    why_failed "$output" >>"$reasons"
 }
 
 # The names of the tests that failed. Each test binary says "failures:" twice, first above what the
@@ -83,6 +84,16 @@ failed_tests() {
             for (i = 0; i < count; i++) print names[i]
             count = listed = 0
         }' "$1"
+}
+
+# What those tests printed, up to the stack of calls and to 20 lines: what a reader of the end of a
+# long log wants first.
+why_failed() {
+    awk '
+        /^(successes|failures):$/ { failures = /^failures/; lines = 0; next }
+        /^---- .* ----$/ { lines = 20 }
+        /^(stack backtrace:|note: |    [^ ]*$|test result: )/ { lines = 0 }
+        failures && lines > 0 && /./ { lines--; print substr($0, 1, 500) }' "$1"
 }
 
 install_packages() {
@@ -144,6 +155,7 @@ if ((require_host && skipped)); then
     failed=$((failed + skipped)) skipped=0
 fi
 echo
+cat "$reasons"
 ((${#failures[@]} == 0)) || printf 'failed: %s\n' "${failures[@]}"
 printf '%d passed, %d failed, %d skipped\n' "$passed" "$failed" "$skipped"
 ((failed == 0))

@@ -62,7 +62,8 @@ fn envelope(series: &[&Vec<f64>]) -> Vec<(f64, f64, f64)> {
     (0..length).map(at).collect()
 }
 
-/// The share of round trips that took at most so long; nothing if there are none.
+/// The share of round trips that took at most so long; nothing if there are none. Each nine has as
+/// much room as the one before, since it is the slow ones that a user notices.
 pub fn distribution(report: &Report, when: &str) -> Option<String> {
     let times = |name: &str| {
         let times = report.latencies.get(name)?.get(when)?;
@@ -82,10 +83,13 @@ pub fn distribution(report: &Report, when: &str) -> Option<String> {
     let x = |micros: f64| {
         LEFT + ((micros.max(0.1).log10() - from) / decades).clamp(0.0, 1.0) * PLOT_WIDTH
     };
-    let y = |share: f64| TOP + PLOT_HEIGHT * (1.0 - share);
+    let most_counted = drawn.iter().map(|(_, _, times)| times.count()).max()?;
+    let nines = (most_counted as f64).log10().ceil().max(1.0);
+    let y = |share: f64| TOP + PLOT_HEIGHT * (1.0 + (1.0 - share).log10().max(-nines) / nines);
     let mut svg = frame("distribution of round trips");
-    for percent in [0, 25, 50, 75, 90, 99] {
-        svg.push_str(&horizontal(y(f64::from(percent) / 100.0), &format!("{percent} %")));
+    let after_nines = (1..=nines as i32).map(|count| 1.0 - 10_f64.powi(-count));
+    for share in [0.0, 0.5].into_iter().chain(after_nines) {
+        svg.push_str(&horizontal(y(share), &format!("{} %", digits(share * 100.0))));
     }
     let mut decade = from;
     while decade <= to {

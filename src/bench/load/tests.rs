@@ -133,31 +133,8 @@ fn a_datagram_that_arrives_twice_counts_once() {
     assert_eq!((received.packets, received.bytes, received.late), (3, 24, 1));
 }
 
-#[test]
-fn questions_are_answered_over_tcp_and_udp_in_a_closed_loop() {
-    for transport in [echo::Transport::Tcp, echo::Transport::Udp] {
-        let serve = echo::Serve { address: LOCALHOST, transport, connections: 2 };
-        let (_, asked) = pair(Task::EchoServe(serve), |to| {
-            Task::EchoAsk(echo::Ask {
-                to,
-                transport,
-                connections: 2,
-                warm_up: Duration::from_millis(20),
-                duration: Duration::from_millis(200),
-                interval: None,
-                round_trip: Duration::ZERO,
-            })
-        });
-        let Outcome::EchoAsked(answers) = asked else { panic!("{asked:?}") };
-        assert!(answers.latencies.count() > 10, "{transport:?}: {}", answers.latencies.count());
-        assert_eq!(answers.lost, 0);
-        assert!(answers.per_second() > 50.0);
-    }
-}
-
-#[test]
-fn a_connection_for_each_question_is_answered_and_closed() {
-    let transport = echo::Transport::Connect;
+/// What whoever asked over two connections saw, and what whoever answered tells.
+fn asked(transport: echo::Transport) -> (echo::Answers, Outcome) {
     let serve = echo::Serve { address: LOCALHOST, transport, connections: 2 };
     let (served, asked) = pair(Task::EchoServe(serve), |to| {
         Task::EchoAsk(echo::Ask {
@@ -171,6 +148,22 @@ fn a_connection_for_each_question_is_answered_and_closed() {
         })
     });
     let Outcome::EchoAsked(answers) = asked else { panic!("{asked:?}") };
+    (answers, served)
+}
+
+#[test]
+fn questions_are_answered_over_tcp_and_udp_in_a_closed_loop() {
+    for transport in [echo::Transport::Tcp, echo::Transport::Udp] {
+        let (answers, _) = asked(transport);
+        assert!(answers.latencies.count() > 10, "{transport:?}: {}", answers.latencies.count());
+        assert_eq!(answers.lost, 0);
+        assert!(answers.per_second() > 50.0);
+    }
+}
+
+#[test]
+fn a_connection_for_each_question_is_answered_and_closed() {
+    let (answers, served) = asked(echo::Transport::Connect);
     assert!(answers.latencies.count() > 10, "{}", answers.latencies.count());
     assert_eq!(served, Outcome::EchoServed);
 }

@@ -21,8 +21,8 @@ use rustix::net::{
 
 use crate::packet::train::Train;
 use crate::sys::cmsg::{ControlBuffer, ExtendedError, Received};
-use crate::sys::udp::address::{self, RawAddress};
-use crate::sys::udp::{can_segment, enlarge_buffers, join, set_mark, set_option};
+use crate::sys::udp::address::RawAddress;
+use crate::sys::udp::{can_segment, enlarge_buffers, join, receive_message, set_mark, set_option};
 use crate::sys::{SysError, check};
 
 /// Below it ports are the system's. [RFC 6335 §6]
@@ -303,7 +303,7 @@ impl DatagramSocket {
     /// What was said of an earlier datagram.
     pub fn receive(&self, buffer: &mut [u8]) -> Result<Option<Arrival>, SysError> {
         let (mut name, mut control) = (RawAddress::EMPTY, ControlBuffer::default());
-        let received = receive_once(self.as_fd(), 0, buffer, &mut name, &mut control);
+        let received = receive_message(self.as_fd(), 0, buffer, &mut name, &mut control);
         let (len, flags) = match received {
             Ok(received) => received,
             Err(error) if error.is_would_block() => return Ok(None),
@@ -333,7 +333,7 @@ impl DatagramSocket {
     pub fn next_said(&self, quote: &mut [u8]) -> Option<Said> {
         let (mut name, mut control) = (RawAddress::EMPTY, ControlBuffer::default());
         let flags = libc::MSG_ERRQUEUE;
-        let received = receive_once(self.as_fd(), flags, quote, &mut name, &mut control);
+        let received = receive_message(self.as_fd(), flags, quote, &mut name, &mut control);
         let (quoted, _) = received.ok()?;
         let error = ExtendedError::decode(control.as_bytes())?;
         let to = name.decode()?;
@@ -397,41 +397,6 @@ fn hear_replies_to(socket: BorrowedFd<'_>, is_v4: bool, identifier: u16) -> Resu
     // What has come before it.
     while recv(socket, &mut [0; 1][..], RecvFlags::DONTWAIT).is_ok() {}
     Ok(())
-}
-
-/// Receives one message into `buffer`, as far as it fits, and tells how many bytes that are, and the
-/// flags of the message.
-fn receive_once(
-    socket: BorrowedFd<'_>,
-    flags: libc::c_int,
-    buffer: &mut [u8],
-    name: &mut RawAddress,
-    control: &mut ControlBuffer,
-) -> Result<(usize, libc::c_int), SysError> {
-    let mut piece = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
-    // SAFETY: `msghdr` is integers and nullable pointers: all-zero is a valid value.
-    let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
-    header.msg_name = name.as_mut_ptr();
-    header.msg_namelen = libc::socklen_t::try_from(address::BYTES).unwrap_or(0);
-    header.msg_iov = &raw mut piece;
-    header.msg_iovlen = 1;
-    header.msg_control = control.space().as_mut_ptr().cast();
-    header.msg_controllen = control.space().len() as _;
-    let flags = flags | libc::MSG_DONTWAIT;
-    loop {
-        // SAFETY: the socket is open. The name and control pointers denote memory of the lengths
-        // beside them, the one iovec denotes `buffer`; all are borrowed mutably and outlive the call.
-        let received = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut header, flags) };
-        match check("recvmsg", libc::c_int::try_from(received).unwrap_or(0)) {
-            Ok(received) => {
-                control.set_len(header.msg_controllen as _);
-                let received = usize::try_from(received).unwrap_or(0).min(buffer.len());
-                return Ok((received, header.msg_flags));
-            }
-            Err(error) if error.is_interrupted() => {}
-            Err(error) => return Err(error),
-        }
-    }
 }
 
 impl AsFd for DatagramSocket {

@@ -7,13 +7,13 @@
 //! is a hint.
 
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, BorrowedFd};
-use std::ptr::null_mut;
+use std::os::fd::BorrowedFd;
 
-use super::address::{self, RawAddress};
+use super::address::RawAddress;
+use super::receive::receive_message;
 use super::{Family, set_option};
+use crate::sys::SysError;
 use crate::sys::cmsg::{ControlBuffer, narrower_path};
-use crate::sys::{SysError, check};
 
 /// Errors taken at a time: more of them are left for the next call, so that a storm of them cannot
 /// hold the caller.
@@ -49,21 +49,7 @@ pub(super) fn drain(socket: BorrowedFd<'_>, narrowed: &mut Vec<Narrowed>) -> usi
 fn take(socket: BorrowedFd<'_>, narrowed: &mut Vec<Narrowed>) -> Result<(), SysError> {
     let (mut name, mut control) = (RawAddress::EMPTY, ControlBuffer::default());
     // What the error quotes of our datagram is of no use.
-    let mut piece = libc::iovec { iov_base: null_mut(), iov_len: 0 };
-    // SAFETY: `msghdr` is integers and nullable pointers: all-zero is a valid value.
-    let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
-    header.msg_name = name.as_mut_ptr();
-    header.msg_namelen = libc::socklen_t::try_from(address::BYTES).unwrap_or(0);
-    header.msg_iov = &raw mut piece;
-    header.msg_iovlen = 1;
-    header.msg_control = control.space().as_mut_ptr().cast();
-    header.msg_controllen = control.space().len() as _;
-    let flags = libc::MSG_ERRQUEUE | libc::MSG_DONTWAIT;
-    // SAFETY: `socket` is open for the call. The name and control pointers denote locals of the
-    // lengths beside them, the one iovec is empty; all outlive the call.
-    let received = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut header, flags) };
-    check("recvmsg MSG_ERRQUEUE", libc::c_int::try_from(received).unwrap_or(0))?;
-    control.set_len(header.msg_controllen as _);
+    receive_message(socket, libc::MSG_ERRQUEUE, &mut [], &mut name, &mut control)?;
     if let (Some(remote), Some(mtu)) = (name.decode(), narrower_path(control.as_bytes())) {
         narrowed.push(Narrowed { remote, mtu });
     }

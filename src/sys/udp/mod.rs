@@ -25,6 +25,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
 pub use self::errors::Narrowed;
 use self::errors::{Fragments, set_fragments};
+pub(super) use self::receive::receive_message;
 pub use self::receive::{Receiver, RecvMeta};
 pub use self::self_test::self_test;
 use self::send::Segmentation;

@@ -222,3 +222,38 @@ fn receive_once(socket: BorrowedFd<'_>, headers: &mut [libc::mmsghdr]) -> Result
     };
     Ok(usize::try_from(check("recvmmsg", received)?).unwrap_or(0))
 }
+
+/// Receives one message into `buffer`, as far as it fits, and tells how many bytes that are, and the
+/// flags of the message. What waits in the error queue is a message, too.
+pub(in crate::sys) fn receive_message(
+    socket: BorrowedFd<'_>,
+    flags: libc::c_int,
+    buffer: &mut [u8],
+    name: &mut RawAddress,
+    control: &mut ControlBuffer,
+) -> Result<(usize, libc::c_int), SysError> {
+    let mut piece = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+    // SAFETY: `msghdr` is integers and nullable pointers: all-zero is a valid value.
+    let mut header: libc::msghdr = unsafe { zeroed() };
+    header.msg_name = name.as_mut_ptr();
+    header.msg_namelen = libc::socklen_t::try_from(address::BYTES).unwrap_or(0);
+    header.msg_iov = &raw mut piece;
+    header.msg_iovlen = 1;
+    header.msg_control = control.space().as_mut_ptr().cast();
+    header.msg_controllen = control.space().len() as _;
+    let flags = flags | libc::MSG_DONTWAIT;
+    loop {
+        // SAFETY: the socket is open. The name and control pointers denote memory of the lengths
+        // beside them, the one iovec denotes `buffer`; all are borrowed mutably and outlive the call.
+        let received = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut header, flags) };
+        match check("recvmsg", libc::c_int::try_from(received).unwrap_or(0)) {
+            Ok(received) => {
+                control.set_len(header.msg_controllen as _);
+                let received = usize::try_from(received).unwrap_or(0).min(buffer.len());
+                return Ok((received, header.msg_flags));
+            }
+            Err(error) if error.is_interrupted() => {}
+            Err(error) => return Err(error),
+        }
+    }
+}

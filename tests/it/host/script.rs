@@ -1,7 +1,7 @@
 //! Scripts as an operator would type them, each in a machine of its own.
 //!
 //! A script runs as process 1 of namespaces of its own (network, mounts, processes), with an empty
-//! `/run`: nothing of it reaches the machine, and whatever it starts ends with it.
+//! `/run`, state of the daemon included: nothing of it reaches the machine, and whatever it starts ends with it.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -50,7 +50,8 @@ impl Host {
 
     /// Runs a bash script inside; `hybridwg` is a command in it.
     pub fn run(&self, script: &str) -> Outcome {
-        let prologue = "mount -t tmpfs none /run || exit 99; ip link set lo up || exit 99\n\
+        let prologue = "mount -t tmpfs none /run && mkdir /run/state || exit 99; ip link set lo up || exit 99\n\
+                        export STATE_DIRECTORY=/run/state\n\
                         hybridwg() { ./hybridwg \"$@\"; }\n";
         let output = Command::new("unshare")
             .args(["--net", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child"])

@@ -14,7 +14,7 @@ pub const FILE_LINES: usize = 600;
 pub const FUNCTION_LINES: usize = 80;
 
 /// Bytes that a file in the repository may have. The largest are results of `bench` with five programs.
-pub const FILE_BYTES: usize = 450_000;
+pub const FILE_BYTES: usize = 550_000;
 
 /// Who may import whom, as paths below `crate::`. ARCHITECTURE.md has the picture and the reasons.
 ///
