@@ -458,6 +458,7 @@ impl Engine {
             flows: self.carrying.count(),
             is_rootless: self.settings.is_rootless,
             paths: self.path_statuses(),
+            drops: self.tables.drops.iter().filter(|&(_, packets)| packets > 0).collect(),
         }
     }
 

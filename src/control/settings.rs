@@ -7,6 +7,7 @@ use std::str::FromStr;
 
 use super::shards::Shards;
 use crate::crypto::key::PublicKey;
+use crate::proto::drop_reason::DropReason;
 use crate::sys::tun::TunOffloads;
 use crate::sys::udp::UdpOffloads;
 
@@ -146,6 +147,8 @@ pub struct Status {
     pub is_rootless: bool,
     /// One of each peer.
     pub paths: Vec<PathStatus>,
+    /// Packets dropped since the start, by reason; reasons without any are left out.
+    pub drops: Vec<(DropReason, u64)>,
 }
 
 /// How large packets to a peer may be.

@@ -9,6 +9,7 @@
 //!     "listen_port": 51820, "fwmark": null,
 //!     "flows": 12,
 //!     "offloads": ["tso", "uso", "gso", "gro", "aead-batch"],
+//!     "drops": { "no_peer": 3 },
 //!     "peers": [ {
 //!       "public_key": "base64", "preshared_key": "base64, or (hidden)",
 //!       "endpoint": "192.0.2.1:51820", "allowed_ips": ["10.10.0.0/24"],
@@ -20,7 +21,11 @@
 //!
 //! `latest_handshake` counts seconds since the Unix epoch, `persistent_keepalive` seconds.
 //! `flows` are those that `Masquerade = flow` carries on now, `null` where it does not.
+//! `drops` counts packets since the start of the daemon by the reason for which they were dropped
+//! ([`crate::proto::drop_reason::DropReason`]).
 //! Private and preshared keys are hidden unless `WG_HIDE_KEYS=never`.
+
+use std::collections::BTreeMap;
 
 use serde::{Serialize, Serializer};
 use zeroize::Zeroizing;
@@ -28,6 +33,7 @@ use zeroize::Zeroizing;
 use super::{Shown, Style, Text};
 use crate::control::command::PeerSnapshot;
 use crate::control::resolve::endpoint_text;
+use crate::control::settings::Status;
 use crate::crypto::key::{PrivateKey, PublicKey};
 
 #[derive(Serialize)]
@@ -44,6 +50,7 @@ struct Interface<'a> {
     fwmark: Option<u32>,
     flows: Option<usize>,
     offloads: Option<Vec<&'static str>>,
+    drops: Option<BTreeMap<&'static str, u64>>,
     peers: Vec<Peer>,
 }
 
@@ -88,8 +95,13 @@ fn interface(shown: &Shown, style: Style) -> Interface<'_> {
         fwmark: Some(device.fwmark).filter(|&mark| mark != 0),
         flows: shown.status.as_ref().and_then(|status| status.flows),
         offloads: shown.status.as_ref().map(|status| status.offloads.names().collect()),
+        drops: shown.status.as_ref().map(drops),
         peers: device.peers.iter().map(|snapshot| peer(shown, snapshot, style)).collect(),
     }
+}
+
+fn drops(status: &Status) -> BTreeMap<&'static str, u64> {
+    status.drops.iter().map(|&(reason, packets)| (reason.name(), packets)).collect()
 }
 
 fn peer(shown: &Shown, peer: &PeerSnapshot, style: Style) -> Peer {

@@ -5,6 +5,7 @@ use crate::cli::args::Parameter;
 use crate::control::command::{DeviceSnapshot, PeerSnapshot};
 use crate::control::settings::{Offloads, Status};
 use crate::crypto::key::{PresharedKey, PrivateKey, PublicKey};
+use crate::proto::drop_reason::DropReason;
 use crate::time::Wall;
 
 const NOW: Wall = Wall { secs: 2_000_000_000, nanos: 0 };
@@ -90,6 +91,7 @@ fn a_device_of_our_own_tells_its_offloads() {
             flows,
             is_rootless: false,
             paths: vec![],
+            drops: vec![(DropReason::NoPeer, 3)],
         });
         let told = plain(std::slice::from_ref(&shown));
         let head = format!("interface: wg1\n  offloads: {text}\n");
@@ -99,6 +101,7 @@ fn a_device_of_our_own_tells_its_offloads() {
         let json = json::render(std::slice::from_ref(&shown), Style::default()).unwrap();
         let json: serde_json::Value = serde_json::from_str(&json).unwrap();
         assert_eq!(json["interfaces"][0]["offloads"].to_string(), names);
+        assert_eq!(json["interfaces"][0]["drops"], serde_json::json!({ "no_peer": 3 }));
         assert_eq!(json["interfaces"][0]["flows"].as_u64(), flows.map(|flows| flows as u64));
     }
 }
@@ -234,11 +237,11 @@ fn wg_15_json_has_every_value_and_hides_keys_unless_asked() {
     let expected = serde_json::json!({ "interfaces": [
         {
             "name": "wg0", "public_key": PUBLIC, "private_key": "(hidden)",
-            "listen_port": 51820, "fwmark": 0xca6c, "flows": null, "offloads": null, "peers": peers
+            "listen_port": 51820, "fwmark": 0xca6c, "flows": null, "offloads": null, "drops": null, "peers": peers
         },
         {
             "name": "wg1", "public_key": null, "private_key": null,
-            "listen_port": null, "fwmark": null, "flows": null, "offloads": null, "peers": [peers[0]]
+            "listen_port": null, "fwmark": null, "flows": null, "offloads": null, "drops": null, "peers": [peers[0]]
         }
     ] });
     assert_eq!(hidden, expected);

@@ -1,12 +1,17 @@
 //! The text of a [`Status`], both ways: `offloads=` and names separated by commas, `port=random` or
-//! `port=given`, `mode=rootless` where there is no interface, `flows=` and how many if there may be any, and for each peer `path=`, its key, the MTU that fits and how that is known.
+//! `port=given`, `mode=rootless` where there is no interface, `flows=` and how many if there may be any,
+//! for each peer `path=`, its key, the MTU that fits and how that is known, and for each reason for which
+//! packets were dropped `drop=`, its name and how many.
 //!
 //! Other implementations refuse the request, and clients that have not asked never see the answer.
+
+use std::mem::take;
 
 use super::get::{ReplyError, errno_of};
 use super::{Operation, parse_number, reply};
 use crate::control::settings::{Offloads, PathSource, PathStatus, Status};
 use crate::crypto::key::PublicKey;
+use crate::proto::drop_reason::DropReason;
 
 /// The request.
 pub const REQUEST: &str = "status=1\n\n";
@@ -25,6 +30,9 @@ pub fn render(status: &Status) -> String {
         let PathStatus { public_key, mtu, source } = path;
         text.push_str(&format!("path={} {mtu} {}\n", public_key.to_hex(), source.name()));
     }
+    for (reason, packets) in &status.drops {
+        text.push_str(&format!("drop={} {packets}\n", reason.name()));
+    }
     text + &reply(Operation::Get, Ok(()))
 }
 
@@ -36,6 +44,7 @@ pub struct StatusParser {
     flows: Option<usize>,
     is_rootless: bool,
     paths: Vec<PathStatus>,
+    drops: Vec<(DropReason, u64)>,
     errno: Option<i64>,
 }
 
@@ -56,14 +65,21 @@ impl StatusParser {
             (Some(("mode", mode)), ..) => self.is_rootless = mode == "rootless",
             (Some(("flows", count)), ..) => self.flows = parse_number(count),
             (Some(("path", text)), ..) => self.paths.extend(path(text)),
+            (Some(("drop", text)), ..) => self.drops.extend(drop(text)),
             (Some(("errno", number)), ..) => {
                 self.errno = Some(number.parse().map_err(|_| malformed)?);
             }
             (Some(_), ..) => {}
             (None, Some(0), Some(offloads)) if line.is_empty() => {
-                let paths = std::mem::take(&mut self.paths);
                 let Self { port_is_random, flows, is_rootless, .. } = *self;
-                return Ok(Some(Status { offloads, port_is_random, flows, is_rootless, paths }));
+                return Ok(Some(Status {
+                    offloads,
+                    port_is_random,
+                    flows,
+                    is_rootless,
+                    paths: take(&mut self.paths),
+                    drops: take(&mut self.drops),
+                }));
             }
             (None, Some(number), _) if line.is_empty() && number != 0 => {
                 return Err(ReplyError::Refused(errno_of(number)));
@@ -82,6 +98,13 @@ fn path(text: &str) -> Option<PathStatus> {
     let name = words.next()?;
     let source = PathSource::ALL.into_iter().find(|source| source.name() == name)?;
     Some(PathStatus { public_key, mtu, source })
+}
+
+/// `None` for a reason of a later version.
+fn drop(text: &str) -> Option<(DropReason, u64)> {
+    let (name, packets) = text.split_once(' ')?;
+    let reason = DropReason::ALL.into_iter().find(|reason| reason.name() == name)?;
+    Some((reason, parse_number(packets)?))
 }
 
 #[cfg(test)]
@@ -111,7 +134,9 @@ mod tests {
             let is_all = offloads == Offloads::ALL;
             let flows = is_all.then_some(7);
             let is_rootless = !is_all;
-            let status = Status { offloads, port_is_random: is_all, flows, is_rootless, paths };
+            let drops = DropReason::ALL.into_iter().zip(1..).collect();
+            let status =
+                Status { offloads, port_is_random: is_all, flows, is_rootless, paths, drops };
             assert_eq!(parse(&render(&status)), Ok(Some(status)));
         }
     }
@@ -125,8 +150,9 @@ mod tests {
             flows: None,
             is_rootless: false,
             paths: vec![],
+            drops: vec![],
         };
-        assert_eq!(parse("offloads=tso,later\nlater=1\npath=x 1 y\nerrno=0\n\n"), Ok(Some(status)));
+        assert_eq!(parse("offloads=tso,later\nlater=1\npath=x 1 y\ndrop=later 1\nerrno=0\n\n"), Ok(Some(status)));
         assert!(matches!(parse("errno=22\n\n"), Err(ReplyError::Refused(_))));
         assert_eq!(parse("errno=0\n\n"), Err(ReplyError::Malformed { line: 2 }));
         assert_eq!(parse("nonsense\n"), Err(ReplyError::Malformed { line: 1 }));
