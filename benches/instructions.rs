@@ -55,7 +55,7 @@ const PATHS: [Path; 4] = [
         name: "inbound-lone",
         direction: Direction::Inbound,
         load: Load::Lone,
-        recorded: 2848.3,
+        recorded: 2946.3,
     },
 ];
 
