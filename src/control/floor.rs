@@ -64,7 +64,9 @@ impl Floor {
 
     /// What timestamps must exceed; `None` if the clock is past it, as it should be.
     pub const fn above(&mut self, now: Wall) -> Option<Wall> {
-        if now.secs >= self.kept_secs {
+        // The second before is the one in which it was written: whoever starts again at once has the
+        // clock of the life before, and need not be ahead of it by another minute each time.
+        if now.secs + 1 >= self.kept_secs {
             return None;
         }
         self.raised_to = Wall { secs: self.kept_secs + AHEAD_SECS, nanos: 0 };
@@ -133,8 +135,9 @@ mod tests {
         assert_eq!(floor.above(at(0)), None, "nothing is known");
         floor.advance(at(1000)).unwrap().write().unwrap();
         assert_eq!(load().above(at(1001)), None, "the clock is right");
+        assert_eq!(load().above(at(1000)), None, "the same second");
         // Up to a minute more may have been sent.
-        assert_eq!(load().above(at(1000)), Some(at(1061)));
+        assert_eq!(load().above(at(999)), Some(at(1061)));
         assert_eq!(load().above(at(7)), Some(at(1061)));
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "no draft stays");
     }

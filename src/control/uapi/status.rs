@@ -152,7 +152,10 @@ mod tests {
             paths: vec![],
             drops: vec![],
         };
-        assert_eq!(parse("offloads=tso,later\nlater=1\npath=x 1 y\ndrop=later 1\nerrno=0\n\n"), Ok(Some(status)));
+        assert_eq!(
+            parse("offloads=tso,later\nlater=1\npath=x 1 y\ndrop=later 1\nerrno=0\n\n"),
+            Ok(Some(status))
+        );
         assert!(matches!(parse("errno=22\n\n"), Err(ReplyError::Refused(_))));
         assert_eq!(parse("errno=0\n\n"), Err(ReplyError::Malformed { line: 2 }));
         assert_eq!(parse("nonsense\n"), Err(ReplyError::Malformed { line: 1 }));
