@@ -146,6 +146,20 @@ impl Place {
         self.pod.output(self.command(words))
     }
 
+    /// Makes the tunnel what its file says now.
+    pub fn reload(&self) {
+        let reloaded = self.hybridwg(&["reload", self.path().to_str().unwrap()]);
+        assert!(reloaded.status.success(), "{}", String::from_utf8_lossy(&reloaded.stderr));
+    }
+
+    /// The port of a service of the pod that is reached by loopback alone ([`echo_at_the_end`]).
+    pub fn echo(&self) -> u16 {
+        let service = self.pod.run(|| TcpListener::bind("127.0.0.1:0").unwrap());
+        let port = service.local_addr().unwrap().port();
+        echo_at_the_end(service);
+        port
+    }
+
     /// Brings the tunnel up with what `lines` say, in the foreground.
     pub fn up(&self, hub: &End<'_>, lines: &str) -> Process {
         self.write(hub, lines);

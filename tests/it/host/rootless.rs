@@ -29,9 +29,7 @@ fn peers_reach_what_is_exposed_to_them_and_find_the_other_ports_closed() {
             return;
         }
         let place = Place::new();
-        let service = place.pod.run(|| TcpListener::bind("127.0.0.1:0").unwrap());
-        let port = service.local_addr().unwrap().port();
-        echo_at_the_end(service);
+        let port = place.echo();
         let hub = place.join(program);
         let lines = format!(
             "#hybridwg: Expose = 5432 127.0.0.1:{port} source=127.77.0.1\n\
@@ -106,9 +104,7 @@ fn a_reload_exposes_anew_and_the_end_waits_for_flows_and_leaves_nothing() {
         return;
     }
     let place = Place::new();
-    let service = place.pod.run(|| TcpListener::bind("127.0.0.1:0").unwrap());
-    let port = service.local_addr().unwrap().port();
-    echo_at_the_end(service);
+    let port = place.echo();
     let hub = place.join(Hybridwg);
     let mut pod = place.up(&hub, &format!("#hybridwg: Expose = 80 127.0.0.1:{port}"));
     let file = place.path();
@@ -120,8 +116,7 @@ fn a_reload_exposes_anew_and_the_end_waits_for_flows_and_leaves_nothing() {
     assert!(!again.status.success(), "it is up");
 
     place.write(&hub, &format!("#hybridwg: Expose = 90 127.0.0.1:{port}"));
-    let reloaded = place.hybridwg(&["reload", file]);
-    assert!(reloaded.status.success(), "{}", String::from_utf8_lossy(&reloaded.stderr));
+    place.reload();
     assert_eq!(ask(&place.hub, "10.66.0.2:90", b"x"), b"127.0.0.1x");
     assert!(connect(&place.hub, "10.66.0.2:80").is_err());
 
@@ -144,9 +139,7 @@ fn where_a_name_leads_is_judged_by_the_rules_though_nothing_is_masqueraded() {
         return;
     }
     let place = Place::new();
-    let service = place.pod.run(|| TcpListener::bind("127.0.0.1:0").unwrap());
-    let port = service.local_addr().unwrap().port();
-    echo_at_the_end(service);
+    let port = place.echo();
     let hub = place.join(Hybridwg);
     let lines = |rules: &str| {
         format!(
@@ -158,8 +151,7 @@ fn where_a_name_leads_is_judged_by_the_rules_though_nothing_is_masqueraded() {
     eventually("the name is looked up, and allowed", SOON, is_open);
     let mut open = connect(&place.hub, "10.66.0.2:80").unwrap();
     place.write(&hub, &lines("#hybridwg: DenyTo = 127.0.0.1:1-65535/tcp"));
-    let reloaded = place.hybridwg(&["reload", place.path().to_str().unwrap()]);
-    assert!(reloaded.status.success(), "{}", String::from_utf8_lossy(&reloaded.stderr));
+    place.reload();
     open.set_read_timeout(Some(SOON)).unwrap();
     assert_eq!(open.read(&mut [0; 1]).unwrap_err().kind(), ErrorKind::ConnectionReset);
     assert!(!is_open());
@@ -227,9 +219,7 @@ fn as_process_1_it_waits_for_orphans_and_for_flows_but_not_longer_than_it_may() 
         return;
     }
     let place = Place::new();
-    let service = place.pod.run(|| TcpListener::bind("127.0.0.1:0").unwrap());
-    let port = service.local_addr().unwrap().port();
-    echo_at_the_end(service);
+    let port = place.echo();
     let hub = place.join(Hybridwg);
     let children = |process: i32| {
         let told = fs::read_to_string(format!("/proc/{process}/task/{process}/children")).unwrap();
@@ -345,9 +335,7 @@ fn what_is_judged_by_this_hosts_addresses_is_refused_where_they_cannot_be_read()
         return;
     }
     let Some(place) = Place::confined() else { return };
-    let service = place.pod.run(|| TcpListener::bind("127.0.0.1:0").unwrap());
-    let port = service.local_addr().unwrap().port();
-    echo_at_the_end(service);
+    let port = place.echo();
     let hub = place.join(Hybridwg);
     place.write(&hub, "#hybridwg: Masquerade = flow");
     let refused = place.hybridwg(&["up", place.path().to_str().unwrap()]);

@@ -290,9 +290,7 @@ fn ends_are_spelt_as_for_ssh_or_stand_in_the_environment() {
     let Some(place) = Place::confined() else { return };
     let hub = place.join(Hybridwg);
     serve(&hub);
-    let service = place.pod.run(|| TcpListener::bind("127.0.0.1:0").unwrap());
-    let port = service.local_addr().unwrap().port();
-    echo_at_the_end(service);
+    let port = place.echo();
     place.write(&hub, "");
     let file = place.path();
     let local = format!("11001:10.66.0.1:{ECHO}");
