@@ -23,12 +23,24 @@ use super::skips;
 use super::tunnel::End;
 use super::tunnel::Program::{Hybridwg, WireguardGo};
 
-/// Of about 1000 bytes each.
-const ROWS: u32 = 20_000;
+/// How much of everything: a little, or with HYBRIDWG_LONG=1 what takes half an hour.
+struct Measure {
+    /// Of about 1000 bytes each.
+    rows: u32,
+    /// Connections that are kept and not used, and for how long.
+    pool: usize,
+    idle: Duration,
+}
 
-/// Connections that are kept and not used, and for how long.
-const POOL: usize = 50;
-const IDLE: Duration = Duration::from_secs(10);
+impl Measure {
+    fn new() -> Self {
+        if std::env::var_os("HYBRIDWG_LONG").is_some_and(|value| value == "1") {
+            Self { rows: 101_000, pool: 1000, idle: Duration::from_secs(600) }
+        } else {
+            Self { rows: 20_000, pool: 50, idle: Duration::from_secs(10) }
+        }
+    }
+}
 
 /// Connections for everything else, and those that PostgreSQL reserves.
 const OTHERS: usize = 20;
@@ -50,6 +62,7 @@ fn postgres() -> Option<PathBuf> {
 /// A server, and its clients' way to it.
 struct Database<'p> {
     place: &'p Place,
+    measure: Measure,
     programs: PathBuf,
     /// Where the server runs, and the one of its addresses where it listens.
     at: (&'p Host, &'static str),
@@ -78,7 +91,7 @@ impl Database<'_> {
         server.arg("-D").arg(self.data());
         for setting in [
             format!("listen_addresses={}", self.at.1),
-            format!("max_connections={}", POOL + OTHERS),
+            format!("max_connections={}", self.measure.pool + OTHERS),
             "unix_socket_directories=".to_owned(),
             "fsync=off".to_owned(),
             "tcp_keepalives_idle=1".to_owned(),
@@ -130,7 +143,8 @@ impl Database<'_> {
     fn is_copied_both_ways(&self) {
         let folder = self.place.folder.path();
         let path = |name: &str| folder.join(name).display().to_string();
-        let rows = format!("SELECT n, repeat(md5(n::text), 31) FROM generate_series(1, {ROWS}) n");
+        let count = self.measure.rows;
+        let rows = format!("SELECT n, repeat(md5(n::text), 31) FROM generate_series(1, {count}) n");
         self.expect(&[
             "CREATE TABLE copied (n int, text text)",
             &format!("COPY ({rows}) TO '{}'", path("served")),
@@ -140,7 +154,7 @@ impl Database<'_> {
         ]);
         let [served, out, stored] =
             ["served", "out", "stored"].map(|name| fs::read(folder.join(name)).unwrap());
-        assert!(served.len() > 990 * usize::try_from(ROWS).unwrap(), "{} bytes", served.len());
+        assert!(served.len() > 990 * usize::try_from(count).unwrap(), "{} bytes", served.len());
         assert!(out == served, "out: {} of {} bytes", out.len(), served.len());
         assert!(stored == served, "in: {} of {} bytes", stored.len(), served.len());
     }
@@ -172,12 +186,13 @@ impl Database<'_> {
     /// The whole of it, but for the restart of the tunnel's other end.
     fn is_used(&self) -> Process {
         let server = self.serve();
-        let mut pool: Vec<Session> = (0..POOL).map(|_| self.session().unwrap()).collect();
+        let mut pool: Vec<Session> =
+            (0..self.measure.pool).map(|_| self.session().unwrap()).collect();
         self.is_benchmarked();
         self.is_copied_both_ways();
         self.answers_who_has_ended();
         // Whoever does not answer for nine seconds has ended.
-        pause(IDLE);
+        pause(self.measure.idle);
         for session in &mut pool {
             assert_eq!(session.ask("SELECT 40 + 2").unwrap(), "42");
         }
@@ -243,7 +258,13 @@ fn a_database_behind_it_is_used_by_peers() {
     let Some(programs) = postgres() else { return };
     let Some(place) = Place::confined() else { return };
     let at = (&place.pod, "127.0.0.1");
-    let database = Database { place: &place, programs, at, from: (&place.hub, "10.66.0.2:5432") };
+    let database = Database {
+        place: &place,
+        measure: Measure::new(),
+        programs,
+        at,
+        from: (&place.hub, "10.66.0.2:5432"),
+    };
     // Only who comes through the tunnel has this address.
     database.create("127.77.0.1");
     let mut hub = place.join(WireguardGo);
@@ -262,7 +283,13 @@ fn a_database_beyond_it_is_used_by_programs_beside_it() {
     let Some(place) = Place::confined() else { return };
     let mut hub: End<'_> = place.join(Hybridwg);
     let at = (&place.hub, "10.66.0.1");
-    let database = Database { place: &place, programs, at, from: (&place.pod, "127.0.0.1:15432") };
+    let database = Database {
+        place: &place,
+        measure: Measure::new(),
+        programs,
+        at,
+        from: (&place.pod, "127.0.0.1:15432"),
+    };
     database.create("10.66.0.2");
     let _pod = place.up(&hub, "#hybridwg: Forward = 127.0.0.1:15432 10.66.0.1:5432");
     let _server = database.is_used();
