@@ -11,6 +11,7 @@ use crate::cli::file;
 use crate::cli::message::{self, Failure, Terminal};
 use crate::cli::reload;
 use crate::control::config::{Lines, Located, Written};
+use crate::control::drain::drain;
 use crate::control::interrupt::Interrupt;
 use crate::control::link;
 use crate::control::netlink::Netlink;
@@ -82,8 +83,8 @@ fn beside(arguments: &args::Up) -> Vec<Lines> {
     said.map(|(name, text)| Lines { name: name.to_owned(), text }).collect()
 }
 
-/// Waits until somebody interrupts, and takes the tunnel down then, without an interface when its
-/// flows have ended or `grace` is over; or until it ends otherwise.
+/// Waits until somebody interrupts, and takes the tunnel down when its flows have ended or `grace` is
+/// over; or until it ends otherwise.
 /// Reloads meanwhile as `vigil` says.
 ///
 /// # Errors
@@ -110,9 +111,7 @@ fn stay(
         let waited = interrupt.cut_short(move || (waiting.wait(), waiting))?;
         let Some((happening, waiting)) = waited else {
             drop(tell(Notifier::stopping));
-            if rootless::is_running(interface) {
-                rootless::drain(interface, grace, &Interrupt::on_signals_to_end()?);
-            }
+            drain(interface, grace, &Interrupt::on_signals_to_end()?);
             return down::run(argument);
         };
         match happening {

@@ -9,6 +9,7 @@ pub mod config;
 pub mod daemon;
 pub mod divert;
 pub mod dns;
+pub mod drain;
 pub mod ends;
 pub mod engine;
 pub mod firewall;

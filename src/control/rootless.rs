@@ -5,7 +5,6 @@
 //! interface, as a rule, and would miss it: they run only if that is asked for.
 
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
 
 use crate::control::command::{Flows, Inside, SetRequest};
 use crate::control::config::{Config, Interface, Masquerade};
@@ -29,9 +28,6 @@ use crate::control::starting::{Note, NoteError};
 use crate::control::uapi::client::UapiClient;
 use crate::control::uapi::socket_path;
 use crate::control::up::Up;
-
-/// How often is looked whether there are flows left.
-const DRAIN_POLL: Duration = Duration::from_millis(50);
 
 /// Whether there is to be no interface. Where nobody has asked for that, `console` is told what is
 /// missing; and a tunnel that would lead nowhere without one is left to fail.
@@ -145,24 +141,6 @@ pub fn down(interface: &str, console: &mut dyn Console) -> Result<(), LifecycleE
     end(interface)?;
     record::remove(interface);
     run("PostDown", &post_down, console)
-}
-
-/// Has the daemon of `interface` begin no new flows of peers, and waits until there are none, for
-/// `grace` at most or until somebody interrupts again.
-pub fn drain(interface: &str, grace: Duration, again: &Interrupt) {
-    let request = SetRequest { drain: true, ..SetRequest::default() };
-    let Ok(mut client) = UapiClient::connect(interface) else { return };
-    if client.set(&request).is_err() {
-        return;
-    }
-    let looks = grace.as_millis() / DRAIN_POLL.as_millis();
-    for _ in 0..looks {
-        let is_left =
-            client.status().is_ok_and(|status| status.flows.is_some_and(|flows| flows > 0));
-        if !is_left || again.wait(DRAIN_POLL) {
-            return;
-        }
-    }
 }
 
 /// Changes what differs; tells whether anything did. The caller has his turn.

@@ -141,8 +141,10 @@ pub struct Status {
     pub offloads: Offloads,
     /// The kernel has picked the port that it listens on; nobody has asked for this one.
     pub port_is_random: bool,
-    /// How many flows of peers are carried on now, if any may be.
+    /// How many flows begin or end at this host now, if any may.
     pub flows: Option<usize>,
+    /// What peers send to others is carried on, flow by flow.
+    pub is_masquerading: bool,
     /// There is no interface.
     pub is_rootless: bool,
     /// One of each peer.

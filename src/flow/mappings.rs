@@ -138,6 +138,7 @@ impl Mappings {
             hops: packet.hops.saturating_sub(1),
             fragments: if packet.may_be_cut { Fragments::Allowed } else { Fragments::Never },
         };
+        self.admit(common, now, peer, packet, &(datagram.inner, None))?;
         self.pass(common, now, peer, way, &datagram, None)
     }
 
@@ -156,10 +157,29 @@ impl Mappings {
             common.refuse(now, peer, packet.packet, Problem::PortUnreachable);
             return Err(DropReason::FlowRefused);
         };
+        self.admit(common, now, peer, packet, &(inner, Some(front)))?;
         let remote = front.target;
         // As if this host had sent it.
         let way = Way { hops: HOPS, fragments: Fragments::Allowed };
         self.pass(common, now, peer, way, &Datagram { inner, remote, bytes }, Some(front))
+    }
+
+    /// Refuses what would begin a flow where there is to be an end.
+    fn admit(
+        &self,
+        common: &mut Common,
+        now: Instant,
+        peer: PeerId,
+        packet: &Inner<'_>,
+        flow: &(SocketAddr, Option<Front>),
+    ) -> Result<(), DropReason> {
+        if !common.settings.is_draining || self.by_inner.contains_key(flow) {
+            return Ok(());
+        }
+        if self.kind == Kind::Udp {
+            common.refuse(now, peer, packet.packet, Problem::PortUnreachable);
+        }
+        Err(DropReason::FlowRefused)
     }
 
     fn pass(

@@ -678,3 +678,53 @@ fn beside_a_kernel_only_what_is_for_exposed_ports_or_about_them_is_kept_from_it(
         assert!(!is_taken(packet));
     }
 }
+
+#[test]
+fn where_there_is_to_be_an_end_flows_go_on_and_none_begins() {
+    let (listener, place) = listen();
+    let server = UdpSocket::bind("127.0.0.1:0").unwrap();
+    server.set_read_timeout(Some(SOON)).unwrap();
+    let names = server.local_addr().unwrap();
+    let heard = || {
+        let mut room = [0; 8];
+        let (len, _) = server.recv_from(&mut room).unwrap();
+        room[..len].to_vec()
+    };
+    let mut bench = Bench::new(&[]);
+    let port = |service, place| Exposed { service, ..exposed(Target::Address(place), &[]) };
+    let entries = vec![port(Service::Tcp(80), place), port(Service::Udp(53), names)];
+    let settings = Settings { exposed: entries, ..settings(&["127.0.0.1"]) };
+    bench.switch.set(Some(settings.clone()));
+    bench.turn();
+    let [old, new] = [inside(1, 1000), inside(1, 1001)];
+    bench.connect(old, own(80));
+    bench.until("a connection", |bench| bench.state(old) == State::Established);
+    let mut served = accept(&listener);
+    for to in [own(53), names] {
+        bench.take(datagram(old, to, b"hello"));
+        assert_eq!(heard(), b"hello");
+    }
+    bench.switch.set(Some(Settings { is_draining: true, ..settings }));
+    bench.turn();
+    for to in [own(53), names] {
+        bench.take(datagram(old, to, b"again"));
+        assert_eq!(heard(), b"again");
+    }
+    served.write_all(b"still here").unwrap();
+    bench.until("what was said", |bench| bench.connections[&old].readable_bytes() == 10);
+    for to in [own(80), place] {
+        bench.connect(new, to);
+        bench.until("a reset", |bench| bench.state(new) == State::Closed);
+    }
+    bench.others.clear();
+    for to in [own(53), names] {
+        bench.take(datagram(new, to, b"hello"));
+    }
+    bench.turn();
+    // Port unreachable; of the loopback address nothing is ever said.
+    assert_eq!(bench.others.iter().filter(|packet| packet[20..22] == [3, 3]).count(), 1);
+    assert_eq!(bench.dropped(DropReason::FlowRefused), 4);
+    server.set_nonblocking(true).unwrap();
+    assert_eq!(server.recv_from(&mut [0; 8]).unwrap_err().kind(), ErrorKind::WouldBlock);
+    assert_eq!(bench.switch.flows(), 3);
+}

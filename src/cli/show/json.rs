@@ -20,7 +20,8 @@
 //! ```
 //!
 //! `latest_handshake` counts seconds since the Unix epoch, `persistent_keepalive` seconds.
-//! `flows` are those that `Masquerade = flow` carries on now, `null` where it does not.
+//! `flows` are those that begin or end at this host now: by `Masquerade = flow`, `Expose`, `Forward` and
+//! proxies; `null` where there can be none.
 //! `drops` counts packets since the start of the daemon by the reason for which they were dropped
 //! ([`crate::proto::drop_reason::DropReason`]).
 //! Private and preshared keys are hidden unless `WG_HIDE_KEYS=never`.

@@ -56,13 +56,16 @@ impl Page {
             let text = if names.is_empty() { "(none)".to_owned() } else { names.join(", ") };
             self.field("offloads", &text);
         }
-        if let Some(Status { flows: Some(flows), .. }) = &shown.status {
-            let plural = if *flows == 1 { "" } else { "s" };
-            let (field, way) = match shown.status.as_ref().is_some_and(|it| it.is_rootless) {
-                true => ("mode", "rootless"),
-                false => ("masquerade", "flow by flow"),
-            };
-            self.field(field, &format!("{way} ({flows} flow{plural})"));
+        if let Some(Status { is_rootless, is_masquerading, flows, .. }) = &shown.status {
+            if *is_rootless {
+                self.field("mode", "rootless");
+            }
+            if *is_masquerading {
+                self.field("masquerade", "flow by flow");
+            }
+            if let Some(flows) = flows {
+                self.field("flows", &flows.to_string());
+            }
         }
         let mut peers: Vec<&PeerSnapshot> = device.peers.iter().collect();
         peers.sort_by_key(|peer| std::cmp::Reverse(peer.last_handshake));

@@ -34,17 +34,12 @@ pub(super) struct Carrying {
     /// Where the names of services led to when they were looked up last.
     places: Vec<(HostPort, Vec<SocketAddr>)>,
     looking: Option<AbortHandle>,
+    /// There is to be an end.
+    is_draining: bool,
     /// From the first flow that was allowed on; from the start where there is no interface.
     switch: Option<Arc<Switch>>,
-    /// Where there is no interface.
-    home: Option<Home>,
-}
-
-/// What there is in place of an interface.
-#[derive(Debug, Default)]
-struct Home {
-    inside: Inside,
-    is_draining: bool,
+    /// What there is in place of an interface.
+    home: Option<Inside>,
 }
 
 impl Carrying {
@@ -70,15 +65,24 @@ impl Carrying {
         switch.map(|switch| Gate::new(Arc::clone(switch)))
     }
 
-    /// How many flows there are, if those to others are carried on or there is no interface.
-    pub fn count(&self) -> Option<usize> {
-        let may_be = carries(self.flows.as_ref()) || self.home.is_some();
-        self.switch.as_ref().filter(|_| may_be).map(|switch| switch.flows())
+    /// How many flows there are.
+    pub fn count(&self) -> usize {
+        self.switch.as_ref().map_or(0, |switch| switch.flows())
+    }
+
+    /// Whether there may be any.
+    pub const fn may_have_flows(&self) -> bool {
+        self.flows.is_some() || self.home.is_some()
+    }
+
+    /// Whether what peers send to others is carried on.
+    pub fn carries(&self) -> bool {
+        carries(self.flows.as_ref())
     }
 
     /// The tunnel's addresses, where there is no interface that would have them.
     pub fn addresses(&self) -> Option<&[IpNet]> {
-        self.home.as_ref().map(|home| &*home.inside.addresses)
+        self.home.as_ref().map(|home| &*home.addresses)
     }
 
     /// Has the names of services looked up, and forgets those that are none any more.
@@ -124,7 +128,7 @@ fn carries(flows: Option<&Flows>) -> bool {
 impl Engine {
     /// Carries on what `flows` says from now on, or nothing.
     pub(super) fn carry(&mut self, flows: Option<Flows>) -> Result<(), Errno> {
-        let (does, did) = (carries(flows.as_ref()), carries(self.carrying.flows.as_ref()));
+        let (does, did) = (carries(flows.as_ref()), self.carrying.carries());
         let settings = self.flow_settings(flows.as_ref()).map_err(|error| {
             warn!(%error, "configuration refused: cannot read this host's addresses");
             Errno::INVALID
@@ -163,7 +167,7 @@ impl Engine {
     /// # Errors
     /// No descriptor is left.
     pub(super) fn be_inside(&mut self, shards: usize) -> Result<Vec<Box<dyn IpPort>>, SysError> {
-        self.carrying.home = Some(Home::default());
+        self.carrying.home = Some(Inside::default());
         self.flow_ports(Settings::default(), std::iter::repeat_with(|| None).take(shards).collect())
     }
 
@@ -195,7 +199,7 @@ impl Engine {
             return Err(Errno::INVALID);
         };
         let mtu = inside.mtu;
-        home.inside = inside;
+        *home = inside;
         if mtu != self.tables.mtu() {
             self.tables.set_mtu(mtu);
             self.restart_sizes(mtu);
@@ -206,9 +210,7 @@ impl Engine {
 
     /// Has peers begin no new flows.
     pub(super) fn drain(&mut self) {
-        if let Some(home) = &mut self.carrying.home {
-            home.is_draining = true;
-        }
+        self.carrying.is_draining = true;
         self.follow_addresses();
     }
 
@@ -260,7 +262,7 @@ impl Engine {
             Err(error) => return Err(error),
         };
         let tunnel = match home {
-            Some(home) => home.inside.addresses.clone(),
+            Some(home) => home.addresses.clone(),
             None => {
                 let own = netlink.link(&self.interface)?.map(|link| link.index);
                 let of_tunnel = all.iter().filter(|(interface, _)| Some(*interface) == own);
@@ -276,7 +278,7 @@ impl Engine {
             tuning,
             carries,
             exposed: self.carrying.exposed(&expose, are_known),
-            is_draining: home.is_some_and(|home| home.is_draining),
+            is_draining: self.carrying.is_draining,
         }))
     }
 }

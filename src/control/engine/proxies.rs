@@ -26,6 +26,14 @@ impl Engine {
         self.proxies.names(way)
     }
 
+    /// How many flows begin or end at this host: those of the flow engine, and connections into the
+    /// tunnel by an interface. `None` where there are none and nothing that they could be for.
+    pub(super) fn count_flows(&self) -> Option<usize> {
+        let count = self.carrying.count() + self.proxies.count.now();
+        let may_be = self.carrying.may_have_flows() || self.proxies.is_serving();
+        (may_be || count > 0).then_some(count)
+    }
+
     /// By the flow engine, where the tunnel has no interface.
     fn way(&self) -> Way {
         if let Some(gate) = self.carrying.gate() {
@@ -35,6 +43,10 @@ impl Engine {
         let leads_to = move |address: IpAddr| {
             is_elsewhere(address) && tables.route(address.to_canonical()).is_some()
         };
-        Way::Host(Host { interface: Some(self.interface.clone()), leads_to: Arc::new(leads_to) })
+        Way::Host(Host {
+            interface: Some(self.interface.clone()),
+            leads_to: Arc::new(leads_to),
+            count: self.proxies.count.clone(),
+        })
     }
 }

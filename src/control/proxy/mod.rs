@@ -42,7 +42,7 @@ use tracing::debug;
 use self::names::{Names, Resolving};
 pub use self::set::SetServing;
 use self::talk::{End, Talk};
-use self::way::{Client, Way};
+use self::way::{Client, Count, Way};
 use crate::control::ends::{Forward, Listen, Login, Protocol, Proxy, ProxyKind};
 use crate::crypto::password::Password;
 use crate::sys::listen;
@@ -99,6 +99,8 @@ pub struct Proxies {
     running: HashMap<Spot, Running>,
     names: Option<Arc<ArcSwap<Names>>>,
     limits: Limits,
+    /// What is connected by sockets of this host.
+    pub count: Count,
 }
 
 #[derive(Clone, Debug)]
@@ -179,6 +181,11 @@ impl Proxies {
             }
         }
         Ok(())
+    }
+
+    /// Whether anything is listened for.
+    pub fn is_serving(&self) -> bool {
+        !self.running.is_empty()
     }
 
     /// How clients get into the tunnel: as `apply` has said last, or by `way`, without names.

@@ -27,7 +27,7 @@ fn run<F: Future>(test: F) -> F::Output {
 /// Only to 127.0.0.1.
 fn way() -> Way {
     let leads_to = |address: IpAddr| address == IpAddr::V4(Ipv4Addr::LOCALHOST);
-    Way::Host(Host { interface: None, leads_to: Arc::new(leads_to) })
+    Way::Host(Host { interface: None, leads_to: Arc::new(leads_to), count: Count::default() })
 }
 
 /// A port that is free, if nobody takes it meanwhile.

@@ -4,8 +4,11 @@
 use std::fmt;
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ops::{Deref, DerefMut};
 use std::os::fd::{AsFd, OwnedFd};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, copy_bidirectional};
@@ -35,6 +38,35 @@ pub struct Host {
     pub interface: Option<String>,
     /// Whether the tunnel leads to an address.
     pub leads_to: Arc<dyn Fn(IpAddr) -> bool + Send + Sync>,
+    /// Its connections.
+    pub count: Count,
+}
+
+/// How many connections there are, those that are being made among them.
+#[derive(Clone, Debug, Default)]
+pub struct Count(Arc<AtomicUsize>);
+
+impl Count {
+    pub fn now(&self) -> usize {
+        // Ordering: relaxed, statistics.
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn one_more(&self) -> Counted {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Counted(self.clone())
+    }
+}
+
+/// One of them, until it is dropped.
+#[derive(Debug)]
+struct Counted(Count);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let Self(Count(count)) = self;
+        count.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl fmt::Debug for Host {
@@ -81,8 +113,9 @@ impl Host {
         if (self.leads_to)(address) { Ok(()) } else { Err(Unreached::NoPeer) }
     }
 
-    async fn connect(&self, to: SocketAddr) -> Result<TcpStream, Unreached> {
+    async fn connect(&self, to: SocketAddr) -> Result<Pin<HostStream>, Unreached> {
         self.judge(to.ip())?;
+        let counted = self.count.one_more();
         let socket = if to.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
         let socket = socket.map_err(|error| unreached(&error))?;
         if let Some(interface) = &self.interface {
@@ -92,7 +125,9 @@ impl Host {
         // The far ends have waited for more data already, if they wanted to.
         socket.set_nodelay(true).map_err(|error| unreached(&error))?;
         let connected = timeout(CONNECT, socket.connect(to)).await;
-        connected.map_err(|_| Unreached::TimedOut)?.map_err(|error| unreached(&error))
+        let connected = connected.map_err(|_| Unreached::TimedOut)?;
+        let stream = connected.map_err(|error| unreached(&error))?;
+        Ok(Pin::new(HostStream { stream, _counted: counted }))
     }
 
     fn bind(&self) -> Result<HostUdp, Unreached> {
@@ -147,8 +182,29 @@ impl Client for UnixStream {
 /// A connection through the tunnel whose other end has answered.
 #[derive(Debug)]
 pub enum Opened {
-    Host(TcpStream),
+    Host(Pin<HostStream>),
     Gate(gate::Opened),
+}
+
+/// A connection by a socket of this host, which counts. Pinned, it is read and written as what it is of.
+#[derive(Debug)]
+pub struct HostStream {
+    stream: TcpStream,
+    _counted: Counted,
+}
+
+impl Deref for HostStream {
+    type Target = TcpStream;
+
+    fn deref(&self) -> &TcpStream {
+        &self.stream
+    }
+}
+
+impl DerefMut for HostStream {
+    fn deref_mut(&mut self) -> &mut TcpStream {
+        &mut self.stream
+    }
 }
 
 /// Both directions of a connection, whatever it is.

@@ -1,7 +1,8 @@
 //! The text of a [`Status`], both ways: `offloads=` and names separated by commas, `port=random` or
-//! `port=given`, `mode=rootless` where there is no interface, `flows=` and how many if there may be any,
-//! for each peer `path=`, its key, the MTU that fits and how that is known, and for each reason for which
-//! packets were dropped `drop=`, its name and how many.
+//! `port=given`, `mode=rootless` where there is no interface, `masquerade=flow` where what peers send to
+//! others is carried on, `flows=` and how many if there may be any, for each peer `path=`, its key, the MTU
+//! that fits and how that is known, and for each reason for which packets were dropped `drop=`, its name
+//! and how many.
 //!
 //! Other implementations refuse the request, and clients that have not asked never see the answer.
 
@@ -23,6 +24,9 @@ pub fn render(status: &Status) -> String {
     if status.is_rootless {
         text.push_str("mode=rootless\n");
     }
+    if status.is_masquerading {
+        text.push_str("masquerade=flow\n");
+    }
     if let Some(flows) = status.flows {
         text.push_str(&format!("flows={flows}\n"));
     }
@@ -42,6 +46,7 @@ pub struct StatusParser {
     offloads: Option<Offloads>,
     port_is_random: bool,
     flows: Option<usize>,
+    is_masquerading: bool,
     is_rootless: bool,
     paths: Vec<PathStatus>,
     drops: Vec<(DropReason, u64)>,
@@ -63,6 +68,7 @@ impl StatusParser {
             }
             (Some(("port", origin)), ..) => self.port_is_random = origin == "random",
             (Some(("mode", mode)), ..) => self.is_rootless = mode == "rootless",
+            (Some(("masquerade", way)), ..) => self.is_masquerading = way == "flow",
             (Some(("flows", count)), ..) => self.flows = parse_number(count),
             (Some(("path", text)), ..) => self.paths.extend(path(text)),
             (Some(("drop", text)), ..) => self.drops.extend(drop(text)),
@@ -71,11 +77,12 @@ impl StatusParser {
             }
             (Some(_), ..) => {}
             (None, Some(0), Some(offloads)) if line.is_empty() => {
-                let Self { port_is_random, flows, is_rootless, .. } = *self;
+                let Self { port_is_random, flows, is_masquerading, is_rootless, .. } = *self;
                 return Ok(Some(Status {
                     offloads,
                     port_is_random,
                     flows,
+                    is_masquerading,
                     is_rootless,
                     paths: take(&mut self.paths),
                     drops: take(&mut self.drops),
@@ -135,8 +142,15 @@ mod tests {
             let flows = is_all.then_some(7);
             let is_rootless = !is_all;
             let drops = DropReason::ALL.into_iter().zip(1..).collect();
-            let status =
-                Status { offloads, port_is_random: is_all, flows, is_rootless, paths, drops };
+            let status = Status {
+                offloads,
+                port_is_random: is_all,
+                flows,
+                is_masquerading: is_all,
+                is_rootless,
+                paths,
+                drops,
+            };
             assert_eq!(parse(&render(&status)), Ok(Some(status)));
         }
     }
@@ -148,6 +162,7 @@ mod tests {
             offloads,
             port_is_random: false,
             flows: None,
+            is_masquerading: false,
             is_rootless: false,
             paths: vec![],
             drops: vec![],

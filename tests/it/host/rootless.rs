@@ -111,7 +111,7 @@ fn a_reload_exposes_anew_and_the_end_waits_for_flows_and_leaves_nothing() {
     let file = file.to_str().unwrap();
     let shown = place.hybridwg(&["show", &place.interface]);
     let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
-    assert!(shown.contains("mode: rootless (0 flows)"), "{shown}");
+    assert!(shown.contains("\n  mode: rootless\n  flows: 0\n"), "{shown}");
     let again = place.hybridwg(&["up", file]);
     assert!(!again.status.success(), "it is up");
 

@@ -374,3 +374,58 @@ fn with_an_interface_the_same_ways_lead_into_it_and_nowhere_else() {
     let output = curl(&place, "-x socks5h://127.0.0.1:1081 http://192.168.7.1/");
     assert_eq!(output.status.code(), Some(97), "{output:?}");
 }
+
+/// How many flows the daemon says that there are.
+fn flows(place: &Place) -> Option<u64> {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hybridwg"));
+    command.args(["show", &place.interface, "--json"]);
+    let shown: serde_json::Value =
+        serde_json::from_slice(&place.pod.output(command).stdout).unwrap();
+    shown["interfaces"][0]["flows"].as_u64()
+}
+
+#[test]
+fn with_an_interface_too_flows_of_each_kind_are_counted_and_have_some_time_at_the_end() {
+    if skips(PROGRAMS) {
+        return;
+    }
+    for (grace, ends_by_itself) in [("600", true), ("1", false)] {
+        let place = Place::new();
+        let port = place.echo();
+        let hub = place.join(Hybridwg);
+        serve(&hub);
+        let lines = format!(
+            "#hybridwg: Expose = 80 127.0.0.1:{port}\n#hybridwg: Proxy = 127.0.0.1:1081\n\
+             #hybridwg: Forward = 127.0.0.1:11001 10.66.0.1:{ECHO}"
+        );
+        place.write(&hub, &lines);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hybridwg"));
+        let remote = format!("90:127.0.0.1:{port}");
+        command.args(["up", "--foreground", "--grace", grace, "-R", &remote]).arg(place.path());
+        let mut tunnel = place.start(command);
+        assert_eq!(flows(&place), Some(0));
+        let [exposed, by_option] =
+            ["10.66.0.2:80", "10.66.0.2:90"].map(|own| connect(&place.hub, own).unwrap());
+        let [forwarded, mut by_proxy] =
+            ["127.0.0.1:11001", "127.0.0.1:1081"].map(|own| connect(&place.pod, own).unwrap());
+        by_proxy.write_all(b"\x05\x01\0\x05\x01\0\x01\x0a\x42\0\x01\0\x07").unwrap();
+        by_proxy.read_exact(&mut [0; 12]).unwrap();
+        eventually("each is a flow", SOON, || flows(&place) == Some(4));
+
+        tunnel.terminate();
+        for own in ["10.66.0.2:80", "10.66.0.2:90"] {
+            eventually("no peer gets in any more", SOON, || connect(&place.hub, own).is_err());
+        }
+        let mut streams = [exposed, by_option, forwarded, by_proxy];
+        for stream in streams.iter_mut().filter(|_| ends_by_itself) {
+            stream.write_all(b"still here").unwrap();
+            stream.shutdown(Shutdown::Write).unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).unwrap();
+            assert!(answer.ends_with("still here"), "{answer}");
+        }
+        eventually("it has ended", SOON, || !tunnel.is_alive());
+        let link = place.pod.try_sh(&format!("ip link show {}", place.interface));
+        assert!(!link.status.success(), "{}", tunnel.log());
+    }
+}
