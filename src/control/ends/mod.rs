@@ -133,7 +133,7 @@ impl Target {
     pub fn is_local(&self) -> bool {
         match self {
             Self::At(HostPort::Address(address)) => address.ip().to_canonical().is_loopback(),
-            Self::At(HostPort::Name { host, .. }) => host.eq_ignore_ascii_case("localhost"),
+            Self::At(HostPort::Name { .. }) => false,
             Self::Unix(_) => true,
         }
     }
@@ -304,7 +304,7 @@ impl Expose {
                     source.is_ipv4() == target.is_ipv4()
                         && source.is_loopback() == target.ip().is_loopback()
                 }
-                Target::At(HostPort::Name { .. }) => source.is_loopback() == self.target.is_local(),
+                Target::At(HostPort::Name { .. }) => !source.is_loopback(),
             };
             if !fits {
                 return Err(Refused::new(&source.to_string(), SOURCE));
@@ -347,8 +347,10 @@ impl Listen {
             Some(inside) => IpAddr::V6(inside.parse().ok()?),
             // Both families.
             None if matches!(host, "*" | "") => Ipv6Addr::UNSPECIFIED.into(),
-            None if host.eq_ignore_ascii_case("localhost") => Ipv4Addr::LOCALHOST.into(),
-            None => IpAddr::V4(host.parse().ok()?),
+            None => match parse_localhost(host) {
+                Some(address) => address,
+                None => IpAddr::V4(host.parse().ok()?),
+            },
         };
         Some(Self::Address(SocketAddr::new(address, port)))
     }
@@ -418,10 +420,27 @@ fn parse_path(text: &str) -> Option<PathBuf> {
 }
 
 fn parse_target(text: &str) -> Option<Target> {
-    match text.strip_prefix("unix:") {
-        Some(path) => parse_path(path).map(Target::Unix),
-        None => parse_host_port(text).map(Target::At),
+    if let Some(path) = text.strip_prefix("unix:") {
+        return parse_path(path).map(Target::Unix);
     }
+    let place = parse_host_port(text)?;
+    let address = match &place {
+        HostPort::Name { host, port } => parse_localhost(host).map(|it| SocketAddr::new(it, *port)),
+        HostPort::Address(_) => None,
+    };
+    Some(Target::At(address.map_or(place, HostPort::Address)))
+}
+
+/// The address that a name of the loopback interface means everywhere: whoever writes it has written down
+/// this host, and no name server has a say in it. [RFC 6761 §6.3]
+///
+/// Those for IPv6 are Debian's and Fedora's.
+fn parse_localhost(name: &str) -> Option<IpAddr> {
+    let is_any = |names: &[&str]| names.iter().any(|it| name.eq_ignore_ascii_case(it));
+    if is_any(&["localhost"]) {
+        return Some(Ipv4Addr::LOCALHOST.into());
+    }
+    is_any(&["ip6-localhost", "localhost6"]).then(|| Ipv6Addr::LOCALHOST.into())
 }
 
 /// `None` also for port 0 and for an address of one link, which no name server and no tunnel knows.
@@ -508,7 +527,9 @@ mod tests {
                     "5432 127.0.0.1:5432 from=10.66.0.0/24,fd00::/64,10.7.0.1/32 source=127.77.0.1 proxy=v2",
                 ),
             ),
-            ("80 localhost:8080 source=127.1.2.3", None),
+            ("80 localhost:8080 source=127.1.2.3", Some("80 127.0.0.1:8080 source=127.1.2.3")),
+            ("80/udp Ip6-LocalHost:8080", Some("80/udp [::1]:8080")),
+            ("80 localhost.example:8080", None),
             ("80 192.0.2.1:8080 source=192.0.2.9", None),
         ] {
             assert_eq!(expose(text).as_deref(), Ok(same.unwrap_or(text)), "{text}");

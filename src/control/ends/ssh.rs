@@ -142,7 +142,7 @@ mod tests {
     #[test]
     fn a_remote_forward_exposes_a_service_to_the_peers() {
         for (text, line) in [
-            ("5432:localhost:5432", "5432 localhost:5432"),
+            ("5432:localhost:5432", "5432 127.0.0.1:5432"),
             ("5432:[::1]:5433", "5432 [::1]:5433"),
             ("5432:/run/postgresql/s", "5432 unix:/run/postgresql/s"),
             ("53:127.0.0.1:53/udp", "53/udp 127.0.0.1:53"),

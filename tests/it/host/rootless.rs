@@ -22,6 +22,9 @@ use super::skips;
 use super::tunnel::End;
 use super::tunnel::Program::{Hybridwg, WireguardGo};
 
+/// A name, not an address, which the resolver takes for 127.0.0.1 without asking anybody.
+const NAME: &str = "0x7f.1";
+
 #[test]
 fn peers_reach_what_is_exposed_to_them_and_find_the_other_ports_closed() {
     for program in [Hybridwg, WireguardGo] {
@@ -34,9 +37,11 @@ fn peers_reach_what_is_exposed_to_them_and_find_the_other_ports_closed() {
         let lines = format!(
             "#hybridwg: Expose = 5432 127.0.0.1:{port} source=127.77.0.1\n\
              #hybridwg: Expose = 81 127.0.0.1:{port} from=10.66.0.9/32\n\
-             #hybridwg: Expose = 82 127.0.0.1:1"
+             #hybridwg: Expose = 82 127.0.0.1:1\n\
+             #hybridwg: Expose = 84 localhost:{port}"
         );
         let _pod = place.up(&hub, &lines);
+        assert_eq!(ask(&place.hub, "10.66.0.2:84", b"x"), b"127.0.0.1x", "no name to look up");
         for own in ["10.66.0.2", "[fd66::2]"] {
             let sent = pattern(1 << 20);
             let answer = ask(&place.hub, &format!("{own}:5432"), &sent);
@@ -142,9 +147,7 @@ fn where_a_name_leads_is_judged_by_the_rules_though_nothing_is_masqueraded() {
     let port = place.echo();
     let hub = place.join(Hybridwg);
     let lines = |rules: &str| {
-        format!(
-            "#hybridwg: Expose = 80 localhost:{port}\n#hybridwg: AllowTo = 127.0.0.0/8\n{rules}"
-        )
+        format!("#hybridwg: Expose = 80 {NAME}:{port}\n#hybridwg: AllowTo = 127.0.0.0/8\n{rules}")
     };
     let _pod = place.up(&hub, &lines(""));
     let is_open = || connect(&place.hub, "10.66.0.2:80").is_ok();
@@ -342,11 +345,11 @@ fn what_is_judged_by_this_hosts_addresses_is_refused_where_they_cannot_be_read()
     let told = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(!refused.status.success() && told.contains("AF_NETLINK"), "{told}");
     let lines = format!(
-        "#hybridwg: Expose = 80 localhost:{port}\n#hybridwg: AllowTo = 127.0.0.0/8\n\
+        "#hybridwg: Expose = 80 {NAME}:{port}\n#hybridwg: AllowTo = 127.0.0.0/8\n\
          #hybridwg: Expose = 81 127.0.0.1:{port}"
     );
     let mut pod = place.up(&hub, &lines);
-    assert!(pod.log().contains(&format!("`Expose = 80 localhost:{port}` leads nowhere")));
+    assert!(pod.log().contains(&format!("`Expose = 80 {NAME}:{port}` leads nowhere")));
     assert_eq!(ask(&place.hub, "10.66.0.2:81", b"x"), b"127.0.0.1x");
     let refused = connect(&place.hub, "10.66.0.2:80").unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);

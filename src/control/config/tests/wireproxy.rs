@@ -26,7 +26,7 @@ fn all_sections_of_wireproxy_mean_what_they_mean_there() {
         text,
         ["127.0.0.1:25565 play.example.net:25565", "127.0.0.1:53/udp 10.5.0.1:53 idle=30"]
     );
-    assert_eq!(ends.expose[0].value.to_string(), "3422 localhost:25545");
+    assert_eq!(ends.expose[0].value.to_string(), "3422 127.0.0.1:25545");
     assert_eq!(
         ends.stdio.as_ref().map(|it| it.value.to_string()).as_deref(),
         Some("ssh.example.net:22")
