@@ -80,27 +80,37 @@ impl Policy {
     /// The first reason against it.
     pub fn judge(&self, destination: Destination, host: &HostAddresses) -> Result<(), Denial> {
         let Destination { address, service } = destination;
-        // For a socket a mapped address is the address that it maps.
-        let address = address.to_canonical();
-        let names = |rules: &[Rule], address| {
-            rules.iter().any(|rule| rule.names(Destination { address, service }, host))
+        let is_allowed = |address| {
+            self.allow_to.iter().any(|rule| rule.names(Destination { address, service }, host))
         };
-        let forms = || std::iter::once(address).chain(embedded(address).map(IpAddr::V4));
-        if forms().any(|form| names(&self.deny_to, form)) {
+        if self.denied_by(destination, host).is_some() {
             return Err(Denial::DenyTo);
         }
-        for form in forms() {
+        for form in forms(address) {
             if let Some(denial) = built_in(form, host)
-                && !names(&self.allow_to, form)
+                && !is_allowed(form)
             {
                 return Err(denial);
             }
         }
-        if !self.allow_to.is_empty() && !forms().any(|form| names(&self.allow_to, form)) {
+        if !self.allow_to.is_empty() && !forms(address).any(is_allowed) {
             return Err(Denial::NotInAllowTo);
         }
         Ok(())
     }
+
+    /// The `DenyTo` that names `destination`.
+    pub fn denied_by(&self, destination: Destination, host: &HostAddresses) -> Option<&Rule> {
+        let Destination { address, service } = destination;
+        let names = |rule: &Rule, address| rule.names(Destination { address, service }, host);
+        self.deny_to.iter().find(|rule| forms(address).any(|form| names(rule, form)))
+    }
+}
+
+/// An address, and those that it may stand for. For a socket a mapped address is the one that it maps.
+fn forms(address: IpAddr) -> impl Iterator<Item = IpAddr> {
+    let address = address.to_canonical();
+    std::iter::once(address).chain(embedded(address).map(IpAddr::V4))
 }
 
 /// The addresses of this host, and those at which everybody on its links listens.

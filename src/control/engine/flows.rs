@@ -1,5 +1,9 @@
 //! Flows of peers that are carried on by this host, and those that begin or end at the tunnel's own
 //! addresses: what the shards are told about them.
+//!
+//! - `refused`: names of services that lead where peers may not go.
+
+mod refused;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -8,6 +12,7 @@ use ipnet::IpNet;
 use tokio::task::AbortHandle;
 use tracing::{debug, info, warn};
 
+use self::refused::Refusals;
 use super::lookups::Lookups;
 use super::{Engine, refused};
 use crate::control::command::{Flows, Inside};
@@ -23,6 +28,7 @@ use crate::flow::policy::Service;
 use crate::flow::port::{FlowPort, HandingPort};
 use crate::flow::switch::{Settings, Switch};
 use crate::sys::SysError;
+use crate::sys::clock;
 use crate::sys::tun::Tun;
 
 /// What is carried on, and by what.
@@ -34,6 +40,7 @@ pub(super) struct Carrying {
     /// Where the names of services led to when they were looked up last.
     places: Vec<(HostPort, Vec<SocketAddr>)>,
     looking: Option<AbortHandle>,
+    refusals: Refusals,
     /// There is to be an end.
     is_draining: bool,
     /// From the first flow that was allowed on; from the start where there is no interface.
@@ -93,6 +100,9 @@ impl Carrying {
         let expose = self.flows.iter().flat_map(|flows| &flows.expose);
         let names: Vec<HostPort> = expose.filter_map(name_of).cloned().collect();
         self.places.retain(|(name, _)| names.contains(name));
+        if names.is_empty() {
+            self.refusals = Refusals::default();
+        }
         self.looking = (!names.is_empty()).then(|| lookups.follow(names));
     }
 
@@ -235,12 +245,21 @@ impl Engine {
 
     /// This host's addresses may be others, or the mark of our sockets, or where services are.
     pub(super) fn follow_addresses(&mut self) {
-        let Carrying { flows, switch: Some(switch), .. } = &self.carrying else { return };
-        match self.flow_settings(flows.as_ref()) {
-            Ok(None) => {}
-            Ok(Some(settings)) if switch.is_set_to(&settings) => {}
-            Ok(settings) => switch.set(settings),
-            Err(error) => warn!(%error, "cannot read this host's addresses: the former ones count"),
+        let settings = self.flow_settings(self.carrying.flows.as_ref());
+        let Carrying { flows, switch: Some(switch), refusals, .. } = &mut self.carrying else {
+            return;
+        };
+        let settings = match settings {
+            Ok(Some(settings)) => settings,
+            Ok(None) => return,
+            Err(error) => {
+                return warn!(%error, "cannot read this host's addresses: the former ones count");
+            }
+        };
+        let expose = flows.as_ref().map_or(&[][..], |flows| &flows.expose);
+        refusals.tell(clock::now().mono, expose, &settings);
+        if !switch.is_set_to(&settings) {
+            switch.set(Some(settings));
         }
     }
 

@@ -161,6 +161,46 @@ fn where_a_name_leads_is_judged_by_the_rules_though_nothing_is_masqueraded() {
 }
 
 #[test]
+fn a_name_that_leads_where_peers_may_not_go_is_told_once_with_the_rule_and_what_helps() {
+    if skips(PROGRAMS) {
+        return;
+    }
+    let place = Place::new();
+    let port = place.echo();
+    let hub = place.join(Hybridwg);
+    let first = format!("#hybridwg: Expose = 80 {NAME}:{port}");
+    place.write(&hub, &first);
+    let mut command = place.command(&["up", "--foreground", place.path().to_str().unwrap()]);
+    command.env("LOG_LEVEL", "warn");
+    let mut pod = place.start(command);
+    let count = |log: &str, exposed: u16, why: &str| {
+        let line = format!(
+            "`Expose = {exposed} {NAME}:{port}` leads nowhere: peers may not go to 127.0.0.1 ({why})"
+        );
+        log.matches(&line).count()
+    };
+    let mut soon = |exposed, why| {
+        eventually("it is told", SOON, || count(&pod.log(), exposed, why) == 1);
+    };
+    soon(80, "a loopback address");
+    // Looked up, and judged, together with the first.
+    let second = format!("{first}\n#hybridwg: Expose = 81 {NAME}:{port}");
+    place.write(&hub, &second);
+    place.reload();
+    soon(81, "a loopback address");
+    place.write(&hub, &format!("{second}\n#hybridwg: DenyTo = 127.0.0.0/8"));
+    place.reload();
+    for exposed in [80, 81] {
+        soon(exposed, "`DenyTo = 127.0.0.0/8` names it");
+    }
+    place.write(&hub, &format!("{second}\n#hybridwg: AllowTo = 127.0.0.1:{port}/tcp"));
+    place.reload();
+    eventually("what was told helps", SOON, || connect(&place.hub, "10.66.0.2:80").is_ok());
+    assert!(pod.log().contains(&format!("Write `AllowTo = 127.0.0.1:{port}/tcp`, after")));
+    assert_eq!(pod.log().matches("leads nowhere").count(), 4);
+}
+
+#[test]
 fn what_is_exposed_is_found_beside_an_interface_too_and_the_kernel_has_the_other_ports() {
     if skips(PROGRAMS) {
         return;
