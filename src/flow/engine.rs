@@ -114,16 +114,14 @@ impl Engine {
             return Fate::Kernel;
         }
         let carries = self.common.settings.carries;
-        let Some(inner) = Inner::parse(packet) else {
-            if self.has_kernel && !carries {
-                return Fate::Kernel;
-            }
+        let inner = Inner::parse(packet);
+        if self.has_kernel && self.common.settings.is_for_kernel(packet, inner.as_ref()) {
+            return Fate::Kernel;
+        }
+        let Some(inner) = inner else {
             self.common.drop(DropReason::FlowMalformed);
             return Fate::Taken;
         };
-        if self.has_kernel && self.common.settings.is_for_kernel(&inner) {
-            return Fate::Kernel;
-        }
         let is_ours = self.common.settings.is_ours(inner.destination);
         // Its source has been checked: a peer that has just been removed is nobody's.
         let Some(peer) = self.routes.lookup(inner.source) else {
@@ -131,10 +129,13 @@ impl Engine {
             return Fate::Taken;
         };
         let outcome = if is_ours {
-            // Groups have no members here.
-            match self.common.settings.owns(inner.destination) {
-                true => self.join_and_take(now, peer, &inner),
-                false => Ok(()),
+            match (self.common.settings.owns(inner.destination), self.has_kernel) {
+                // The kernel gets the others.
+                (true, true) if inner.fragment.is_some() => Err(DropReason::FlowFragment),
+                (true, _) => self.join_and_take(now, peer, &inner),
+                (false, true) => Err(DropReason::FlowDenied),
+                // Groups have no members here.
+                (false, false) => Ok(()),
             }
         } else if !carries {
             self.deny(now, peer, &inner)

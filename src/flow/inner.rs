@@ -11,7 +11,7 @@ use crate::wire::ip::{
     IPV4_HEADER_BYTES, IPV6_FRAGMENT_HEADER, IPV6_FRAGMENT_HEADER_BYTES, IPV6_HEADER_BYTES,
     IpHeader, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, PROTOCOL_UDP,
 };
-use crate::wire::transport::{UDP_CHECKSUM_AT, UDP_HEADER_BYTES};
+use crate::wire::transport::{ACK, SYN, TCP_FLAGS_AT, UDP_CHECKSUM_AT, UDP_HEADER_BYTES};
 
 /// Hops of what we send ourselves.
 pub const HOPS: u8 = 64;
@@ -45,6 +45,19 @@ pub struct Fragment {
     pub offset: usize,
     /// It is not the last.
     pub more: bool,
+}
+
+/// What a packet is for, as far as it says so. Nothing of it is checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Aim {
+    /// A port of its destination's.
+    Port(Service),
+    /// An error of ICMP about a segment of TCP from here.
+    About(SocketAddr),
+    /// A port, perhaps, that is in another fragment or behind headers that are not read here.
+    Hidden,
+    /// No port; also a fragment that is nothing without the first.
+    Other,
 }
 
 impl<'a> Inner<'a> {
@@ -137,22 +150,36 @@ impl<'a> Inner<'a> {
         self.payload.first_chunk().filter(|_| sum.add(self.payload).finish() == 0)
     }
 
-    /// Which port of this host's a packet is for, or, as an error of ICMP, what of it is about. Neither
-    /// is checked any further.
-    pub fn own_place(&self) -> Option<(IpAddr, Service)> {
-        let port = || Some(u16::from_be_bytes([*self.payload.get(2)?, *self.payload.get(3)?]));
-        match self.protocol {
-            PROTOCOL_TCP => Some((self.destination, Service::Tcp(port()?))),
-            PROTOCOL_UDP => Some((self.destination, Service::Udp(port()?))),
-            // Errors have these types. [RFC 792] [RFC 4443 §2.1]
-            PROTOCOL_ICMP if !matches!(self.payload.first()?, 3 | 11 | 12) => None,
-            PROTOCOL_ICMPV6 if *self.payload.first()? >= 128 => None,
-            PROTOCOL_ICMP | PROTOCOL_ICMPV6 => {
-                let Quoted { source, .. } = Quoted::parse(self.payload.get(8..)?)?;
-                Some((source.ip(), Service::Tcp(source.port())))
-            }
-            _ => None,
+    /// What it is for.
+    pub fn aim(&self) -> Aim {
+        if self.fragment.is_some_and(|fragment| fragment.offset != 0) {
+            return Aim::Other;
         }
+        match (self.protocol, self.payload) {
+            (PROTOCOL_TCP, &[_, _, high, low, ..]) => {
+                Aim::Port(Service::Tcp(u16::from_be_bytes([high, low])))
+            }
+            (PROTOCOL_UDP, &[_, _, high, low, ..]) => {
+                Aim::Port(Service::Udp(u16::from_be_bytes([high, low])))
+            }
+            (PROTOCOL_TCP | PROTOCOL_UDP, _) => Aim::Hidden,
+            // Errors have these types. [RFC 792] [RFC 4443 §2.1]
+            (PROTOCOL_ICMP, [3 | 11 | 12, ..]) | (PROTOCOL_ICMPV6, [0..128, ..]) => {
+                let quoted = self.payload.get(8..).and_then(Quoted::parse);
+                quoted.map_or(Aim::Other, |quoted| Aim::About(quoted.source))
+            }
+            // Those that `parse` passes over, where it has not.
+            (0 | 43 | IPV6_FRAGMENT_HEADER | 60, _) if self.source.is_ipv6() => Aim::Hidden,
+            _ => Aim::Other,
+        }
+    }
+
+    /// Whether it may be the first of a conversation. Of TCP that is a SYN alone; what a fragment says
+    /// the next may say otherwise. [RFC 3128]
+    pub fn may_open(&self) -> bool {
+        let is_segment = self.protocol == PROTOCOL_TCP && self.fragment.is_none();
+        let flags = self.payload.get(TCP_FLAGS_AT).filter(|_| is_segment);
+        flags.is_none_or(|flags| flags & (SYN | ACK) == SYN)
     }
 }
 
@@ -445,7 +472,7 @@ mod tests {
                 *byte = [0x45, 0x60, 0x4f, *byte][first];
             }
             if let Some(inner) = Inner::parse(&bytes) {
-                let _ = (inner.udp(), inner.icmp());
+                let _ = (inner.udp(), inner.icmp(), inner.aim(), inner.may_open());
             }
             Quoted::parse(&bytes);
             take_hop(&mut bytes);

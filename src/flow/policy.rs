@@ -113,11 +113,23 @@ fn forms(address: IpAddr) -> impl Iterator<Item = IpAddr> {
     std::iter::once(address).chain(embedded(address).map(IpAddr::V4))
 }
 
-/// The addresses of this host, and those at which everybody on its links listens.
+/// The addresses of this host, and those at which everybody, or every router, on its links listens.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HostAddresses {
     addresses: BTreeSet<IpAddr>,
     broadcasts: BTreeSet<Ipv4Addr>,
+    anycasts: BTreeSet<Ipv6Addr>,
+}
+
+impl HostAddresses {
+    /// Whether this host, a router perhaps, takes for itself what is sent to `address`.
+    pub fn hears(&self, address: IpAddr) -> bool {
+        self.addresses.contains(&address)
+            || match address {
+                IpAddr::V4(address) => self.broadcasts.contains(&address),
+                IpAddr::V6(address) => self.anycasts.contains(&address),
+            }
+    }
 }
 
 impl FromIterator<IpNet> for HostAddresses {
@@ -128,11 +140,16 @@ impl FromIterator<IpNet> for HostAddresses {
         let mut host = Self::default();
         for network in networks.into_iter().filter(|network| !network.addr().is_loopback()) {
             host.addresses.insert(network.addr());
-            // Of shorter subnets both ends are hosts. [RFC 3021]
-            if let IpNet::V4(network) = network
-                && network.prefix_len() < 31
-            {
-                host.broadcasts.insert(network.broadcast());
+            match network {
+                // Of shorter subnets both ends are hosts. [RFC 3021] [RFC 6164]
+                IpNet::V4(network) if network.prefix_len() < 31 => {
+                    host.broadcasts.insert(network.broadcast());
+                }
+                // Of all routers on the link. [RFC 4291 §2.6.1]
+                IpNet::V6(network) if network.prefix_len() < 127 => {
+                    host.anycasts.insert(network.network());
+                }
+                IpNet::V4(_) | IpNet::V6(_) => {}
             }
         }
         host

@@ -4,7 +4,8 @@
 //! ```text
 //!                 ┌ for an address of the tunnel ─▶ TUN, or, at a port that is exposed, a flow
 //! from a peer ────┼ for somebody in the tunnel ───▶ back into the tunnel
-//!                 └ for anybody else ─────────────▶ a flow ─▶ a socket
+//!                 └ for anybody else ─────────────▶ a flow ─▶ a socket; or TUN, but not for a port
+//!                                                   that is exposed, by another address of this host
 //! ```
 //!
 //! Where there is no TUN the addresses of the tunnel are this program's own: see `own`.
@@ -155,8 +156,7 @@ impl IpPort for HandingPort {
             let packet = &slabs[range.slab][range.start..range.start + range.len];
             let is_for_kernel = self.inside.is_some()
                 && settings.as_ref().is_none_or(|settings| {
-                    let inner = Inner::parse(packet);
-                    inner.map_or(!settings.carries, |inner| settings.is_for_kernel(&inner))
+                    settings.is_for_kernel(packet, Inner::parse(packet).as_ref())
                 });
             if is_for_kernel {
                 self.ranges.push(*range);

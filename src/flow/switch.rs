@@ -11,11 +11,12 @@ use tokio::sync::mpsc;
 
 use crate::flow::exposed::Exposed;
 use crate::flow::gate::{Datagram, Request};
-use crate::flow::inner::Inner;
+use crate::flow::inner::{Aim, Inner};
 use crate::flow::policy::{HostAddresses, Policy, Service};
 use crate::flow::tuning::Tuning;
 use crate::sys::SysError;
 use crate::sys::poll::Waker;
+use crate::wire::ip::IpHeader;
 
 /// Packets that may wait for the shard that carries on, and their bytes: those of the largest batch that
 /// one receives.
@@ -65,23 +66,43 @@ impl Settings {
             }
     }
 
-    /// Whether a packet of a peer's is for the kernel of a host that has the tunnel's addresses.
-    pub(super) fn is_for_kernel(&self, inner: &Inner<'_>) -> bool {
-        match self.is_ours(inner.destination) {
-            true => !self.is_for_exposed(inner),
-            false => !self.carries,
+    /// Whether a `packet` of a peer's is for the kernel of a host that has the tunnel's addresses.
+    /// `inner` is what can be read of it.
+    pub(super) fn is_for_kernel(&self, packet: &[u8], inner: Option<&Inner<'_>>) -> bool {
+        let Some(inner) = inner else {
+            // On its way through this host it may go by others; at its end there is no reason to.
+            let is_kept = !self.exposed.is_empty()
+                && IpHeader::parse(packet).is_some_and(|it| self.is_local(it.destination));
+            return !self.carries && !is_kept;
+        };
+        !self.is_kept(inner) && (!self.carries || self.is_ours(inner.destination))
+    }
+
+    /// Whether it is for a port that leads somewhere else, by whichever address of this host, or about
+    /// what came from one.
+    ///
+    /// At addresses that are not the tunnel's, segments of TCP that open nothing are answers to programs
+    /// of this host. Later fragments are let through: without the first nobody can join them.
+    fn is_kept(&self, inner: &Inner<'_>) -> bool {
+        if self.exposed.is_empty() {
+            return false;
+        }
+        let is_exposed = |service| self.exposed.iter().any(|it| it.service == service);
+        let to = inner.destination;
+        match inner.aim() {
+            Aim::Port(service) => {
+                is_exposed(service) && (self.owns(to) || inner.may_open() && self.is_local(to))
+            }
+            Aim::About(from) => self.owns(from.ip()) && is_exposed(Service::Tcp(from.port())),
+            Aim::Hidden => self.is_local(to),
+            Aim::Other => false,
         }
     }
 
-    /// Whether it is for a port that leads somewhere else, or about what came from one. Which port the
-    /// later fragments are for nobody knows: all are the kernel's.
-    fn is_for_exposed(&self, inner: &Inner<'_>) -> bool {
-        if self.exposed.is_empty() || inner.fragment.is_some() {
-            return false;
-        }
-        inner.own_place().is_some_and(|(place, service)| {
-            self.owns(place) && self.exposed.iter().any(|it| it.service == service)
-        })
+    /// Whether this host's kernel may take for itself what is sent to `address`; by a loopback address
+    /// too, where `route_localnet` is set.
+    fn is_local(&self, address: IpAddr) -> bool {
+        self.is_ours(address) || self.host.hears(address) || address.is_loopback()
     }
 
     /// Whether the tunnel has this `address`.

@@ -26,6 +26,7 @@ use crate::sys::clock;
 use crate::sys::poll::{Interest, Poller};
 use crate::sys::sockets::raise_descriptor_limit;
 use crate::time::Instant;
+use crate::wire::transport::{ACK, SYN};
 
 /// What must come comes by then, also on a busy machine.
 const SOON: Duration = Duration::from_secs(60);
@@ -643,12 +644,34 @@ fn where_a_name_leads_is_judged_though_nothing_is_carried_on_and_again_by_new_ru
     refused(&mut bench, inside(1, 1002));
 }
 
-#[test]
-fn beside_a_kernel_only_what_is_for_exposed_ports_or_about_them_is_kept_from_it() {
+/// Of TCP, without a checksum.
+fn segment(from: SocketAddr, to: SocketAddr, flags: u8) -> Vec<u8> {
+    let mut header = [0; 20];
+    header[..2].copy_from_slice(&from.port().to_be_bytes());
+    header[2..4].copy_from_slice(&to.port().to_be_bytes());
+    header[13] = flags;
+    packet(from.ip(), to.ip(), 6, &header)
+}
+
+/// A host with these addresses beside those of the tunnel, whose port 80 is exposed.
+fn beside_a_kernel(addresses: &[&str]) -> Bench {
     let mut bench = Bench::new(&[]);
     let target = Target::Address("127.0.0.1:1".parse().unwrap());
-    bench.switch.set(Some(exposing(vec![exposed(target, &[])], &[])));
+    let host = addresses.iter().map(|network| network.parse::<ipnet::IpNet>().unwrap()).collect();
+    bench.switch.set(Some(Settings { host, ..exposing(vec![exposed(target, &[])], &[]) }));
     bench.turn();
+    bench
+}
+
+impl Bench {
+    fn keeps(&mut self, mut packet: Vec<u8>) -> bool {
+        self.engine.take(self.now, &mut packet) == Fate::Taken
+    }
+}
+
+#[test]
+fn beside_a_kernel_only_what_is_for_exposed_ports_or_about_them_is_kept_from_it() {
+    let mut bench = beside_a_kernel(&[]);
     let peer = inside(1, 1000);
     let icmp = |kind: u8, port: u16| {
         let ports = [port.to_be_bytes(), peer.port().to_be_bytes()].concat();
@@ -656,75 +679,84 @@ fn beside_a_kernel_only_what_is_for_exposed_ports_or_about_them_is_kept_from_it(
         let message = [&[kind, 1, 0, 0, 0, 0, 0, 0][..], &quoted].concat();
         packet(peer.ip(), own(0).ip(), 1, &message)
     };
-    let segment = |to: SocketAddr| {
-        let ports = [peer.port().to_be_bytes(), to.port().to_be_bytes()].concat();
-        packet(peer.ip(), to.ip(), 6, &[&ports[..], &[0; 16]].concat())
-    };
-    let mut fragment = segment(own(80));
-    fragment[6] = 0x20;
-    let mut is_taken =
-        |mut packet: Vec<u8>| bench.engine.take(bench.now, &mut packet) == Fate::Taken;
-    assert!(is_taken(segment(own(80))) && is_taken(icmp(3, 80)) && is_taken(icmp(11, 80)));
+    for packet in [segment(peer, own(80), ACK), icmp(3, 80), icmp(11, 80)] {
+        assert!(bench.keeps(packet));
+    }
     for packet in [
-        segment(own(81)),
-        segment("192.0.2.1:80".parse().unwrap()),
+        segment(peer, own(81), SYN),
         datagram(peer, own(80), b"hello"),
         icmp(3, 81),
         // A ping may have anything in it.
         icmp(8, 80),
-        fragment,
         vec![0x45],
     ] {
-        assert!(!is_taken(packet));
+        assert!(!bench.keeps(packet));
     }
 }
 
 #[test]
-fn where_there_is_to_be_an_end_flows_go_on_and_none_begins() {
-    let (listener, place) = listen();
-    let server = UdpSocket::bind("127.0.0.1:0").unwrap();
-    server.set_read_timeout(Some(SOON)).unwrap();
-    let names = server.local_addr().unwrap();
-    let heard = || {
-        let mut room = [0; 8];
-        let (len, _) = server.recv_from(&mut room).unwrap();
-        room[..len].to_vec()
-    };
-    let mut bench = Bench::new(&[]);
-    let port = |service, place| Exposed { service, ..exposed(Target::Address(place), &[]) };
-    let entries = vec![port(Service::Tcp(80), place), port(Service::Udp(53), names)];
-    let settings = Settings { exposed: entries, ..settings(&["127.0.0.1"]) };
-    bench.switch.set(Some(settings.clone()));
-    bench.turn();
-    let [old, new] = [inside(1, 1000), inside(1, 1001)];
-    bench.connect(old, own(80));
-    bench.until("a connection", |bench| bench.state(old) == State::Established);
-    let mut served = accept(&listener);
-    for to in [own(53), names] {
-        bench.take(datagram(old, to, b"hello"));
-        assert_eq!(heard(), b"hello");
+fn nobody_begins_at_an_exposed_port_by_another_address_of_this_host_and_all_else_passes() {
+    let mut bench = beside_a_kernel(&["192.0.2.5/24", "2001:db8::5/64"]);
+    let (v4, v6) = (inside(1, 1000), "[fd10:1::2]:1000".parse().unwrap());
+    let at = |address: &str, port| SocketAddr::new(address.parse().unwrap(), port);
+    let from = |to: SocketAddr| if to.is_ipv4() { v4 } else { v6 };
+    for address in [
+        "192.0.2.5",
+        "127.0.0.1",
+        "192.0.2.255",
+        "224.0.0.1",
+        "2001:db8::5",
+        "2001:db8::",
+        "ff02::1",
+    ] {
+        let to = at(address, 80);
+        assert!(bench.keeps(segment(from(to), to, SYN)), "{to}");
+        for passes in [segment(from(to), to, SYN | ACK), segment(from(to), at(address, 81), SYN)] {
+            assert!(!bench.keeps(passes), "{to}");
+        }
+        assert!(!bench.keeps(datagram(from(to), to, b"hello")), "{to}: one of TCP is exposed");
     }
-    bench.switch.set(Some(Settings { is_draining: true, ..settings }));
-    bench.turn();
-    for to in [own(53), names] {
-        bench.take(datagram(old, to, b"again"));
-        assert_eq!(heard(), b"again");
+    for elsewhere in ["192.0.2.6", "198.51.100.1", "2001:db8::6"] {
+        let to = at(elsewhere, 80);
+        assert!(!bench.keeps(segment(from(to), to, SYN)), "{to}: on its way through this host");
     }
-    served.write_all(b"still here").unwrap();
-    bench.until("what was said", |bench| bench.connections[&old].readable_bytes() == 10);
-    for to in [own(80), place] {
-        bench.connect(new, to);
-        bench.until("a reset", |bench| bench.state(new) == State::Closed);
+    assert_eq!(bench.dropped(DropReason::FlowDenied), 7);
+}
+
+#[test]
+fn what_hides_its_port_reaches_no_kernel_where_a_port_is_exposed() {
+    let mut bench = beside_a_kernel(&["192.0.2.5/24", "2001:db8::5/64"]);
+    let peer = inside(1, 1000);
+    for address in ["10.10.0.1", "192.0.2.5", "192.0.2.6"] {
+        let is_this_host = address != "192.0.2.6";
+        let cut = |port: u16, offset: u16, len: usize| {
+            let to = SocketAddr::new(address.parse().unwrap(), port);
+            let mut packet = segment(peer, to, ACK);
+            packet.truncate(20 + len);
+            packet[2..4].copy_from_slice(&(20 + len as u16).to_be_bytes());
+            packet[6..8].copy_from_slice(&(0x2000 | offset).to_be_bytes());
+            packet
+        };
+        assert_eq!(bench.keeps(cut(80, 0, 16)), is_this_host, "{address}");
+        assert_eq!(bench.keeps(cut(81, 0, 0)), is_this_host, "{address}: not in the first part");
+        assert!(!bench.keeps(cut(81, 0, 16)) && !bench.keeps(cut(80, 1, 16)), "{address}");
     }
-    bench.others.clear();
-    for to in [own(53), names] {
-        bench.take(datagram(new, to, b"hello"));
+    let from = "fd10:1::2".parse().unwrap();
+    for (address, is_this_host) in
+        [("fd10::1", true), ("2001:db8::5", true), ("2001:db8::6", false)]
+    {
+        let to = address.parse().unwrap();
+        let padded = |headers: usize| {
+            let mut payload = [60, 0, 1, 4, 0, 0, 0, 0].repeat(headers);
+            payload[8 * (headers - 1)] = 6;
+            payload.extend([3, 232, 0, 81, 0, 0, 0, 0, 0, 0, 0, 0, 0x50, SYN, 0, 0, 0, 0, 0, 0]);
+            packet(from, to, 60, &payload)
+        };
+        assert!(!bench.keeps(padded(8)), "{to}: it is read");
+        assert_eq!(bench.keeps(padded(9)), is_this_host, "{to}");
+        // A first fragment that ends before the port, and one that is still to visit somebody.
+        let first = packet(from, to, 44, &[60, 0, 0, 1, 0, 0, 0, 9, 6, 0, 1, 4, 0, 0, 0, 0]);
+        assert_eq!(bench.keeps(first), is_this_host, "{to}");
+        assert_eq!(bench.keeps(packet(from, to, 43, &[6, 0, 4, 1, 0, 0, 0, 0])), is_this_host);
     }
-    bench.turn();
-    // Port unreachable; of the loopback address nothing is ever said.
-    assert_eq!(bench.others.iter().filter(|packet| packet[20..22] == [3, 3]).count(), 1);
-    assert_eq!(bench.dropped(DropReason::FlowRefused), 4);
-    server.set_nonblocking(true).unwrap();
-    assert_eq!(server.recv_from(&mut [0; 8]).unwrap_err().kind(), ErrorKind::WouldBlock);
-    assert_eq!(bench.switch.flows(), 3);
 }

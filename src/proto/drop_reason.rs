@@ -120,7 +120,7 @@ drop_reasons! {
     FlowUnsupported "flow_unsupported",
     /// A header or the checksum of a packet to be carried on is wrong.
     FlowMalformed "flow_malformed",
-    /// A fragment overlaps another, or there are too many of them, or the others have not come in time.
+    /// A fragment overlaps another, is one of too many, is missing others, or is for a port that the kernel has not.
     FlowFragment "flow_fragment",
     /// The packet has made as many hops as it may.
     FlowHops "flow_hops",

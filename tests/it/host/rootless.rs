@@ -257,6 +257,74 @@ fn what_is_exposed_is_found_beside_an_interface_too_and_the_kernel_has_the_other
 }
 
 #[test]
+fn from_holds_beside_an_interface_by_whichever_address_and_whatever_passes_by_is_let_through() {
+    if skips(PROGRAMS) || skips(&["curl"]) {
+        return;
+    }
+    let place = Place::new();
+    let hub = place.join(Hybridwg);
+    hub.set(&format!(
+        "peer {} allowed-ips 10.66.0.2/32,fd66::2/128,203.0.113.0/29,2001:db8::5/128,192.168.8.0/24",
+        place.keys.public
+    ));
+    for network in ["203.0.113.0/29", "2001:db8::5/128", "192.168.8.0/24"] {
+        place.hub.sh(&format!("ip route add {network} dev {}", hub.interface));
+    }
+    for address in ["203.0.113.5/32", "2001:db8::5/128"] {
+        place.pod.sh(&format!("ip address add {address} dev lo"));
+    }
+    // Behind the pod, which forwards, on the same port.
+    let behind = Host::new();
+    behind.wire("192.168.8.1/24", &place.pod, "192.168.8.2/24");
+    behind.sh("ip route add default via 192.168.8.2");
+    place.pod.forward();
+    let listeners = [(&place.pod, "[::]:5432"), (&place.pod, "[::]:5433"), (&behind, "[::]:5432")];
+    for (host, at) in listeners {
+        echo_at_the_end(host.run(|| TcpListener::bind(at).unwrap()));
+    }
+    let [names, other] =
+        ["[::]:53", "[::]:54"].map(|at| place.pod.run(|| UdpSocket::bind(at).unwrap()));
+    other.set_read_timeout(Some(SOON)).unwrap();
+    let page = place.hub.run(|| TcpListener::bind("10.66.0.1:0").unwrap());
+    let page_port = page.local_addr().unwrap().port();
+    pages(page);
+    let lines = [5432, 5434]
+        .map(|port| format!("#hybridwg: Expose = {port} 127.0.0.1:1 from=10.66.0.9/32\n"));
+    place.write(&hub, &format!("{}#hybridwg: Expose = 53/udp 127.0.0.1:1", lines.concat()));
+    let mut command = Command::new(place.folder.path().join("hybridwg"));
+    command.args(["up", "--foreground"]).arg(place.path());
+    let _pod = place.start(command);
+
+    let all = ["10.66.0.2", "[fd66::2]", "203.0.113.5", "[2001:db8::5]"];
+    for own in all {
+        assert!(connect(&place.hub, &format!("{own}:5432")).is_err(), "{own}");
+        let answer = ask(&place.hub, &format!("{own}:5433"), b"x");
+        assert!(answer.ends_with(b"1x"), "{own}: a port that is not exposed is the kernel's");
+        // In fragments, of which the kernel joins those that are for it.
+        let any = if own.starts_with('[') { "[::]:0" } else { "0.0.0.0:0" };
+        let asker = place.hub.run(|| UdpSocket::bind(any).unwrap());
+        for (port, len) in [(53, 3000), (53, 3), (54, 3000)] {
+            asker.send_to(&pattern(len), format!("{own}:{port}")).unwrap();
+        }
+        let mut room = [0; 4000];
+        let len = other.recv(&mut room).unwrap();
+        assert!(room[..len] == pattern(3000), "{own}");
+    }
+    names.set_nonblocking(true).unwrap();
+    assert_eq!(names.recv(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock);
+    assert_eq!(ask(&place.hub, "192.168.8.1:5432", b"x"), b"::ffff:10.66.0.1x");
+    let answered = place.pod.try_sh(&format!(
+        "curl --silent --max-time 20 --interface 203.0.113.5 --local-port 5434 http://10.66.0.1:{page_port}/"
+    ));
+    assert!(answered.stdout.starts_with(b"GET / HTTP/1.1"), "an answer: {answered:?}");
+    place.pod.sh("ip address add 203.0.113.6/32 dev lo");
+    assert!(ask(&place.hub, "203.0.113.6:5433", b"x").ends_with(b"1x"));
+    eventually("its new address is known", SOON, || {
+        connect(&place.hub, "203.0.113.6:5432").is_err()
+    });
+}
+
+#[test]
 fn as_process_1_it_waits_for_orphans_and_for_flows_but_not_longer_than_it_may() {
     if skips(PROGRAMS) || skips(&["unshare", "nsenter", "sh", "sleep"]) {
         return;
