@@ -1,13 +1,17 @@
 //! Health, as a kubelet and a shell-less container ask for it.
 
 use std::fs;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
+use std::sync::mpsc::{self, TryRecvError};
+use std::thread;
 use std::time::Duration;
 
 use rustix::process::{Signal, kill_process};
 use tempfile::TempDir;
 
-use super::net::{Host, daemon_of, eventually, unique};
+use super::net::{Host, daemon_of, eventually, pause, unique};
 use super::script;
 use super::skips;
 use super::tunnel::{End, Keys, Program, peer};
@@ -117,6 +121,103 @@ fn u_08_a_tunnel_without_traffic_is_alive_and_becomes_ready_when_its_peer_answer
     assert_eq!(status, Some(1), "{words}");
     assert!(words.starts_with(&format!("{} is not live: ", client.interface)), "{words}");
     eventually("it is alive again", SOON, || client.health("--live").0 == Some(0));
+}
+
+/// Asks at `place` whether the device is live, and hears the whole answer.
+fn ask(place: SocketAddr) -> io::Result<String> {
+    let mut stream = TcpStream::connect_timeout(&place, SOON)?;
+    stream.set_read_timeout(Some(SOON))?;
+    stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
+}
+
+/// What became of asking at `place` again and again while `work` was done.
+fn while_asked(host: &Host, place: SocketAddr, work: impl FnOnce()) -> Vec<io::Result<String>> {
+    let (tell, told) = mpsc::channel();
+    let (held, gone) = mpsc::channel::<()>();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            host.run(move || {
+                while gone.try_recv() == Err(TryRecvError::Empty) {
+                    tell.send(ask(place)).unwrap();
+                    pause(Duration::from_millis(1));
+                }
+            });
+        });
+        let first = told.recv().unwrap();
+        work();
+        drop(held);
+        [first].into_iter().chain(told.iter()).collect()
+    })
+}
+
+/// The number of the socket that listens at this port of IPv4's. [proc_pid_net(5)]
+fn listener(host: &Host, port: u16) -> String {
+    let sockets = host.run(|| fs::read_to_string("/proc/thread-self/net/tcp").unwrap());
+    let place = format!(":{port:04X} 00000000:0000 0A ");
+    let line = sockets.lines().find(|line| line.contains(&place)).expect("somebody listens");
+    line.split_whitespace().nth(9).unwrap().to_owned()
+}
+
+#[test]
+fn u_11_where_health_is_told_moves_at_a_reload_and_whoever_asks_meanwhile_is_not_refused() {
+    if skips(&["ip", "wg"]) {
+        return;
+    }
+    let (near, far) = (Host::new(), Host::new());
+    near.wire("192.168.9.1/24", &far, "192.168.9.2/24");
+    let (ours, theirs) = (Keys::generate(&near), Keys::generate(&far));
+    let peer = |lines: &str| peer(&theirs, 2, &format!("Endpoint = 192.168.9.2:51820\n{lines}"));
+    let client = Client::up(&near, &ours, &peer(""));
+    let reload = |place: &str, lines: &str| {
+        client.write(&ours, &format!("Health = {place}"), &peer(lines));
+        client.sh("reload");
+    };
+    let place = |text: &str| -> SocketAddr { text.parse().unwrap() };
+    let is_live = |text: &str| {
+        let outcome = near.run(|| ask(place(text)));
+        outcome.is_ok_and(|answer| answer.starts_with("HTTP/1.1 200 "))
+    };
+    let is_closed = |text: &str| {
+        let outcome = near.run(|| TcpStream::connect_timeout(&place(text), SOON));
+        outcome.is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
+    };
+    let (loopback, other) = ("127.0.0.1:9586", "127.0.0.1:9587");
+
+    // What is judged changes, and nothing of where that is told.
+    let before = listener(&near, 9586);
+    for outcome in while_asked(&near, place(loopback), || {
+        reload(loopback, "#hybridwg: Required = off");
+        reload(loopback, "PersistentKeepalive = 25");
+    }) {
+        assert!(outcome.as_ref().is_ok_and(|it| it.starts_with("HTTP/1.1 200 ")), "{outcome:?}");
+    }
+    assert_eq!(listener(&near, 9586), before, "it is the same");
+
+    // One address and all of them are in each other's way at one port.
+    assert!(is_closed("192.168.9.1:9586"));
+    for outcome in while_asked(&near, place(loopback), || {
+        reload("0.0.0.0:9586", "");
+        assert!(is_live("192.168.9.1:9586"));
+        reload(loopback, "");
+        assert!(is_closed("192.168.9.1:9586"));
+    }) {
+        // Who was not heard yet by the one that left is cut off.
+        assert_ne!(outcome.err().map(|error| error.kind()), Some(ErrorKind::ConnectionRefused));
+    }
+
+    reload(other, "");
+    assert!(is_live(other) && is_closed(loopback));
+    // Somebody else's place is not had, and who was there stays.
+    let _taken = near.run(|| TcpListener::bind(loopback).unwrap());
+    client.write(&ours, &format!("Health = {loopback}"), &peer(""));
+    let words = format!("{} reload {}", env!("CARGO_BIN_EXE_hybridwg"), client.file());
+    let refused = near.try_sh(&words);
+    let told = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && told.contains(&format!("listen on {loopback}")), "{told}");
+    assert!(is_live(other));
 }
 
 #[test]
