@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::control::command::SetRequest;
 use crate::control::interrupt::Interrupt;
+use crate::control::settings::FlowCount;
 use crate::control::uapi::client::UapiClient;
 
 /// How often is looked whether there are flows left.
@@ -20,8 +21,8 @@ pub fn drain(interface: &str, grace: Duration, again: &Interrupt) {
     }
     let looks = grace.as_millis() / POLL.as_millis();
     for _ in 0..looks {
-        let is_left =
-            client.status().is_ok_and(|status| status.flows.is_some_and(|flows| flows > 0));
+        let has_any = |flows: FlowCount| flows.now > 0;
+        let is_left = client.status().is_ok_and(|status| status.flows.is_some_and(has_any));
         if !is_left || again.wait(POLL) {
             return;
         }

@@ -142,7 +142,7 @@ pub struct Status {
     /// The kernel has picked the port that it listens on; nobody has asked for this one.
     pub port_is_random: bool,
     /// How many flows begin or end at this host now, if any may.
-    pub flows: Option<usize>,
+    pub flows: Option<FlowCount>,
     /// What peers send to others is carried on, flow by flow.
     pub is_masquerading: bool,
     /// There is no interface.
@@ -151,6 +151,14 @@ pub struct Status {
     pub paths: Vec<PathStatus>,
     /// Packets dropped since the start, by reason; reasons without any are left out.
     pub drops: Vec<(DropReason, u64)>,
+}
+
+/// How many flows there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlowCount {
+    pub now: usize,
+    /// The flow engine has as many as it may: what would begin another is dropped.
+    pub is_full: bool,
 }
 
 /// How large packets to a peer may be.

@@ -105,10 +105,16 @@ impl Common {
         self.settings.policy.judge(destination, &self.settings.host).is_ok()
     }
 
-    /// Counts that `limit` was met, and says so, not often.
-    pub fn met(&mut self, now: Instant, peer: PeerId, limit: Limit) -> DropReason {
+    /// Says that `limit` was met, not often: by a peer, or by this host itself.
+    pub fn met(
+        &mut self,
+        now: Instant,
+        peer: impl Into<Option<PeerId>>,
+        limit: Limit,
+    ) -> DropReason {
         if self.may_say(now, Topic::Limit(limit)) {
-            let peer = self.tables.peer(peer).map(|path| path.public_key);
+            let path = peer.into().and_then(|peer| self.tables.peer(peer));
+            let peer = path.map(|path| path.public_key);
             warn!(?peer, %limit, "no more of them: new flows are dropped");
         }
         DropReason::FlowLimit

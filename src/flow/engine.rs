@@ -405,7 +405,7 @@ impl Engine {
 
     /// Makes sure that the shard comes again when something is due.
     pub fn rest(&mut self) -> Result<(), SysError> {
-        self.switch.count_flows(self.common.limits.flows());
+        self.switch.count_flows(&self.common.limits);
         self.alarm.set(self.common.deadlines.first())
     }
 }

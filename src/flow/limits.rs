@@ -41,7 +41,7 @@ const SPARED_DESCRIPTORS: u64 = 256;
 /// Which limit was met.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum Limit {
-    #[error("flows of all peers")]
+    #[error("all flows (MaxFlows, or descriptors: LimitNOFILE, ulimit -n)")]
     Flows,
     #[error("flows of this peer")]
     FlowsOfPeer,
@@ -142,6 +142,11 @@ impl Limits {
         self.flows
     }
 
+    /// Whether nobody may have one more.
+    pub const fn is_full(&self) -> bool {
+        self.flows >= self.most_flows
+    }
+
     /// `peer` asks for a connection, which may come to nothing.
     ///
     /// # Errors
@@ -163,12 +168,12 @@ impl Limits {
     /// # Errors
     /// There is none left, or none yet.
     pub fn open(&mut self, now: Instant, peer: PeerId, sort: Sort) -> Result<(), Limit> {
-        let most = (self.most_flows / self.shares).max(1);
+        let (is_full, most) = (self.is_full(), (self.most_flows / self.shares).max(1));
         let share = self.peers.entry(peer).or_insert_with(Share::new);
         if !share.new.take(now) {
             return Err(Limit::Rate);
         }
-        if self.flows >= self.most_flows {
+        if is_full {
             return Err(Limit::Flows);
         }
         if share.flows >= most {
@@ -197,7 +202,7 @@ impl Limits {
     /// # Errors
     /// There is none left.
     pub const fn open_own(&mut self) -> Result<(), Limit> {
-        if self.flows >= self.most_flows {
+        if self.is_full() {
             return Err(Limit::Flows);
         }
         self.flows += 1;

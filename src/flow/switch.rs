@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwapOption;
@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use crate::flow::exposed::Exposed;
 use crate::flow::gate::{Datagram, Request};
 use crate::flow::inner::{Aim, Inner};
+use crate::flow::limits::Limits;
 use crate::flow::policy::{HostAddresses, Policy, Service};
 use crate::flow::tuning::Tuning;
 use crate::sys::SysError;
@@ -136,6 +137,8 @@ pub struct Switch {
     bell: Waker,
     /// Flows that there are now. Ordering: relaxed, statistics.
     flows: AtomicUsize,
+    /// There may be no more of them. Ordering: as `flows`.
+    is_full: AtomicBool,
     /// Packets that other shards have received.
     ///
     /// Locking: held for a push or a swap, and never together with another lock.
@@ -164,6 +167,7 @@ impl Switch {
             settings: ArcSwapOption::from_pointee(settings),
             bell: Waker::new()?,
             flows: AtomicUsize::new(0),
+            is_full: AtomicBool::new(false),
             handed: Mutex::default(),
             requests: Mutex::default(),
             claimed: Mutex::default(),
@@ -189,6 +193,11 @@ impl Switch {
     /// How many flows there are now.
     pub fn flows(&self) -> usize {
         self.flows.load(Ordering::Relaxed)
+    }
+
+    /// Whether there may be no more of them.
+    pub fn is_full(&self) -> bool {
+        self.is_full.load(Ordering::Relaxed)
     }
 
     /// Leaves a packet of a peer's to the shard that carries on; false if too many wait.
@@ -259,8 +268,9 @@ impl Switch {
         Some(inbox.try_send((content.to_vec(), from)).is_ok())
     }
 
-    pub(super) fn count_flows(&self, flows: usize) {
-        self.flows.store(flows, Ordering::Relaxed);
+    pub(super) fn count_flows(&self, limits: &Limits) {
+        self.flows.store(limits.flows(), Ordering::Relaxed);
+        self.is_full.store(limits.is_full(), Ordering::Relaxed);
     }
 
     pub(super) fn settings(&self) -> Option<Arc<Settings>> {

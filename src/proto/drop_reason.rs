@@ -114,7 +114,7 @@ drop_reasons! {
     // Flows of peers that are carried on by sockets of this host.
     /// A peer may not go where the packet was to go.
     FlowDenied "flow_denied",
-    /// A peer, or all of them together, have as many flows as they may have, or begin them too fast.
+    /// A peer, or all of them and this host together, have as many flows as they may have, or a peer begins them too fast.
     FlowLimit "flow_limit",
     /// The packet is of a kind that no socket of this host can carry on.
     FlowUnsupported "flow_unsupported",

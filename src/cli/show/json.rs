@@ -7,7 +7,7 @@
 //!     "name": "wg0",
 //!     "public_key": "base64", "private_key": "base64, or (hidden)",
 //!     "listen_port": 51820, "fwmark": null,
-//!     "flows": 12,
+//!     "flows": 12, "flows_full": false,
 //!     "offloads": ["tso", "uso", "gso", "gro", "aead-batch"],
 //!     "drops": { "no_peer": 3 },
 //!     "peers": [ {
@@ -21,7 +21,8 @@
 //!
 //! `latest_handshake` counts seconds since the Unix epoch, `persistent_keepalive` seconds.
 //! `flows` are those that begin or end at this host now: by `Masquerade = flow`, `Expose`, `Forward` and
-//! proxies; `null` where there can be none.
+//! proxies; `null` where there can be none. `flows_full`: the flow engine has as many as `MaxFlows` and the
+//! descriptors of the process allow, and what would begin another is counted as dropped, `flow_limit`.
 //! `drops` counts packets since the start of the daemon by the reason for which they were dropped
 //! ([`crate::proto::drop_reason::DropReason`]).
 //! Private and preshared keys are hidden unless `WG_HIDE_KEYS=never`.
@@ -50,6 +51,7 @@ struct Interface<'a> {
     listen_port: Option<u16>,
     fwmark: Option<u32>,
     flows: Option<usize>,
+    flows_full: Option<bool>,
     offloads: Option<Vec<&'static str>>,
     drops: Option<BTreeMap<&'static str, u64>>,
     peers: Vec<Peer>,
@@ -87,6 +89,7 @@ pub(super) fn render(shown: &[Shown], style: Style) -> serde_json::Result<Text> 
 
 fn interface(shown: &Shown, style: Style) -> Interface<'_> {
     let device = &shown.device;
+    let flows = shown.status.as_ref().and_then(|status| status.flows);
     let private_key = device.private_key.as_ref().map(PrivateKey::to_base64);
     Interface {
         name: &shown.interface,
@@ -94,7 +97,8 @@ fn interface(shown: &Shown, style: Style) -> Interface<'_> {
         private_key: private_key.map(|key| secret(key, style)),
         listen_port: Some(device.listen_port).filter(|&port| port != 0),
         fwmark: Some(device.fwmark).filter(|&mark| mark != 0),
-        flows: shown.status.as_ref().and_then(|status| status.flows),
+        flows: flows.map(|flows| flows.now),
+        flows_full: flows.map(|flows| flows.is_full),
         offloads: shown.status.as_ref().map(|status| status.offloads.names().collect()),
         drops: shown.status.as_ref().map(drops),
         peers: device.peers.iter().map(|snapshot| peer(shown, snapshot, style)).collect(),

@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 use super::{Shown, Style, Text};
 use crate::control::command::PeerSnapshot;
 use crate::control::resolve::endpoint_text;
-use crate::control::settings::Status;
+use crate::control::settings::{FlowCount, Status};
 use crate::time::Wall;
 
 const RESET: &str = "\x1b[0m";
@@ -63,8 +63,9 @@ impl Page {
             if *is_masquerading {
                 self.field("masquerade", "flow by flow");
             }
-            if let Some(flows) = flows {
-                self.field("flows", &flows.to_string());
+            if let Some(FlowCount { now, is_full }) = flows {
+                let limit = if *is_full { " (no more may begin)" } else { "" };
+                self.field("flows", &format!("{now}{limit}"));
             }
         }
         let mut peers: Vec<&PeerSnapshot> = device.peers.iter().collect();

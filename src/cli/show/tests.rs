@@ -3,7 +3,7 @@
 use super::{Shown, Style, json, pretty, table};
 use crate::cli::args::Parameter;
 use crate::control::command::{DeviceSnapshot, PeerSnapshot};
-use crate::control::settings::{Offloads, Status};
+use crate::control::settings::{FlowCount, Offloads, Status};
 use crate::crypto::key::{PresharedKey, PrivateKey, PublicKey};
 use crate::proto::drop_reason::DropReason;
 use crate::time::Wall;
@@ -84,7 +84,7 @@ fn a_device_of_our_own_tells_its_offloads() {
         ),
         (Offloads::NONE, "(none)", "[]"),
     ] {
-        let flows = (offloads == Offloads::ALL).then_some(3);
+        let flows = (offloads == Offloads::ALL).then_some(FlowCount { now: 3, is_full: true });
         shown.status = Some(Status {
             offloads,
             port_is_random: false,
@@ -97,13 +97,14 @@ fn a_device_of_our_own_tells_its_offloads() {
         let told = plain(std::slice::from_ref(&shown));
         let head = format!("interface: wg1\n  offloads: {text}\n");
         assert!(told.starts_with(&head), "{told}");
-        let lines = "  masquerade: flow by flow\n  flows: 3\n";
+        let lines = "  masquerade: flow by flow\n  flows: 3 (no more may begin)\n";
         assert_eq!(told.contains(lines), flows.is_some(), "{told}");
         let json = json::render(std::slice::from_ref(&shown), Style::default()).unwrap();
         let json: serde_json::Value = serde_json::from_str(&json).unwrap();
         assert_eq!(json["interfaces"][0]["offloads"].to_string(), names);
         assert_eq!(json["interfaces"][0]["drops"], serde_json::json!({ "no_peer": 3 }));
-        assert_eq!(json["interfaces"][0]["flows"].as_u64(), flows.map(|flows| flows as u64));
+        assert_eq!(json["interfaces"][0]["flows"].as_u64(), flows.map(|_| 3));
+        assert_eq!(json["interfaces"][0]["flows_full"].as_bool(), flows.map(|_| true));
     }
 }
 
@@ -238,11 +239,11 @@ fn wg_15_json_has_every_value_and_hides_keys_unless_asked() {
     let expected = serde_json::json!({ "interfaces": [
         {
             "name": "wg0", "public_key": PUBLIC, "private_key": "(hidden)",
-            "listen_port": 51820, "fwmark": 0xca6c, "flows": null, "offloads": null, "drops": null, "peers": peers
+            "listen_port": 51820, "fwmark": 0xca6c, "flows": null, "flows_full": null, "offloads": null, "drops": null, "peers": peers
         },
         {
             "name": "wg1", "public_key": null, "private_key": null,
-            "listen_port": null, "fwmark": null, "flows": null, "offloads": null, "drops": null, "peers": [peers[0]]
+            "listen_port": null, "fwmark": null, "flows": null, "flows_full": null, "offloads": null, "drops": null, "peers": [peers[0]]
         }
     ] });
     assert_eq!(hidden, expected);

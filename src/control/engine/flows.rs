@@ -18,6 +18,7 @@ use super::{Engine, refused};
 use crate::control::command::{Flows, Inside};
 use crate::control::ends::{Expose, HostPort, Protocol, Target};
 use crate::control::netlink::{Netlink, NetlinkError};
+use crate::control::settings::FlowCount;
 use crate::control::uapi::Errno;
 use crate::dataplane::inbox::ShardCommand;
 use crate::dataplane::port::IpPort;
@@ -73,8 +74,10 @@ impl Carrying {
     }
 
     /// How many flows there are.
-    pub fn count(&self) -> usize {
-        self.switch.as_ref().map_or(0, |switch| switch.flows())
+    pub fn count(&self) -> FlowCount {
+        let count = |switch: &Arc<Switch>| (switch.flows(), switch.is_full());
+        let (now, is_full) = self.switch.as_ref().map_or((0, false), count);
+        FlowCount { now, is_full }
     }
 
     /// Whether there may be any.

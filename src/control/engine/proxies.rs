@@ -9,6 +9,7 @@ use super::Engine;
 use crate::control::proxy::Serving;
 use crate::control::proxy::names::Names;
 use crate::control::proxy::way::{Host, Way, is_elsewhere};
+use crate::control::settings::FlowCount;
 use crate::control::uapi::Errno;
 
 impl Engine {
@@ -28,10 +29,11 @@ impl Engine {
 
     /// How many flows begin or end at this host: those of the flow engine, and connections into the
     /// tunnel by an interface. `None` where there are none and nothing that they could be for.
-    pub(super) fn count_flows(&self) -> Option<usize> {
-        let count = self.carrying.count() + self.proxies.count.now();
+    pub(super) fn count_flows(&self) -> Option<FlowCount> {
+        let FlowCount { now, is_full } = self.carrying.count();
+        let now = now + self.proxies.count.now();
         let may_be = self.carrying.may_have_flows() || self.proxies.is_serving();
-        (may_be || count > 0).then_some(count)
+        (may_be || now > 0).then_some(FlowCount { now, is_full })
     }
 
     /// By the flow engine, where the tunnel has no interface.

@@ -1,8 +1,8 @@
 //! The text of a [`Status`], both ways: `offloads=` and names separated by commas, `port=random` or
 //! `port=given`, `mode=rootless` where there is no interface, `masquerade=flow` where what peers send to
-//! others is carried on, `flows=` and how many if there may be any, for each peer `path=`, its key, the MTU
-//! that fits and how that is known, and for each reason for which packets were dropped `drop=`, its name
-//! and how many.
+//! others is carried on, `flows=` and how many if there may be any, and `full` if there may be no more, for each
+//! peer `path=`, its key, the MTU that fits and how that is known, and for each reason for which packets
+//! were dropped `drop=`, its name and how many.
 //!
 //! Other implementations refuse the request, and clients that have not asked never see the answer.
 
@@ -10,7 +10,7 @@ use std::mem::take;
 
 use super::get::{ReplyError, errno_of};
 use super::{Operation, parse_number, reply};
-use crate::control::settings::{Offloads, PathSource, PathStatus, Status};
+use crate::control::settings::{FlowCount, Offloads, PathSource, PathStatus, Status};
 use crate::crypto::key::PublicKey;
 use crate::proto::drop_reason::DropReason;
 
@@ -27,8 +27,8 @@ pub fn render(status: &Status) -> String {
     if status.is_masquerading {
         text.push_str("masquerade=flow\n");
     }
-    if let Some(flows) = status.flows {
-        text.push_str(&format!("flows={flows}\n"));
+    if let Some(FlowCount { now, is_full }) = status.flows {
+        text.push_str(&format!("flows={now}{}\n", if is_full { " full" } else { "" }));
     }
     for path in &status.paths {
         let PathStatus { public_key, mtu, source } = path;
@@ -45,7 +45,7 @@ pub fn render(status: &Status) -> String {
 pub struct StatusParser {
     offloads: Option<Offloads>,
     port_is_random: bool,
-    flows: Option<usize>,
+    flows: Option<FlowCount>,
     is_masquerading: bool,
     is_rootless: bool,
     paths: Vec<PathStatus>,
@@ -69,7 +69,7 @@ impl StatusParser {
             (Some(("port", origin)), ..) => self.port_is_random = origin == "random",
             (Some(("mode", mode)), ..) => self.is_rootless = mode == "rootless",
             (Some(("masquerade", way)), ..) => self.is_masquerading = way == "flow",
-            (Some(("flows", count)), ..) => self.flows = parse_number(count),
+            (Some(("flows", text)), ..) => self.flows = flow_count(text),
             (Some(("path", text)), ..) => self.paths.extend(path(text)),
             (Some(("drop", text)), ..) => self.drops.extend(drop(text)),
             (Some(("errno", number)), ..) => {
@@ -95,6 +95,11 @@ impl StatusParser {
         }
         Ok(None)
     }
+}
+
+fn flow_count(text: &str) -> Option<FlowCount> {
+    let (now, rest) = text.split_once(' ').unwrap_or((text, ""));
+    Some(FlowCount { now: parse_number(now)?, is_full: rest == "full" })
 }
 
 /// `None` for what a later version says otherwise.
@@ -139,7 +144,8 @@ mod tests {
             };
             let paths = PathSource::ALL.map(path).to_vec();
             let is_all = offloads == Offloads::ALL;
-            let flows = is_all.then_some(7);
+            let flows =
+                (offloads != Offloads::NONE).then_some(FlowCount { now: 7, is_full: is_all });
             let is_rootless = !is_all;
             let drops = DropReason::ALL.into_iter().zip(1..).collect();
             let status = Status {

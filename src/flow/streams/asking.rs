@@ -35,7 +35,12 @@ impl Streams {
         answer: oneshot::Sender<Result<Opened, Unreached>>,
     ) {
         let begun = self.local_for(common, to).and_then(|(local, peer)| {
-            common.limits.open_own().map_err(|_| Unreached::TooMany)?;
+            let opened = common.limits.open_own();
+            opened.map_err(|limit| {
+                let reason = common.met(now, None, limit);
+                common.drop(reason);
+                Unreached::TooMany
+            })?;
             Ok((local, peer))
         });
         let (local, peer) = match begun {

@@ -184,6 +184,12 @@ impl Place {
     }
 }
 
+/// What `show --json` has told of one interface.
+pub fn shown(output: &Output) -> serde_json::Value {
+    let mut shown: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    shown["interfaces"][0].take()
+}
+
 pub fn connect(host: &Host, place: &str) -> io::Result<TcpStream> {
     let place: SocketAddr = place.parse().unwrap();
     let stream = host.run(|| TcpStream::connect_timeout(&place, SOON))?;

@@ -6,17 +6,18 @@
 
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpListener, UdpSocket};
+use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::process::Command;
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::net::{Host, eventually};
 use super::pod::{
     PROGRAMS, Place, SOON, ask, ask_by_datagram, connect, echo_at_the_end, echo_datagrams, pages,
-    pattern,
+    pattern, shown,
 };
 use super::skips;
 use super::tunnel::End;
@@ -24,6 +25,9 @@ use super::tunnel::Program::{Hybridwg, WireguardGo};
 
 /// A name, not an address, which the resolver takes for 127.0.0.1 without asking anybody.
 const NAME: &str = "0x7f.1";
+
+/// What is not to come does not come by then.
+const NOTHING: Duration = Duration::from_millis(300);
 
 #[test]
 fn peers_reach_what_is_exposed_to_them_and_find_the_other_ports_closed() {
@@ -198,6 +202,46 @@ fn a_name_that_leads_where_peers_may_not_go_is_told_once_with_the_rule_and_what_
     eventually("what was told helps", SOON, || connect(&place.hub, "10.66.0.2:80").is_ok());
     assert!(pod.log().contains(&format!("Write `AllowTo = 127.0.0.1:{port}/tcp`, after")));
     assert_eq!(pod.log().matches("leads nowhere").count(), 4);
+}
+
+#[test]
+fn as_many_flows_as_there_may_be_are_told_as_such_and_what_is_dropped_then_is_counted() {
+    if skips(PROGRAMS) {
+        return;
+    }
+    let place = Place::new();
+    let port = place.echo();
+    let hub = place.join(Hybridwg);
+    let behind = place.hub.run(|| TcpListener::bind("10.66.0.1:7").unwrap());
+    let lines = format!(
+        "#hybridwg: Expose = 80 127.0.0.1:{port}\n#hybridwg: MaxFlows = 4\n\
+         #hybridwg: Forward = 127.0.0.1:11001 10.66.0.1:7"
+    );
+    let _pod = place.up(&hub, &lines);
+    let told = || shown(&place.hybridwg(&["show", &place.interface, "--json"]));
+    let dropped = || told()["drops"]["flow_limit"].as_u64().unwrap_or(0);
+    let is_full = || told()["flows_full"].as_bool().unwrap();
+    assert!(!is_full());
+    let mut open: Vec<_> = (0..4).map(|_| connect(&place.hub, "10.66.0.2:80").unwrap()).collect();
+    assert!(is_full() && dropped() == 0, "{}", told());
+    let shown = place.hybridwg(&["show", &place.interface]);
+    let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+    assert!(shown.contains("\n  flows: 4 (no more may begin)\n"), "{shown}");
+
+    // Neither a program of the pod gets one more, nor a peer, whose packet is not answered.
+    let refused = connect(&place.pod, "127.0.0.1:11001").unwrap().read(&mut [0; 1]);
+    assert!(refused.is_ok_and(|len| len == 0));
+    assert_eq!(dropped(), 1);
+    let waiting =
+        place.hub.run(|| TcpStream::connect_timeout(&"10.66.0.2:80".parse().unwrap(), NOTHING));
+    assert_eq!(waiting.unwrap_err().kind(), ErrorKind::TimedOut);
+    eventually("it is counted", SOON, || dropped() > 1);
+
+    drop(open.pop());
+    eventually("one has ended", SOON, || !is_full());
+    let _fourth = connect(&place.pod, "127.0.0.1:11001").unwrap();
+    behind.accept().unwrap();
+    assert!(is_full());
 }
 
 #[test]

@@ -16,7 +16,7 @@ use std::thread;
 use super::net::{Host, eventually};
 use super::pod::{
     PROGRAMS, Place, SOON, ask, ask_by_datagram, connect, echo_at_the_end, echo_datagrams, pages,
-    pattern,
+    pattern, shown,
 };
 use super::skips;
 use super::tunnel::End;
@@ -379,9 +379,7 @@ fn with_an_interface_the_same_ways_lead_into_it_and_nowhere_else() {
 fn flows(place: &Place) -> Option<u64> {
     let mut command = Command::new(env!("CARGO_BIN_EXE_hybridwg"));
     command.args(["show", &place.interface, "--json"]);
-    let shown: serde_json::Value =
-        serde_json::from_slice(&place.pod.output(command).stdout).unwrap();
-    shown["interfaces"][0]["flows"].as_u64()
+    shown(&place.pod.output(command))["flows"].as_u64()
 }
 
 #[test]
