@@ -33,6 +33,10 @@ pub trait IpPort: Send {
         false
     }
 
+    /// There is an end: whoever is connected through this port is told so by what [`Self::recv`] reads
+    /// until there is no [more](Self::has_more).
+    fn end(&mut self) {}
+
     /// Becomes readable when [`Self::recv`] has something. Without a descriptor, a shard looks
     /// whenever it is awake; who fills the port wakes it.
     fn fd(&self) -> Option<BorrowedFd<'_>>;

@@ -187,10 +187,19 @@ impl Shard {
 
     /// Takes turns until something ends the shard, and returns what did.
     pub fn run(mut self) -> Stop {
-        match self.try_run() {
-            Ok(stop) => stop,
-            Err(error) => Stop::PollFailed(error),
-        }
+        let stop = self.try_run().unwrap_or_else(Stop::PollFailed);
+        self.end();
+        stop
+    }
+
+    /// Has those who are connected told of the end, as far as ports are left for it.
+    fn end(&mut self) {
+        let (tables, lane) = (Arc::clone(&self.tables), Arc::clone(&self.lane));
+        let context =
+            Context { now: clock::now(), tables: &tables, lane: &lane, kernel: self.kernel };
+        let (ip, udp) = (&mut *self.ip, &mut *self.udp);
+        ip.end();
+        while ip.has_more() && matches!(self.outbound.turn(&context, ip, udp), Ok(true)) {}
     }
 
     fn try_run(&mut self) -> Result<Stop, SysError> {

@@ -373,6 +373,14 @@ impl Engine {
         common.limits.share_among(tables.count_peers());
     }
 
+    /// Carries on nothing any more, and tells both sides of what is connected.
+    pub fn end(&mut self, now: Instant) {
+        self.switch.set(None);
+        self.follow();
+        // Streams that were brought meanwhile find their connections ended.
+        self.take_requests(now);
+    }
+
     /// Puts packets for peers into `batch`, each flow in its turn.
     pub fn fill(&mut self, now: Instant, batch: &mut IpBatch) {
         let mut budget = Budget::new();

@@ -117,6 +117,10 @@ impl IpPort for FlowPort {
         self.engine.has_more()
     }
 
+    fn end(&mut self) {
+        self.engine.end(clock::now().mono);
+    }
+
     fn fd(&self) -> Option<BorrowedFd<'_>> {
         Some(self.engine.as_fd())
     }

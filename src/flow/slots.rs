@@ -109,6 +109,12 @@ impl<T> Slots<T> {
         slot.thing.take()
     }
 
+    /// Leaves nothing.
+    pub fn drain(&mut self) -> impl Iterator<Item = T> {
+        self.free.clear();
+        self.slots.drain(..).filter_map(|slot| slot.thing)
+    }
+
     pub fn for_each(&mut self, action: impl FnMut(&mut T)) {
         #[cfg(test)]
         LOOKS.set(LOOKS.get() + self.slots.len());

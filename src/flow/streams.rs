@@ -423,12 +423,26 @@ impl Streams {
         self.last = self.last.filter(|(_, last)| *last != token);
         common.deadlines.clear(token, &mut flow.scheduled);
         flow.uncount(common);
-        let stream = match flow.side {
-            Side::Dialling { stream, .. } => {
-                common.limits.dialled(flow.peer, flow.pair.1);
-                Some(stream)
-            }
-            Side::Open(Open { connection, stream, .. }) => {
+        if matches!(flow.side, Side::Dialling { .. }) {
+            common.limits.dialled(flow.peer, flow.pair.1);
+        }
+        flow.side.end();
+    }
+}
+
+/// However the engine ends: nobody shall take what was cut for the whole.
+impl Drop for Streams {
+    fn drop(&mut self) {
+        self.slots.drain().for_each(|flow| flow.side.end());
+    }
+}
+
+impl Side {
+    /// Ends the host's side, by a reset unless both have said all.
+    fn end(self) {
+        let stream = match self {
+            Self::Dialling { stream, .. } => Some(stream),
+            Self::Open(Open { connection, stream, .. }) => {
                 stream.filter(|_| connection.end() != Some(End::Closed))
             }
         };

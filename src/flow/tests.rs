@@ -760,3 +760,27 @@ fn what_hides_its_port_reaches_no_kernel_where_a_port_is_exposed() {
         assert_eq!(bench.keeps(packet(from, to, 43, &[6, 0, 4, 1, 0, 0, 0, 0])), is_this_host);
     }
 }
+
+#[test]
+fn an_end_resets_both_sides_of_what_is_connected_and_so_does_an_engine_that_is_dropped() {
+    for is_told in [true, false] {
+        let (listener, place) = listen();
+        let mut bench = Bench::new(&[]);
+        bench.switch.set(Some(exposing(vec![exposed(Target::Address(place), &[])], &[])));
+        bench.turn();
+        let open = inside(1, 1000);
+        bench.connect(open, own(80));
+        bench.until("a connection", |bench| bench.state(open) == State::Established);
+        let mut served = accept(&listener);
+        if is_told {
+            let now = bench.now;
+            bench.engine.end(now);
+            assert!(bench.engine.has_more());
+            bench.until("a reset", |bench| bench.state(open) == State::Closed);
+            assert!(!bench.engine.has_more());
+        }
+        drop(bench);
+        let outcome = served.read(&mut [0; 8]);
+        assert_eq!(outcome.unwrap_err().kind(), ErrorKind::ConnectionReset, "told: {is_told}");
+    }
+}

@@ -8,7 +8,7 @@
 
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, UdpSocket};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Output};
 use std::thread;
@@ -425,5 +425,56 @@ fn with_an_interface_too_flows_of_each_kind_are_counted_and_have_some_time_at_th
         eventually("it has ended", SOON, || !tunnel.is_alive());
         let link = place.pod.try_sh(&format!("ip link show {}", place.interface));
         assert!(!link.status.success(), "{}", tunnel.log());
+    }
+}
+
+#[test]
+fn what_the_end_cuts_is_reset_on_both_sides_and_not_taken_for_the_whole() {
+    if skips(PROGRAMS) {
+        return;
+    }
+    for has_interface in [false, true] {
+        let place = Place::new();
+        let hub = place.join(Hybridwg);
+        let service = place.pod.run(|| TcpListener::bind("127.0.0.1:0").unwrap());
+        let beyond = place.hub.run(|| TcpListener::bind("10.66.0.1:90").unwrap());
+        let port = service.local_addr().unwrap().port();
+        let lines = format!(
+            "#hybridwg: Expose = 80 127.0.0.1:{port}\n#hybridwg: Forward = 127.0.0.1:9090 10.66.0.1:90"
+        );
+        let file = place.path();
+        let file = file.to_str().unwrap();
+        let mut pod = if has_interface {
+            place.write(&hub, &lines);
+            let mut command = Command::new(place.folder.path().join("hybridwg"));
+            command.args(["up", "--foreground", file]);
+            place.start(command)
+        } else {
+            place.up(&hub, &lines)
+        };
+        let exposed = (connect(&place.hub, "10.66.0.2:80").unwrap(), service.accept().unwrap().0);
+        let forwarded =
+            (connect(&place.pod, "127.0.0.1:9090").unwrap(), beyond.accept().unwrap().0);
+        for (client, server) in [&exposed, &forwarded] {
+            let (mut client, mut server) = (client, server);
+            client.write_all(b"half").unwrap();
+            server.set_read_timeout(Some(SOON)).unwrap();
+            server.read_exact(&mut [0; 4]).unwrap();
+        }
+        pod.terminate();
+        pod.terminate();
+        // Beside an interface those are sockets of the kernel's, whose other ends it cannot tell any more.
+        let forwarded = Some(forwarded).filter(|_| !has_interface);
+        let forwarded = forwarded.into_iter().flat_map(<[TcpStream; 2]>::from);
+        for mut side in [exposed.0, exposed.1].into_iter().chain(forwarded) {
+            let outcome = side.read(&mut [0]);
+            assert_eq!(
+                outcome.unwrap_err().kind(),
+                ErrorKind::ConnectionReset,
+                "{:?}, interface: {has_interface}",
+                side.local_addr()
+            );
+        }
+        eventually("it has ended", SOON, || !pod.is_alive());
     }
 }
