@@ -62,7 +62,7 @@ layer_content=$(pack "$root" | sha256sum | cut -d ' ' -f 1)
 layer=$(pack "$root" | gzip -9n | blob)
 
 config=$(blob <<JSON
-{"architecture":"$architecture","os":"linux","config":{"User":"65534:65534",\
+{"architecture":"$architecture","os":"linux","config":{"User":"65534:65534","Env":["LOG_LEVEL=info"],\
 "Entrypoint":["/hybridwg"],"Cmd":["up","--foreground","--watch","/etc/wireguard/wg0.conf"],\
 "WorkingDir":"/","StopSignal":"SIGTERM","Labels":{"org.opencontainers.image.title":"hybridwg",\
 "org.opencontainers.image.version":"$version","org.opencontainers.image.licenses":"MIT OR Apache-2.0"}},\

@@ -110,11 +110,13 @@ fn the_image_has_one_program_a_user_without_rights_and_digests_that_are_true() {
     let config = image.json(&image.blob(&manifest["config"]));
     let expected = serde_json::json!([
         "65534:65534",
+        ["LOG_LEVEL=info"],
         ["/hybridwg"],
         ["up", "--foreground", "--watch", "/etc/wireguard/wg0.conf"],
         "SIGTERM",
     ]);
-    let said = ["User", "Entrypoint", "Cmd", "StopSignal"].map(|key| config["config"][key].clone());
+    let said = ["User", "Env", "Entrypoint", "Cmd", "StopSignal"];
+    let said = said.map(|key| config["config"][key].clone());
     assert_eq!(Value::from(said.to_vec()), expected);
 
     let layer = image.path("layout").join(image.blob(&manifest["layers"][0]));
