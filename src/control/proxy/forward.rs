@@ -11,9 +11,9 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tracing::debug;
 
+use super::Purpose;
 use super::names::{Failure, Names};
 use super::way::Client;
-use super::{Guest, Purpose};
 use crate::control::ends::{Forward, HostPort};
 
 /// Clients of one listener of UDP, and datagrams of one that may wait.
@@ -27,9 +27,8 @@ const IDLE: Duration = Duration::from_secs(300);
 const DATAGRAM_BYTES: usize = 65_535;
 
 /// Carries one connection to `to`.
-pub async fn serve(stream: impl Client, guest: Guest, to: &HostPort) {
-    guest.is_heard();
-    match guest.names.dial(to).await {
+pub async fn serve(stream: impl Client, names: &Names, to: &HostPort) {
+    match names.dial(to).await {
         Ok(opened) => opened.carry(stream, Vec::new()).await,
         Err(failure) => debug!(%to, %failure, "a client of a forward was refused"),
     }

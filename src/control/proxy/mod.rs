@@ -6,7 +6,8 @@
 //! - `set`: the step that has it begin; [`text`]: how that is said.
 //!
 //! Nothing here leads past the tunnel: what no peer has is refused. Everything is bounded: clients that
-//! have not said yet what they want, in number and in time; all others in number.
+//! have not said yet what they want, in number and in time, so that they are in nobody else's way; all
+//! others in number.
 
 mod associate;
 pub mod dns;
@@ -22,21 +23,21 @@ pub mod way;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt;
-use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::net::{TcpListener, UdpSocket, UnixListener};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::task::JoinHandle;
+use tokio::sync::Semaphore;
+use tokio::task::{AbortHandle, JoinHandle};
 use tracing::debug;
 
 use self::names::{Names, Resolving};
@@ -46,12 +47,14 @@ use self::way::{Client, Count, Way};
 use crate::control::ends::{Forward, Listen, Login, Protocol, Proxy, ProxyKind};
 use crate::crypto::password::Password;
 use crate::sys::listen;
+use crate::sys::sockets::{Stream, set_tcp_options};
 
 /// How long a client may take to say what it wants.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Clients that have not said yet what they want.
-const HEADS: usize = 512;
+/// Clients of one listener that have not said yet what they want. The next one ends the oldest: nobody
+/// keeps others out by saying nothing.
+const UNHEARD: usize = 512;
 
 /// All clients that this thread works for. Those that the flow engine carries do not count.
 const CLIENTS: usize = 8192;
@@ -94,25 +97,19 @@ struct Credentials {
 type Spot = (Listen, Protocol);
 
 /// The listeners of one device.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Proxies {
     running: HashMap<Spot, Running>,
     names: Option<Arc<ArcSwap<Names>>>,
-    limits: Limits,
     /// What is connected by sockets of this host.
     pub count: Count,
-}
-
-#[derive(Clone, Debug)]
-struct Limits {
-    heads: Arc<Semaphore>,
     clients: Arc<Semaphore>,
 }
 
-impl Default for Limits {
+impl Default for Proxies {
     fn default() -> Self {
-        let semaphore = |permits| Arc::new(Semaphore::new(permits));
-        Self { heads: semaphore(HEADS), clients: semaphore(CLIENTS) }
+        let clients = Arc::new(Semaphore::new(CLIENTS));
+        Self { running: HashMap::new(), names: None, count: Count::default(), clients }
     }
 }
 
@@ -175,7 +172,7 @@ impl Proxies {
                 Some(running) => running.purpose.store(Arc::new(purpose)),
                 None => {
                     let Some(socket) = new.next() else { break };
-                    let running = socket.start(purpose, &names, &self.limits);
+                    let running = socket.start(purpose, &names, &self.clients);
                     self.running.insert(spot, running);
                 }
             }
@@ -293,12 +290,18 @@ impl Socket {
         outcome
     }
 
-    fn start(self, purpose: Purpose, names: &Arc<ArcSwap<Names>>, limits: &Limits) -> Running {
+    fn start(
+        self,
+        purpose: Purpose,
+        names: &Arc<ArcSwap<Names>>,
+        clients: &Arc<Semaphore>,
+    ) -> Running {
         let purpose = Arc::new(ArcSwap::from_pointee(purpose));
         let hall = Hall {
             purpose: Arc::clone(&purpose),
             names: Arc::clone(names),
-            limits: limits.clone(),
+            clients: Arc::clone(clients),
+            unheard: VecDeque::new(),
         };
         let (task, post) = match self {
             Self::Udp(udp, socket) => {
@@ -319,10 +322,8 @@ impl Socket {
 /// A socket that nobody listens at any more is one that somebody has left behind.
 fn open_path(path: &Path) -> io::Result<std::os::unix::net::UnixListener> {
     let is_socket = fs::symlink_metadata(path).is_ok_and(|it| it.file_type().is_socket());
-    let is_left = || {
-        StdUnixStream::connect(path)
-            .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
-    };
+    // Of somebody who listens and is busy it is told as well, at once.
+    let is_left = || Stream::connect_to_path(path).is_err_and(|error| error.is_refused());
     if is_socket && is_left() {
         fs::remove_file(path)?;
     }
@@ -333,16 +334,18 @@ fn open_path(path: &Path) -> io::Result<std::os::unix::net::UnixListener> {
 struct Hall {
     purpose: Arc<ArcSwap<Purpose>>,
     names: Arc<ArcSwap<Names>>,
-    limits: Limits,
+    clients: Arc<Semaphore>,
+    /// Those who had not said what they want when one was let in, the oldest first.
+    unheard: VecDeque<(Arc<AtomicBool>, AbortHandle)>,
 }
 
 impl Hall {
-    async fn greet_tcp(self, listener: TcpListener) {
+    async fn greet_tcp(mut self, listener: TcpListener) {
         loop {
             match listener.accept().await {
                 Ok((stream, client)) => {
-                    // Who waits for more data has waited already.
-                    drop(stream.set_nodelay(true));
+                    // Refused, the client has gone already.
+                    drop(set_tcp_options(stream.as_fd()));
                     let addresses = stream.local_addr().ok().map(|own| (own, client));
                     self.receive(stream, addresses);
                 }
@@ -351,7 +354,7 @@ impl Hall {
         }
     }
 
-    async fn greet_unix(self, listener: UnixListener) {
+    async fn greet_unix(mut self, listener: UnixListener) {
         loop {
             match listener.accept().await {
                 Ok((stream, _)) => self.receive(stream, None),
@@ -361,31 +364,45 @@ impl Hall {
     }
 
     /// Too many are sent away at once.
-    fn receive(&self, stream: impl Client, addresses: Option<(SocketAddr, SocketAddr)>) {
-        let take = |semaphore: &Arc<Semaphore>| Arc::clone(semaphore).try_acquire_owned();
-        let (Ok(head), Ok(client)) = (take(&self.limits.heads), take(&self.limits.clients)) else {
+    fn receive(&mut self, stream: impl Client, addresses: Option<(SocketAddr, SocketAddr)>) {
+        let Ok(counted) = Arc::clone(&self.clients).try_acquire_owned() else {
             return debug!("a client was sent away: there are too many");
         };
-        let purpose = self.purpose.load_full();
-        let login = match &*purpose {
-            Purpose::Proxy { login, .. } => login.clone(),
-            Purpose::Forward(_) => None,
-        };
         let names = self.names.load_full();
-        let guest = Guest { names, login, addresses, head: Arc::new(Mutex::new(Some(head))) };
-        tokio::spawn(async move {
-            let _counted = client;
-            let outcome = match &*purpose {
-                Purpose::Forward(Forward { to, .. }) => {
-                    forward::serve(stream, guest, to).await;
-                    Ok(())
-                }
-                Purpose::Proxy { kind, .. } => serve(*kind, stream, guest).await,
-            };
-            if let Err(end) = outcome {
-                debug!(%end, "a client of a proxy is not listened to any further");
+        match &**self.purpose.load() {
+            Purpose::Forward(Forward { to, .. }) => {
+                let to = to.clone();
+                tokio::spawn(async move {
+                    let _counted = counted;
+                    forward::serve(stream, &names, &to).await;
+                });
             }
+            Purpose::Proxy { kind, login } => {
+                let is_heard = Arc::new(AtomicBool::new(false));
+                let heard = Arc::clone(&is_heard);
+                let (kind, guest) =
+                    (*kind, Guest { names, login: login.clone(), addresses, heard });
+                let task = tokio::spawn(async move {
+                    let _counted = counted;
+                    if let Err(end) = serve(kind, stream, guest).await {
+                        debug!(%end, "a client of a proxy is not listened to any further");
+                    }
+                });
+                self.wait_to_hear(is_heard, task.abort_handle());
+            }
+        }
+    }
+
+    fn wait_to_hear(&mut self, is_heard: Arc<AtomicBool>, client: AbortHandle) {
+        self.unheard.retain(|(is_heard, client)| {
+            !is_heard.load(Ordering::Relaxed) && !client.is_finished()
         });
+        if self.unheard.len() == UNHEARD
+            && let Some((_, oldest)) = self.unheard.pop_front()
+        {
+            oldest.abort();
+        }
+        self.unheard.push_back((is_heard, client));
     }
 }
 
@@ -414,14 +431,14 @@ struct Guest {
     login: Option<Arc<Credentials>>,
     /// Ours and its own, unless it came by a Unix socket.
     addresses: Option<(SocketAddr, SocketAddr)>,
-    /// Until it has said what it wants.
-    head: Arc<Mutex<Option<OwnedSemaphorePermit>>>,
+    /// Whether it has said what it wants. Ordering: relaxed, nothing else hangs on it.
+    heard: Arc<AtomicBool>,
 }
 
 impl Guest {
-    /// It has said what it wants: somebody else may begin to.
+    /// It has said what it wants: it makes way for nobody any more.
     fn is_heard(&self) {
-        drop(self.head.lock().unwrap_or_else(PoisonError::into_inner).take());
+        self.heard.store(true, Ordering::Relaxed);
     }
 
     /// In a time that does not tell which of the two was wrong.

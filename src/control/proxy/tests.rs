@@ -16,9 +16,9 @@ use crate::control::ends::HostPort;
 use crate::control::ends::ResolveVia;
 
 /// What must come comes by then, also on a busy machine.
-const SOON: Duration = Duration::from_secs(30);
+pub(super) const SOON: Duration = Duration::from_secs(30);
 
-fn run<F: Future>(test: F) -> F::Output {
+pub(super) fn run<F: Future>(test: F) -> F::Output {
     let mut builder = tokio::runtime::Builder::new_current_thread();
     let runtime = builder.enable_io().enable_time().build().unwrap();
     runtime.block_on(async { tokio::time::timeout(SOON, test).await.expect("in time") })
@@ -289,6 +289,87 @@ fn a_change_keeps_what_stays_and_takes_nothing_half() {
         while TcpStream::connect(place).await.is_ok() {
             tokio::task::yield_now().await;
         }
+    });
+}
+
+#[test]
+fn a_path_whose_listener_has_no_room_is_not_taken_nor_waited_for() {
+    run(async {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("db.sock");
+        let busy = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        rustix::net::listen(&busy, 0).unwrap();
+        let mut waiting = Vec::new();
+        while let Ok(stream) = Stream::connect_to_path(&path) {
+            waiting.push(stream);
+        }
+        let forward = Forward::parse(&format!("unix:{} 10.0.0.1:1", path.display())).unwrap();
+        let serving = Serving { forwards: vec![forward], ..Serving::default() };
+        let error = Proxies::default().apply(way(), serving).unwrap_err();
+        assert_eq!(error.source.kind(), io::ErrorKind::AddrInUse);
+    });
+}
+
+/// Whether the kernel asks after a while whether the other end of the connection between these ports
+/// lives, when nothing is under way. [LNX tcp_ipv4.c:get_tcp4_sock]
+fn is_kept_alive(local: u16, remote: u16) -> bool {
+    let table = fs::read_to_string("/proc/self/net/tcp").unwrap();
+    let ends = format!("0100007F:{local:04X} 0100007F:{remote:04X} 01 ");
+    let row = table.lines().find(|row| row.contains(&ends));
+    row.is_some_and(|row| row.split_whitespace().nth(5).unwrap().starts_with("02:"))
+}
+
+#[test]
+fn a_reset_of_one_side_is_one_of_the_other_and_both_are_asked_whether_they_live() {
+    run(async {
+        let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let place = server.local_addr().unwrap();
+        let port = free_port().await;
+        let forward = Forward::parse(&format!("127.0.0.1:{port} {place}")).unwrap();
+        let mut proxies = Proxies::default();
+        proxies.apply(way(), Serving { forwards: vec![forward], ..Serving::default() }).unwrap();
+        for is_server in [true, false] {
+            let client = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+            let (service, from) = server.accept().await.unwrap();
+            let of_client = client.local_addr().unwrap().port();
+            while !is_kept_alive(port, of_client) || !is_kept_alive(from.port(), place.port()) {
+                tokio::task::yield_now().await;
+            }
+            let (mut cut, mut other) =
+                if is_server { (service, client) } else { (client, service) };
+            cut.write_all(b"half").await.unwrap();
+            let mut heard = [0; 4];
+            other.read_exact(&mut heard).await.unwrap();
+            cut.set_zero_linger().unwrap();
+            drop(cut);
+            let error = other.read(&mut heard).await.unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+        }
+    });
+}
+
+#[test]
+fn clients_that_say_nothing_are_in_nobody_elses_way() {
+    crate::sys::sockets::raise_descriptor_limit();
+    run(async {
+        let [proxied, forwarded] = [free_port().await, free_port().await];
+        let echo = echo().await;
+        let line = format!("127.0.0.1:{proxied} user=ci password=sesame");
+        let proxy = Proxy::parse(ProxyKind::Socks5, &line).unwrap();
+        let forward = Forward::parse(&format!("127.0.0.1:{forwarded} {echo}")).unwrap();
+        let (proxies, forwards) = (vec![proxy], vec![forward]);
+        let mut listeners = Proxies::default();
+        listeners.apply(way(), Serving { forwards, proxies, ..Serving::default() }).unwrap();
+        let mut silent = Vec::new();
+        for _ in 0..512 {
+            silent.push(TcpStream::connect(("127.0.0.1", proxied)).await.unwrap());
+        }
+        let place = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        assert_eq!(ask(place(forwarded), b"hello").await, b"hello");
+        assert_eq!(ask(place(proxied), &[5, 1, 2]).await, [5, 2]);
+        assert_eq!(silent[0].read(&mut [0]).await.unwrap(), 0, "the oldest went");
+        silent[1].write_all(&[5, 1, 2]).await.unwrap();
+        assert_eq!(silent[1].read(&mut [0; 2]).await.unwrap(), 2, "the others stay");
     });
 }
 

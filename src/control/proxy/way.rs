@@ -9,13 +9,16 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, copy_bidirectional};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, Join, ReadBuf, copy_bidirectional, join};
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpSocket, TcpStream, UdpSocket, UnixStream};
 use tokio::time::timeout;
 
 use crate::flow::gate::{self, Gate, InnerUdp, Unreached};
+use crate::sys::sockets::{is_abandoned, set_tcp_options};
 use crate::sys::tcp::bind_to_interface;
 
 /// How long an answer to a SYN is waited for.
@@ -122,8 +125,7 @@ impl Host {
             let bound = bind_to_interface(socket.as_fd(), interface);
             bound.map_err(|error| unreached(&error.source))?;
         }
-        // The far ends have waited for more data already, if they wanted to.
-        socket.set_nodelay(true).map_err(|error| unreached(&error))?;
+        set_tcp_options(socket.as_fd()).map_err(|error| unreached(&error.source))?;
         let connected = timeout(CONNECT, socket.connect(to)).await;
         let connected = connected.map_err(|_| Unreached::TimedOut)?;
         let stream = connected.map_err(|error| unreached(&error))?;
@@ -165,11 +167,19 @@ pub trait Client: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     /// # Errors
     /// None that is known.
     fn into_fd(self) -> io::Result<OwnedFd>;
+
+    /// Ends the connection by a reset: what was said was not all.
+    fn reset(self);
 }
 
 impl Client for TcpStream {
     fn into_fd(self) -> io::Result<OwnedFd> {
         self.into_std().map(Into::into)
+    }
+
+    fn reset(self) {
+        // Failing, it ends in the other way.
+        drop(self.set_zero_linger());
     }
 }
 
@@ -177,6 +187,9 @@ impl Client for UnixStream {
     fn into_fd(self) -> io::Result<OwnedFd> {
         self.into_std().map(Into::into)
     }
+
+    /// These know only ends.
+    fn reset(self) {}
 }
 
 /// A connection through the tunnel whose other end has answered.
@@ -214,7 +227,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Duplex for T {}
 
 impl Opened {
     /// Moves bytes between the two until both have ended, beginning with `already`, which `client` has
-    /// said before. Each direction ends by itself.
+    /// said before. Each direction ends by itself; a reset of one side is one of the other.
     pub async fn carry(self, mut client: impl Client, already: Vec<u8>) {
         match self {
             Self::Gate(opened) => {
@@ -223,15 +236,20 @@ impl Opened {
                 }
             }
             Self::Host(mut stream) => {
-                if stream.write_all(&already).await.is_ok() {
-                    // Whatever ends one ends the other with it.
-                    drop(copy_bidirectional(&mut client, &mut stream).await);
+                let both_end = async {
+                    stream.write_all(&already).await?;
+                    copy_bidirectional(&mut client, &mut stream).await
+                };
+                if both_end.await.is_err() {
+                    client.reset();
+                    drop(stream.set_zero_linger());
                 }
             }
         }
     }
 
-    /// The connection itself, for who has something to say by himself.
+    /// The connection itself, for who has something to say by himself. Reading tells a reset from an
+    /// end.
     ///
     /// # Errors
     /// No descriptor is left.
@@ -241,9 +259,36 @@ impl Opened {
             Self::Gate(opened) => {
                 let (own, given) = UnixStream::pair()?;
                 opened.carry(given.into_fd()?, Vec::new());
-                Ok(Box::new(own))
+                Ok(Box::new(Carried::of(own)))
             }
         }
+    }
+}
+
+/// What is read of a pair of which the flow engine has the other end, which it closes only when both
+/// directions have ended, or by a reset.
+#[derive(Debug)]
+struct Carried(OwnedReadHalf);
+
+impl Carried {
+    fn of(own: UnixStream) -> Join<Self, OwnedWriteHalf> {
+        let (reads, writes) = own.into_split();
+        join(Self(reads), writes)
+    }
+}
+
+impl AsyncRead for Carried {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.0).poll_read(context, buffer))?;
+        if buffer.filled().len() == before && is_abandoned(self.0.as_ref().as_fd()) {
+            return Poll::Ready(Err(ErrorKind::ConnectionReset.into()));
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -313,5 +358,31 @@ impl Datagrams {
             payload.truncate(length);
             return Some((payload, from));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt;
+
+    use super::super::tests::run;
+    use super::*;
+
+    #[test]
+    fn an_engine_that_lets_go_of_its_end_has_not_said_all() {
+        run(async {
+            let pair = || UnixStream::pair().map(|(own, given)| (Carried::of(own), given)).unwrap();
+            let (mut own, mut given) = pair();
+            given.write_all(b"all").await.unwrap();
+            given.shutdown().await.unwrap();
+            let mut heard = Vec::new();
+            own.read_to_end(&mut heard).await.unwrap();
+            assert_eq!(heard, b"all");
+            let (mut own, mut given) = pair();
+            given.write_all(b"half").await.unwrap();
+            drop(given);
+            let error = own.read_to_end(&mut heard).await.unwrap_err();
+            assert_eq!((error.kind(), &*heard), (ErrorKind::ConnectionReset, &b"allhalf"[..]));
+        });
     }
 }

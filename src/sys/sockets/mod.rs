@@ -10,7 +10,7 @@ mod stream;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 pub use self::datagram::{Arrival, DatagramSocket, Fragments, Kind, Refusal, Said, TRAINS_A_CALL};
-pub use self::stream::Stream;
+pub use self::stream::{Stream, is_abandoned, set_tcp_options};
 
 /// Raises the number of descriptors that this process may have as far as it may itself, and returns
 /// it.

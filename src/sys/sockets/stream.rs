@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, readv, writev};
 use rustix::net::sockopt;
 use rustix::net::{
@@ -45,7 +46,7 @@ impl Stream {
         if mark != 0 {
             set_mark(socket.as_fd(), mark)?;
         }
-        set_tcp_options(socket.as_fd()).map_err(|e| SysError::new("setsockopt TCP", e))?;
+        set_tcp_options(socket.as_fd())?;
         if let Some(source) = source {
             // The port is picked when the far end is known: else there were so many ports for all.
             let (fd, name) = (socket.as_fd(), libc::IP_BIND_ADDRESS_NO_PORT);
@@ -69,14 +70,12 @@ impl Stream {
         Ok(Self(socket))
     }
 
-    /// A connection that somebody else has made, TCP or Unix.
+    /// A connection that somebody else has made, TCP or Unix, with the options that it has.
     ///
     /// # Errors
     /// It is no descriptor for this.
     pub fn adopt(connection: OwnedFd) -> Result<Self, SysError> {
         rustix::io::ioctl_fionbio(&connection, true).map_err(|e| SysError::new("FIONBIO", e))?;
-        // Not of TCP, it has none of them.
-        let _ = set_tcp_options(connection.as_fd());
         Ok(Self(connection))
     }
 
@@ -132,14 +131,28 @@ fn open(family: AddressFamily) -> Result<OwnedFd, SysError> {
         .map_err(|e| SysError::new("socket stream", e))
 }
 
-/// The far ends have waited for more data already, if they wanted to.
-fn set_tcp_options(socket: BorrowedFd<'_>) -> Result<(), Errno> {
+/// What a TCP connection needs that stands between two others: data goes on at once, because the far
+/// ends have waited for more already, if they wanted to; and a host that is gone ends it.
+///
+/// # Errors
+/// Not a TCP socket.
+pub fn set_tcp_options(socket: BorrowedFd<'_>) -> Result<(), SysError> {
     sockopt::set_tcp_nodelay(socket, true)
         .and_then(|()| sockopt::set_socket_keepalive(socket, true))
         .and_then(|()| sockopt::set_tcp_keepidle(socket, KEEPALIVE_IDLE))
         .and_then(|()| sockopt::set_tcp_keepintvl(socket, KEEPALIVE_INTERVAL))
         .and_then(|()| sockopt::set_tcp_keepcnt(socket, KEEPALIVE_PROBES))
         .and_then(|()| sockopt::set_tcp_user_timeout(socket, USER_TIMEOUT_MILLIS))
+        .map_err(|e| SysError::new("setsockopt TCP", e))
+}
+
+/// Whether the other end of a Unix stream, which this end may still write to, is closed, and has not said
+/// only that it has no more to say: as near as such a stream comes to a reset.
+/// [LNX af_unix.c:unix_poll]
+pub fn is_abandoned(stream: BorrowedFd<'_>) -> bool {
+    let mut asked = [PollFd::new(&stream, PollFlags::empty())];
+    let at_once = Timespec::default();
+    poll(&mut asked, Some(&at_once)).is_ok() && asked[0].revents().contains(PollFlags::HUP)
 }
 
 fn would_block(
@@ -221,5 +234,8 @@ mod tests {
         stream.finish();
         assert_eq!(adopted.read(&mut [IoSliceMut::new(&mut room)]).unwrap(), Some(4));
         assert_eq!(adopted.read(&mut [IoSliceMut::new(&mut room)]).unwrap(), Some(0));
+        assert!(!is_abandoned(adopted.as_fd()), "it has said all, and may still listen");
+        stream.reset();
+        assert!(is_abandoned(adopted.as_fd()));
     }
 }

@@ -59,6 +59,17 @@ pub enum Body {
     Chunked,
 }
 
+/// How a client knows that a response is all there. [RFC 9112 §6.3]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// It has only a head, and another response comes.
+    Interim,
+    /// The head says.
+    Told,
+    /// It ends with the connection.
+    Open,
+}
+
 /// Why a request is refused: the status for it, and words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refusal {
@@ -104,7 +115,7 @@ pub fn request(said: &[u8]) -> Parsed<Request> {
     }
     let (authority, path) = absolute(target)?;
     let to = place(authority).ok_or(Refusal::new(BAD, "the URL has no HOST or HOST:PORT"))?;
-    let body = body(fields)?;
+    let body = body(version, fields)?;
     let path = match (method, path) {
         ("OPTIONS", "") => "*".to_owned(),
         (_, path) if path.starts_with('/') => path.to_owned(),
@@ -117,12 +128,11 @@ pub fn request(said: &[u8]) -> Parsed<Request> {
     Ok(Some((Request { to, asked: Asked::Exchange { head, body }, login }, length)))
 }
 
-/// Reads the head of a response, and makes what goes on to the client; with it whether that is only
-/// an interim one, after which another comes. `None` until it is whole.
+/// Reads the head of a response, and makes what goes on to the client. `None` until it is whole.
 ///
 /// # Errors
 /// It makes no sense.
-pub fn response(said: &[u8]) -> Parsed<(Vec<u8>, bool)> {
+pub fn response(said: &[u8]) -> Parsed<(Vec<u8>, Extent)> {
     const SENSELESS: Refusal =
         Refusal::new("502 Bad Gateway", "what the server said is no response of HTTP/1");
     let mut fields = [httparse::EMPTY_HEADER; FIELDS];
@@ -134,11 +144,18 @@ pub fn response(said: &[u8]) -> Parsed<(Vec<u8>, bool)> {
     };
     let (Some(code), Some(version)) = (head.code, head.version) else { return Err(SENSELESS) };
     let reason = head.reason.unwrap_or_default();
-    let is_interim = (100..200).contains(&code) && code != 101;
+    let has = |name| head.headers.iter().any(|field| field.name.eq_ignore_ascii_case(name));
+    let extent = if (100..200).contains(&code) && code != 101 {
+        Extent::Interim
+    } else if has("content-length") || version > 0 && has("transfer-encoding") {
+        Extent::Told
+    } else {
+        Extent::Open
+    };
     let mut out = format!("HTTP/1.{version} {code} {reason}\r\n").into_bytes();
     push_fields(&mut out, head.headers, |_| false).map_err(|_| SENSELESS)?;
     finish(&mut out, version);
-    Ok(Some(((out, is_interim), length)))
+    Ok(Some(((out, extent), length)))
 }
 
 /// The answer that refuses a request. It is the last on its connection.
@@ -185,7 +202,7 @@ fn place(authority: &str) -> Option<HostPort> {
 }
 
 /// Where the message ends. [RFC 9112 §6.3]
-fn body(fields: &[httparse::Header<'_>]) -> Result<Body, Refusal> {
+fn body(version: u8, fields: &[httparse::Header<'_>]) -> Result<Body, Refusal> {
     let unclear = Refusal::new(BAD, "it is unclear where the request ends");
     let values = |name: &'static str| {
         let named = fields.iter().filter(move |field| field.name.eq_ignore_ascii_case(name));
@@ -200,8 +217,11 @@ fn body(fields: &[httparse::Header<'_>]) -> Result<Body, Refusal> {
             let number = std::str::from_utf8(length).ok().filter(|_| digits);
             number.and_then(|number| number.parse().ok()).map(Body::Bytes).ok_or(unclear)
         }
+        // HTTP/1.0 knows no codings: who passes it on may not have looked for one. [RFC 9112 §6.1]
         (None, Some(coding))
-            if coding.eq_ignore_ascii_case(b"chunked") && codings.next().is_none() =>
+            if version > 0
+                && coding.eq_ignore_ascii_case(b"chunked")
+                && codings.next().is_none() =>
         {
             Ok(Body::Chunked)
         }
@@ -323,6 +343,8 @@ mod tests {
             let head = format!("POST http://a/ HTTP/1.1\r\n{fields}\r\n");
             assert_eq!(parse(&head), Err("400 Bad Request"), "{fields:?}");
         }
+        let old = "POST http://a/ HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n";
+        assert_eq!(parse(old), Err("400 Bad Request"));
         for line in [
             "GET / HTTP/1.1",
             "GET https://a/ HTTP/1.1",
@@ -360,13 +382,20 @@ mod tests {
     #[test]
     fn a_response_is_the_last_on_its_connection_unless_it_is_interim() {
         let said = b"HTTP/1.1 200 OK\r\nKeep-Alive: 5\r\nContent-Length: 2\r\nConnection: keep-alive\r\n\r\nhi";
-        let ((head, is_interim), length) = response(said).unwrap().unwrap();
+        let ((head, extent), length) = response(said).unwrap().unwrap();
         assert_eq!(
             String::from_utf8(head).unwrap(),
             "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nVia: 1.1 hybridwg\r\nConnection: close\r\n\r\n"
         );
-        assert!(!is_interim && length == said.len() - 2);
-        assert!(response(b"HTTP/1.1 100 Continue\r\n\r\n").unwrap().unwrap().0.1);
+        assert_eq!((extent, length), (Extent::Told, said.len() - 2));
+        for (said, extent) in [
+            ("HTTP/1.1 100 Continue\r\n\r\n", Extent::Interim),
+            ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", Extent::Told),
+            ("HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", Extent::Open),
+            ("HTTP/1.1 200 OK\r\n\r\n", Extent::Open),
+        ] {
+            assert_eq!(response(said.as_bytes()).unwrap().unwrap().0.1, extent, "{said}");
+        }
         assert!(response(b"SSH-2.0\r\n").is_err());
         assert_eq!(response(b"HTTP/1.1 200"), Ok(None));
     }

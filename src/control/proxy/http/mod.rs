@@ -7,12 +7,15 @@ pub mod chunks;
 pub mod head;
 
 use std::io;
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy, split};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, split};
 use tokio::time::{sleep, timeout};
 
 use self::chunks::Chunks;
-use self::head::{Asked, Body, LONGEST, Refusal, Request};
+use self::head::{Asked, Body, Extent, LONGEST, Refusal, Request};
 use super::names::Failure;
 use super::socks::WRONG_PASSWORD;
 use super::talk::{End, Talk};
@@ -22,6 +25,10 @@ use crate::flow::gate::Unreached;
 
 /// Bytes of a body that are moved at once.
 const PIECE: usize = 16 << 10;
+
+/// How long a server may be silent when its client has ended its side: it may be gone, which only what
+/// it is sent would tell.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Why there is no request.
 enum Trouble {
@@ -92,7 +99,7 @@ pub(super) async fn serve<C: Client>(mut talk: Talk<C>, guest: Guest) -> Result<
             opened.carry(stream, already).await;
         }
         Asked::Exchange { head, body } => {
-            exchange(talk, opened.into_stream()?, &head, body).await;
+            exchange(talk, opened.into_stream()?, &head, body, PATIENCE).await;
         }
     }
     Ok(())
@@ -119,35 +126,67 @@ async fn admit(request: Request, guest: &Guest) -> Result<Request, Trouble> {
     Err(Refusal { status, text: "this proxy wants a name and a password" }.into())
 }
 
-/// Passes a request on, and what is answered back. It ends with the answer.
-async fn exchange<C: Client>(talk: Talk<C>, server: Box<dyn Duplex>, head: &[u8], body: Body) {
-    let (client, said) = talk.into_parts();
-    let (client_reads, mut client_writes) = split(client);
+/// Passes a request on, and what is answered back. It ends with the answer, or when the client is gone.
+async fn exchange<C: Client>(
+    talk: Talk<C>,
+    server: impl Duplex,
+    head: &[u8],
+    body: Body,
+    patience: Duration,
+) {
+    let (mut client, said) = talk.into_parts();
+    let outcome = converse(&mut client, said, server, head, body, patience).await;
+    let last = match outcome {
+        Ok(()) => Vec::new(),
+        Err(Trouble::Refused(Refusal { status, text })) => head::refusal(status, text),
+        Err(Trouble::End(_)) => return client.reset(),
+    };
+    if client.write_all(&last).await.is_ok() {
+        // Failing, the client has gone already.
+        drop(client.shutdown().await);
+    }
+}
+
+/// The exchange itself.
+///
+/// # Errors
+/// What the client is to be answered; or that it is gone, or must not take what it has for the whole.
+async fn converse(
+    client: &mut impl Client,
+    said: Vec<u8>,
+    server: impl Duplex,
+    head: &[u8],
+    body: Body,
+    patience: Duration,
+) -> Result<(), Trouble> {
+    let (mut client_reads, mut client_writes) = split(client);
     let (server_reads, mut server_writes) = split(server);
+    let has_moved = AtomicBool::new(false);
     let up = async {
-        server_writes.write_all(head).await?;
-        send_body(said, client_reads, &mut server_writes, body).await
-    };
-    let down = async {
-        let outcome = answer(server_reads, &mut client_writes).await;
-        if let Err(Trouble::Refused(Refusal { status, text })) = outcome {
-            client_writes.write_all(&head::refusal(status, text)).await?;
+        let sent = async {
+            server_writes.write_all(head).await?;
+            send_body(said, &mut client_reads, &mut server_writes, body).await
+        };
+        match sent.await {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Err(error),
+            // A server that will not hear more may still have said why.
+            Ok(()) | Err(_) => {}
         }
-        client_writes.shutdown().await
+        // Nothing that the client says counts any more, but that it ends.
+        let mut piece = vec![0; PIECE];
+        while client_reads.read(&mut piece).await? > 0 {}
+        Ok(())
     };
-    tokio::pin!(up, down);
-    let mut is_sent = false;
+    let mut down = pin!(answer(server_reads, &mut client_writes, &has_moved));
+    tokio::select! {
+        outcome = &mut down => return outcome,
+        ended = up => ended.map_err(End::Gone)?,
+    }
     loop {
-        tokio::select! {
-            _ended = &mut down => return,
-            sent = &mut up, if !is_sent => {
-                is_sent = true;
-                // A server that will not hear more may still have said why; a client that has gone hears
-                // nothing.
-                if sent.is_err_and(|error| error.kind() == io::ErrorKind::UnexpectedEof) {
-                    return;
-                }
-            }
+        match timeout(patience, &mut down).await {
+            Ok(outcome) => return outcome,
+            Err(_) if has_moved.swap(false, Ordering::Relaxed) => {}
+            Err(silence) => return Err(End::Gone(silence.into()).into()),
         }
     }
 }
@@ -186,26 +225,110 @@ async fn send_body(
     }
 }
 
-/// Passes on what the server answers, until it ends.
+/// Passes on what the server answers, until it ends; whenever it has said something, `has_moved`.
 async fn answer(
     mut server: impl AsyncRead + Unpin,
     client: &mut (impl AsyncWrite + Unpin),
+    has_moved: &AtomicBool,
 ) -> Result<(), Trouble> {
     let failed = |error| Trouble::End(End::Gone(error));
     let mut said = Vec::new();
     loop {
-        while let Some(((head, is_interim), length)) = head::response(&said)? {
+        while let Some(((head, extent), length)) = head::response(&said)? {
             client.write_all(&head).await.map_err(failed)?;
             said.drain(..length);
-            if !is_interim {
-                client.write_all(&said).await.map_err(failed)?;
-                copy(&mut server, client).await.map_err(failed)?;
-                return Ok(());
+            if extent != Extent::Interim {
+                let passed = pass(said, server, client, has_moved).await;
+                // Of what is cut off a client sees that it is, if it was told the length.
+                return if extent == Extent::Told { Ok(()) } else { passed.map_err(failed) };
             }
         }
-        if server.read_buf(&mut said).await.map_err(failed)? == 0 {
+        if !matches!(server.read_buf(&mut said).await, Ok(1..)) {
             let text = "the server has ended without an answer";
             return Err(Refusal { status: "502 Bad Gateway", text }.into());
         }
+        has_moved.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Passes on the body of an answer, of which `piece` is the beginning.
+async fn pass(
+    mut piece: Vec<u8>,
+    mut server: impl AsyncRead + Unpin,
+    client: &mut (impl AsyncWrite + Unpin),
+    has_moved: &AtomicBool,
+) -> io::Result<()> {
+    loop {
+        client.write_all(&piece).await?;
+        piece.resize(PIECE, 0);
+        let length = server.read(&mut piece).await?;
+        if length == 0 {
+            return Ok(());
+        }
+        piece.truncate(length);
+        has_moved.store(true, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::{TcpListener, TcpStream, UnixStream};
+
+    use super::super::tests::{SOON, run};
+    use super::*;
+
+    /// An exchange between the two others of the four ends, which are an application and a server.
+    fn begin(client: impl Client, server: impl Duplex + 'static, patience: Duration) {
+        let head = b"GET / HTTP/1.1\r\n\r\n";
+        tokio::spawn(exchange(Talk::new(client), server, head, Body::Bytes(0), patience));
+    }
+
+    #[test]
+    fn an_exchange_ends_with_its_client_though_the_server_is_silent() {
+        run(async {
+            // Whether it will listen nobody knows; and that it will not.
+            for (has_ended, patience) in [(true, Duration::from_millis(1)), (false, SOON)] {
+                let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+                let mut app = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+                let (mut server, given) = UnixStream::pair().unwrap();
+                begin(listener.accept().await.unwrap().0, given, patience);
+                let mut heard = vec![0; 18];
+                server.read_exact(&mut heard).await.unwrap();
+                app.write_all(b"more").await.unwrap();
+                if has_ended {
+                    app.shutdown().await.unwrap();
+                } else {
+                    app.set_zero_linger().unwrap();
+                    drop(app);
+                }
+                assert_eq!(server.read(&mut heard).await.unwrap(), 0);
+            }
+        });
+    }
+
+    #[test]
+    fn an_answer_that_is_cut_off_is_not_passed_on_as_a_whole_one() {
+        run(async {
+            for (head, is_whole) in [
+                ("HTTP/1.1 200 OK\r\n\r\n", false),
+                ("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n", true),
+            ] {
+                let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+                let place = listener.local_addr().unwrap();
+                let mut app = TcpStream::connect(place).await.unwrap();
+                let client = listener.accept().await.unwrap().0;
+                let given = TcpStream::connect(place).await.unwrap();
+                let mut server = listener.accept().await.unwrap().0;
+                begin(client, given, SOON);
+                server.write_all(format!("{head}half").as_bytes()).await.unwrap();
+                let mut heard = Vec::new();
+                while !heard.ends_with(b"half") {
+                    assert!(app.read_buf(&mut heard).await.unwrap() > 0);
+                }
+                server.set_zero_linger().unwrap();
+                drop(server);
+                assert_eq!(app.read_buf(&mut heard).await.is_ok(), is_whole, "{head}");
+            }
+        });
     }
 }
