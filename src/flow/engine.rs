@@ -334,7 +334,9 @@ impl Engine {
         if !is_new && Arc::ptr_eq(&routes, &self.routes) {
             return;
         }
-        let keeps_mark = settings.mark == self.common.settings.mark;
+        let former = Arc::clone(&self.common.settings);
+        let keeps_mark = settings.mark == former.mark;
+        let judges_anew = (&settings.policy, &settings.host) != (&former.policy, &former.host);
         self.is_on = is_on;
         if is_new {
             self.common.set(Arc::clone(&settings));
@@ -346,7 +348,7 @@ impl Engine {
             is_on && keeps_mark && is_allowed && routes.lookup(address) == Some(peer)
         };
         let common = &mut self.common;
-        if is_new {
+        if judges_anew {
             // Who may answer is found out anew, by who may be spoken to.
             self.udp.forget_remotes();
             self.echo.forget_remotes();

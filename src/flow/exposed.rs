@@ -42,7 +42,7 @@ pub fn find(exposed: &[Exposed], service: Service, address: IpAddr) -> Option<&E
 }
 
 /// A port of the tunnel's own addresses, and where it leads a datagram.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Front {
     pub own: SocketAddr,
     pub target: SocketAddr,
@@ -64,6 +64,23 @@ impl Front {
             Target::Path(_) => return None,
         };
         Some(Self { own, target, source: *source })
+    }
+
+    /// Whether datagrams of `address` may go on to the target: it is still one of those that they find,
+    /// though a name server may put another first.
+    pub fn holds(&self, common: &Common, address: IpAddr) -> bool {
+        let service = Service::Udp(self.own.port());
+        find(&common.settings.exposed, service, address).is_some_and(|it| {
+            let leads_there = match &it.target {
+                Target::Address(place) => *place == self.target,
+                Target::Named(places) => {
+                    let service = Service::Udp(self.target.port());
+                    places.contains(&self.target) && common.allows(self.target.ip(), service)
+                }
+                Target::Path(_) => false,
+            };
+            leads_there && it.source == self.source
+        })
     }
 }
 

@@ -58,11 +58,14 @@ const ERRORS_A_TURN: usize = 64;
 /// Bytes of a datagram that are quoted back.
 const QUOTE_BYTES: usize = 1024;
 
+/// The peer's side of a mapping, and the place of the tunnel's own that it is spoken to at, if it is one.
+type Key = (SocketAddr, Option<SocketAddr>);
+
 /// All mappings of one kind.
 #[derive(Debug)]
 pub(super) struct Mappings {
     kind: Kind,
-    by_inner: HashMap<(SocketAddr, Option<Front>), Token>,
+    by_inner: HashMap<Key, Token>,
     slots: Slots<Mapping>,
     /// Datagrams of one mapping each, of which the first `loaded` are not sent yet.
     loads: Vec<Load>,
@@ -153,11 +156,13 @@ impl Mappings {
         let (from, to, bytes) = packet.udp().ok_or(DropReason::FlowMalformed)?;
         let own = SocketAddr::new(packet.destination, to);
         let inner = SocketAddr::new(packet.source, from);
-        let Some(front) = Front::find(common, own, inner.ip()) else {
+        let key = (inner, Some(own));
+        let known = self.by_inner.get(&key).and_then(|&token| self.slots.get_mut(token)?.front);
+        let Some(front) = known.or_else(|| Front::find(common, own, inner.ip())) else {
             common.refuse(now, peer, packet.packet, Problem::PortUnreachable);
             return Err(DropReason::FlowRefused);
         };
-        self.admit(common, now, peer, packet, &(inner, Some(front)))?;
+        self.admit(common, now, peer, packet, &key)?;
         let remote = front.target;
         // As if this host had sent it.
         let way = Way { hops: HOPS, fragments: Fragments::Allowed };
@@ -171,9 +176,9 @@ impl Mappings {
         now: Instant,
         peer: PeerId,
         packet: &Inner<'_>,
-        flow: &(SocketAddr, Option<Front>),
+        key: &Key,
     ) -> Result<(), DropReason> {
-        if !common.settings.is_draining || self.by_inner.contains_key(flow) {
+        if !common.settings.is_draining || self.by_inner.contains_key(key) {
             return Ok(());
         }
         if self.kind == Kind::Udp {
@@ -191,7 +196,7 @@ impl Mappings {
         datagram: &Datagram<'_>,
         front: Option<Front>,
     ) -> Result<(), DropReason> {
-        let token = match self.by_inner.get(&(datagram.inner, front)) {
+        let token = match self.by_inner.get(&key(datagram.inner, front)) {
             Some(&token) => token,
             None => self.open(common, now, peer, datagram.inner, front)?,
         };
@@ -290,7 +295,7 @@ impl Mappings {
         });
         match opened {
             Ok(token) => {
-                self.by_inner.insert((inner, front), token);
+                self.by_inner.insert(key(inner, front), token);
                 Ok(token)
             }
             Err(error) => {
@@ -375,9 +380,7 @@ impl Mappings {
         let unwanted = self.slots.find(|mapping| {
             let address = mapping.inner.ip();
             let (origin, has_front) = match mapping.front {
-                Some(front) => {
-                    (Origin::Exposed, Front::find(common, front.own, address) == Some(front))
-                }
+                Some(front) => (Origin::Exposed, front.holds(common, address)),
                 None => (Origin::Carried, true),
             };
             !has_front || !is_wanted(origin, address, mapping.peer)
@@ -387,9 +390,13 @@ impl Mappings {
         }
     }
 
-    /// Lets nobody answer who is not spoken to again.
+    /// Lets nobody answer who is not spoken to again, but what is exposed.
     pub fn forget_remotes(&mut self) {
-        self.slots.for_each(|mapping| mapping.remotes.clear());
+        self.slots.for_each(|mapping| {
+            if mapping.front.is_none() {
+                mapping.remotes.clear();
+            }
+        });
     }
 
     fn close(&mut self, common: &mut Common, token: Token) {
@@ -397,8 +404,12 @@ impl Mappings {
         let sort = if self.kind == Kind::Udp { Sort::Udp } else { Sort::Echo };
         common.limits.close(mapping.peer, sort);
         common.deadlines.clear(token, &mut mapping.scheduled);
-        self.by_inner.remove(&(mapping.inner, mapping.front));
+        self.by_inner.remove(&key(mapping.inner, mapping.front));
     }
+}
+
+fn key(inner: SocketAddr, front: Option<Front>) -> Key {
+    (inner, front.map(|front| front.own))
 }
 
 impl Mapping {

@@ -784,3 +784,42 @@ fn an_end_resets_both_sides_of_what_is_connected_and_so_does_an_engine_that_is_d
         assert_eq!(outcome.unwrap_err().kind(), ErrorKind::ConnectionReset, "told: {is_told}");
     }
 }
+
+#[test]
+fn datagrams_go_on_to_where_they_went_and_are_answered_when_a_name_puts_another_place_first() {
+    let servers = [(); 2].map(|()| UdpSocket::bind("127.0.0.1:0").unwrap());
+    let places = servers.each_ref().map(|server| server.local_addr().unwrap());
+    let beyond = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let mut bench = Bench::new(&[]);
+    let lead = |bench: &mut Bench, places: &[SocketAddr]| {
+        let named = exposed(Target::Named(places.to_vec()), &[]);
+        let named = Exposed { service: Service::Udp(80), ..named };
+        bench.switch.set(Some(Settings { exposed: vec![named], ..settings(&["127.0.0.1"]) }));
+        bench.turn();
+    };
+    let heard = |bench: &mut Bench, from: SocketAddr, server: &UdpSocket| {
+        bench.take(datagram(from, own(80), b"hello"));
+        server.set_read_timeout(Some(SOON)).unwrap();
+        server.recv_from(&mut [0; 8]).unwrap().1
+    };
+    let answered = |bench: &mut Bench, server: &UdpSocket, to: SocketAddr| {
+        bench.others.clear();
+        server.send_to(b"hi", to).unwrap();
+        bench.until("an answer", |bench| bench.others.len() == 1);
+    };
+    let [early, late] = [inside(1, 1000), inside(1, 1001)];
+    lead(&mut bench, &places);
+    let socket = heard(&mut bench, early, &servers[0]);
+    bench.take(datagram(early, beyond.local_addr().unwrap(), b"hello"));
+    let carried = beyond.recv_from(&mut [0; 8]).unwrap().1;
+    lead(&mut bench, &[places[1], places[0]]);
+    answered(&mut bench, &servers[0], socket);
+    answered(&mut bench, &beyond, carried);
+    assert_eq!(heard(&mut bench, early, &servers[0]), socket);
+    heard(&mut bench, late, &servers[1]);
+    bench.turn();
+    assert_eq!(bench.switch.flows(), 3);
+    lead(&mut bench, &places[1..]);
+    assert_eq!(bench.switch.flows(), 2, "it leads there no more");
+    heard(&mut bench, early, &servers[1]);
+}
