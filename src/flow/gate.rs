@@ -4,15 +4,16 @@
 //! answered once the other end has, and hands over a stream of this host's, whose bytes the shard
 //! moves from then on. Everything goes over the [`Switch`]. Must not wait for anything by itself.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
 
 use crate::crypto::entropy::Entropy;
+use crate::dataplane::tables::Tables;
 use crate::flow::slots::Token;
-use crate::flow::switch::Switch;
+use crate::flow::switch::{Settings, Switch};
 use crate::sys::entropy::OsEntropy;
 use crate::sys::sockets::Stream;
 
@@ -50,11 +51,20 @@ pub enum Unreached {
 #[derive(Clone, Debug)]
 pub struct Gate {
     switch: Arc<Switch>,
+    tables: Arc<Tables>,
 }
 
 impl Gate {
-    pub const fn new(switch: Arc<Switch>) -> Self {
-        Self { switch }
+    pub const fn new(switch: Arc<Switch>, tables: Arc<Tables>) -> Self {
+        Self { switch, tables }
+    }
+
+    /// Whether `address` is a peer's, and the tunnel has one of that family to speak from.
+    pub fn leads_to(&self, address: IpAddr) -> bool {
+        let is_other =
+            |settings: &Settings| !settings.owns(address) && settings.source_for(address).is_some();
+        self.switch.settings().is_some_and(|settings| is_other(&settings))
+            && self.tables.route(address).is_some()
     }
 
     /// Opens a TCP connection through the tunnel to `to`. Dropping what is returned resets it.
@@ -161,4 +171,29 @@ pub(super) fn random_ports() -> impl Iterator<Item = u16> {
         // Nearly even: the range is a small part of the numbers. Lossless: less than `count`.
         FIRST_PORT + (u32::from_le_bytes(entropy.bytes()) % count) as u16
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::allowed_ips::AllowedIps;
+    use crate::proto::peer::PeerId;
+
+    #[test]
+    fn the_tunnel_leads_to_what_is_a_peers_from_an_address_of_the_same_family() {
+        let mut allowed = AllowedIps::new();
+        for network in ["10.66.0.0/24", "::/0"] {
+            allowed.insert(network.parse().unwrap(), PeerId(1));
+        }
+        let tables = Arc::new(Tables::new());
+        tables.set_routes(allowed.routes());
+        let tunnel = vec!["10.66.0.2/24".parse().unwrap()];
+        let switch = Switch::new(Settings { tunnel, ..Settings::default() }).unwrap();
+        let gate = Gate::new(Arc::new(switch), tables);
+        for (address, is_led_to) in
+            [("10.66.0.1", true), ("10.66.0.2", false), ("10.67.0.1", false), ("fd00::1", false)]
+        {
+            assert_eq!(gate.leads_to(address.parse().unwrap()), is_led_to, "{address}");
+        }
+    }
 }

@@ -22,6 +22,7 @@ use crate::control::settings::FlowCount;
 use crate::control::uapi::Errno;
 use crate::dataplane::inbox::ShardCommand;
 use crate::dataplane::port::IpPort;
+use crate::dataplane::tables::Tables;
 use crate::dataplane::tun_port::TunPort;
 use crate::flow::exposed::{self, Exposed};
 use crate::flow::gate::Gate;
@@ -68,9 +69,9 @@ impl Carrying {
     }
 
     /// The way into the tunnel, where there is no interface.
-    pub fn gate(&self) -> Option<Gate> {
+    pub fn gate(&self, tables: &Arc<Tables>) -> Option<Gate> {
         let switch = self.home.as_ref().and(self.switch.as_ref());
-        switch.map(|switch| Gate::new(Arc::clone(switch)))
+        switch.map(|switch| Gate::new(Arc::clone(switch), Arc::clone(tables)))
     }
 
     /// How many flows there are.

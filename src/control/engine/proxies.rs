@@ -38,7 +38,7 @@ impl Engine {
 
     /// By the flow engine, where the tunnel has no interface.
     fn way(&self) -> Way {
-        if let Some(gate) = self.carrying.gate() {
+        if let Some(gate) = self.carrying.gate(&self.tables) {
             return Way::Gate(gate);
         }
         let tables = Arc::clone(&self.tables);

@@ -82,7 +82,7 @@ impl Relay {
                         inner.send_to(&payload, to);
                     } else if resolving.len() < UNRESOLVED {
                         let names = guest.names.clone();
-                        resolving.spawn(async move { (names.place(&to).await, payload) });
+                        resolving.spawn(async move { (names.place(&to, None).await, payload) });
                     }
                 }
                 Some(Ok((Ok(to), payload))) = resolving.join_next() => inner.send_to(&payload, to),

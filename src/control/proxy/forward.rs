@@ -2,13 +2,15 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::net::UdpSocket;
-use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, sleep, sleep_until};
 use tracing::debug;
 
 use super::Purpose;
@@ -16,12 +18,21 @@ use super::names::{Failure, Names};
 use super::way::Client;
 use crate::control::ends::{Forward, HostPort};
 
-/// Clients of one listener of UDP, and datagrams of one that may wait.
+/// Clients of one listener of UDP. The next one ends the one that was silent longest.
 const CLIENTS: usize = 1024;
-const WAITING: usize = 64;
 
-/// How long a silent client of UDP is remembered. [RFC 4787 §4.3, REQ-5]
+/// Datagrams of one client that may wait, and bytes of all of them.
+const WAITING: usize = 64;
+const WAITING_BYTES: usize = 4 << 20;
+
+/// How long a silent client of UDP is remembered, unless the file says so. [RFC 4787 §4.3, REQ-5]
 const IDLE: Duration = Duration::from_secs(300);
+
+/// And at most as long as nobody has answered it. [LNX nf_conntrack_proto_udp.c:udp_timeouts]
+const UNANSWERED: Duration = Duration::from_secs(30);
+
+/// How long an address is believed to be still one of its name.
+const BELIEVED: Duration = Duration::from_secs(300);
 
 /// The largest datagram.
 const DATAGRAM_BYTES: usize = 65_535;
@@ -41,33 +52,81 @@ pub async fn datagrams(
     names: Arc<ArcSwap<Names>>,
 ) {
     let socket = Arc::new(socket);
-    let mut clients: HashMap<SocketAddr, mpsc::Sender<Vec<u8>>> = HashMap::new();
+    let mut clients = Clients::default();
     let mut buffer = vec![0; DATAGRAM_BYTES];
     loop {
         // An error of the network's about what was sent before.
         let Ok((length, from)) = socket.recv_from(&mut buffer).await else { continue };
-        let mut payload = buffer[..length].to_vec();
-        if let Some(client) = clients.get(&from) {
-            match client.try_send(payload) {
-                Ok(()) | Err(mpsc::error::TrySendError::Full(_)) => continue,
-                // It was idle, or its place in the tunnel was not found.
-                Err(mpsc::error::TrySendError::Closed(unsent)) => payload = unsent,
-            }
-        }
-        clients.retain(|_, client| !client.is_closed());
-        if clients.len() >= CLIENTS {
-            continue;
-        }
+        let Some(said) = clients.hear(&buffer[..length]) else { continue };
+        let Some(said) = clients.pass(from, said) else { continue };
         let Purpose::Forward(forward) = &**purpose.load() else { continue };
         let (sender, receiver) = mpsc::channel(WAITING);
-        drop(sender.try_send(payload));
-        clients.insert(from, sender);
+        drop(sender.try_send(said));
         let (socket, names, forward) = (Arc::clone(&socket), names.load_full(), forward.clone());
-        tokio::spawn(async move {
+        let task = tokio::spawn(async move {
             if let Err(failure) = client(&socket, from, receiver, &names, &forward).await {
                 debug!(to = %forward.to, %failure, "a client of a forward was refused");
             }
         });
+        clients.admit(from, sender, task.abort_handle());
+    }
+}
+
+/// A datagram, and its share of the bytes that may wait.
+type Said = (Vec<u8>, OwnedSemaphorePermit);
+
+/// Those whom a listener knows.
+struct Clients {
+    known: HashMap<SocketAddr, Known>,
+    /// How many datagrams have come.
+    heard: u64,
+    room: Arc<Semaphore>,
+}
+
+struct Known {
+    said: mpsc::Sender<Said>,
+    task: AbortHandle,
+    /// Which datagram was its last.
+    last: u64,
+}
+
+impl Default for Clients {
+    fn default() -> Self {
+        let room = Arc::new(Semaphore::new(WAITING_BYTES));
+        Self { known: HashMap::new(), heard: 0, room }
+    }
+}
+
+impl Clients {
+    /// `None` if too much waits already.
+    fn hear(&mut self, datagram: &[u8]) -> Option<Said> {
+        self.heard += 1;
+        let bytes = u32::try_from(datagram.len()).ok()?;
+        let share = Arc::clone(&self.room).try_acquire_many_owned(bytes).ok()?;
+        Some((datagram.to_vec(), share))
+    }
+
+    /// Gives its client a datagram, or gives it back if there is none.
+    fn pass(&mut self, from: SocketAddr, said: Said) -> Option<Said> {
+        let Some(client) = self.known.get_mut(&from) else { return Some(said) };
+        client.last = self.heard;
+        match client.said.try_send(said) {
+            Ok(()) | Err(mpsc::error::TrySendError::Full(_)) => None,
+            // It was idle, or its place in the tunnel was not found.
+            Err(mpsc::error::TrySendError::Closed(said)) => Some(said),
+        }
+    }
+
+    fn admit(&mut self, from: SocketAddr, said: mpsc::Sender<Said>, task: AbortHandle) {
+        self.known.retain(|_, client| !client.said.is_closed());
+        if self.known.len() >= CLIENTS {
+            let silent = self.known.iter().min_by_key(|(_, client)| client.last);
+            let silent = silent.map(|(from, _)| *from);
+            if let Some(client) = silent.and_then(|silent| self.known.remove(&silent)) {
+                client.task.abort();
+            }
+        }
+        self.known.insert(from, Known { said, task, last: self.heard });
     }
 }
 
@@ -75,35 +134,104 @@ pub async fn datagrams(
 async fn client(
     outer: &UdpSocket,
     client: SocketAddr,
-    mut said: mpsc::Receiver<Vec<u8>>,
+    mut said: mpsc::Receiver<Said>,
     names: &Names,
     forward: &Forward,
 ) -> Result<(), Failure> {
-    let idle = forward.idle.map_or(IDLE, |seconds| Duration::from_secs(seconds.into()));
-    let to = names.place(&forward.to).await?;
-    let to = SocketAddr::new(to.ip().to_canonical(), to.port());
+    let mut to = names.place(&forward.to, None).await?;
     let mut inner = names.way().bind()?;
+    let (mut last, mut is_answered) = (Instant::now(), false);
+    let mut found = pin!(look_again(names, forward, to));
     loop {
-        let next = async {
-            tokio::select! {
-                payload = said.recv() => {
-                    payload.inspect(|payload| inner.send_to(payload, to)).is_some()
-                }
-                received = inner.recv() => {
-                    let is_here = received.is_some();
-                    let is_from = |from: SocketAddr| {
-                        SocketAddr::new(from.ip().to_canonical(), from.port()) == to
-                    };
-                    if let Some((payload, from)) = received && is_from(from) {
-                        // As on any network.
-                        drop(outer.try_send_to(&payload, client));
-                    }
-                    is_here
+        tokio::select! {
+            payload = said.recv() => {
+                let Some((payload, _)) = payload else { return Ok(()) };
+                inner.send_to(&payload, to);
+                last = Instant::now();
+            }
+            received = inner.recv() => {
+                let Some((payload, from)) = received else { return Ok(()) };
+                if SocketAddr::new(from.ip().to_canonical(), from.port()) == to {
+                    // As on any network.
+                    drop(outer.try_send_to(&payload, client));
+                    (last, is_answered) = (Instant::now(), true);
                 }
             }
+            place = &mut found => {
+                to = place;
+                found.set(look_again(names, forward, to));
+            }
+            () = sleep_until(last + patience(forward, is_answered)) => return Ok(()),
+        }
+    }
+}
+
+/// How long a client may be silent.
+fn patience(forward: &Forward, is_answered: bool) -> Duration {
+    let idle = forward.idle.map_or(IDLE, |seconds| Duration::from_secs(seconds.into()));
+    if is_answered { idle } else { idle.min(UNANSWERED) }
+}
+
+/// Where a forward leads after a while: the name may stand for another address by then.
+async fn look_again(names: &Names, forward: &Forward, former: SocketAddr) -> SocketAddr {
+    sleep(BELIEVED).await;
+    // Nobody says so: it stays.
+    names.place(&forward.to, Some(former)).await.unwrap_or(former)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::oneshot;
+    use tokio::time::timeout;
+
+    use super::super::tests::SOON;
+    use super::*;
+
+    #[tokio::test]
+    async fn a_client_more_ends_the_one_that_was_silent_longest_and_what_waits_is_bounded() {
+        let mut clients = Clients::default();
+        let at = |port: u16| SocketAddr::from(([192, 0, 2, 1], port));
+        // Somebody who waits for an address, as long as he is there.
+        let admit = |clients: &mut Clients, port| {
+            let (sender, receiver) = mpsc::channel(1);
+            let (here, gone) = oneshot::channel::<()>();
+            let task = tokio::spawn(async move {
+                let _held = (receiver, here);
+                std::future::pending::<()>().await;
+            });
+            clients.admit(at(port), sender, task.abort_handle());
+            gone
         };
-        if !matches!(timeout(idle, next).await, Ok(true)) {
-            return Ok(());
+        let mut gone = Vec::new();
+        for port in 0..1024 {
+            drop(clients.hear(b""));
+            gone.push(admit(&mut clients, port));
+        }
+        let said = clients.hear(b"again").unwrap();
+        assert!(clients.pass(at(0), said).is_none(), "the first is the last that spoke");
+        let said = clients.hear(b"hello").unwrap();
+        assert!(clients.pass(at(2000), said).is_some(), "it is not known");
+        let _gone = admit(&mut clients, 2000);
+        assert!(clients.known.contains_key(&at(0)) && clients.known.contains_key(&at(2000)));
+        assert!(!clients.known.contains_key(&at(1)) && clients.known.len() == 1024);
+        timeout(SOON, &mut gone[1]).await.expect("it ends").unwrap_err();
+
+        let mut all = Vec::new();
+        all.extend(std::iter::from_fn(|| clients.hear(&[0; 65_507])));
+        assert_eq!(all.len(), (4 << 20) / 65_507);
+        all.pop();
+        assert!(clients.hear(&[0; 65_507]).is_some(), "one is not waiting any more");
+    }
+
+    #[test]
+    fn a_client_that_nobody_answers_is_forgotten_sooner() {
+        for (options, unanswered, answered) in
+            [("", 30, 300), (" idle=5", 5, 5), (" idle=600", 30, 600)]
+        {
+            let forward =
+                Forward::parse(&format!("127.0.0.1:53/udp 10.0.0.1:53{options}")).unwrap();
+            let seconds = |is_answered| patience(&forward, is_answered).as_secs();
+            assert_eq!((seconds(false), seconds(true)), (unanswered, answered), "{options}");
         }
     }
 }

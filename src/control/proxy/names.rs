@@ -103,19 +103,25 @@ impl Names {
         Ok(race(addresses, connect).await?)
     }
 
-    /// One address for `to`, for datagrams.
+    /// One address for `to`, for datagrams: the `former` one if it still is one, else the first that the
+    /// tunnel leads to. Nobody tells which of them answers.
     ///
     /// # Errors
     /// As [`Self::resolve`].
-    pub async fn place(&self, to: &HostPort) -> Result<SocketAddr, Failure> {
-        match to {
-            HostPort::Address(address) => Ok(*address),
-            HostPort::Name { host, port } => {
-                let addresses = self.resolve(host).await?;
-                let first = addresses.first().ok_or(Failure::NotFound)?;
-                Ok(SocketAddr::new(*first, *port))
-            }
-        }
+    pub async fn place(
+        &self,
+        to: &HostPort,
+        former: Option<SocketAddr>,
+    ) -> Result<SocketAddr, Failure> {
+        let (addresses, port) = match to {
+            HostPort::Address(address) => (vec![address.ip()], address.port()),
+            HostPort::Name { host, port } => (self.resolve(host).await?, *port),
+        };
+        let places = addresses.into_iter().map(|it| SocketAddr::new(it.to_canonical(), port));
+        let places = places.collect::<Vec<_>>();
+        let led_to = || places.iter().copied().find(|place| self.way.leads_to(place.ip()));
+        let former = former.filter(|former| places.contains(former));
+        former.or_else(led_to).or(places.first().copied()).ok_or(Failure::NotFound)
     }
 
     /// The addresses of `host`, in the order in which they are to be tried; at least one.
@@ -288,6 +294,37 @@ where
             // What a route says first is less than what somebody there says.
             Ok(Some(Ok(Err(error)))) if failure == Unreached::NoPeer => failure = error,
             Ok(_) | Err(_) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::super::way::{Count, Host};
+    use super::*;
+
+    #[tokio::test]
+    async fn datagrams_to_a_name_go_where_the_tunnel_leads_and_on_to_where_they_went_before() {
+        let leads_to = |address: IpAddr| address.is_ipv4();
+        let way = Way::Host(Host {
+            interface: None,
+            leads_to: Arc::new(leads_to),
+            count: Count::default(),
+        });
+        let servers = vec!["10.0.0.53:53".parse().unwrap()];
+        let names = Names::new(way, Resolving { via: ResolveVia::Tunnel, servers });
+        let found = ["fd00::1", "10.0.0.1", "10.0.0.2"].map(|text| text.parse().unwrap());
+        names.remember("db.example".to_owned(), &found, LONGEST);
+        let to = HostPort::Name { host: "db.example".to_owned(), port: 53 };
+        for (former, place) in [
+            (None, "10.0.0.1:53"),
+            (Some("10.0.0.2:53"), "10.0.0.2:53"),
+            (Some("10.0.0.3:53"), "10.0.0.1:53"),
+        ] {
+            let former = former.map(|text| text.parse().unwrap());
+            assert_eq!(names.place(&to, former).await, Ok(place.parse().unwrap()), "{former:?}");
         }
     }
 }

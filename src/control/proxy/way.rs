@@ -18,6 +18,7 @@ use tokio::net::{TcpSocket, TcpStream, UdpSocket, UnixStream};
 use tokio::time::timeout;
 
 use crate::flow::gate::{self, Gate, InnerUdp, Unreached};
+use crate::sys::interface::has_ipv6;
 use crate::sys::sockets::{is_abandoned, set_tcp_options};
 use crate::sys::tcp::bind_to_interface;
 
@@ -86,6 +87,15 @@ pub fn is_elsewhere(address: IpAddr) -> bool {
 }
 
 impl Way {
+    /// Whether what is sent to `address` gets into the tunnel, as far as can be told before.
+    pub fn leads_to(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        match self {
+            Self::Host(host) => host.leads_to(address),
+            Self::Gate(gate) => is_elsewhere(address) && gate.leads_to(address),
+        }
+    }
+
     /// Opens a connection to `to`. Dropping what is returned ends it.
     ///
     /// # Errors
@@ -114,6 +124,12 @@ impl Way {
 impl Host {
     fn judge(&self, address: IpAddr) -> Result<(), Unreached> {
         if (self.leads_to)(address) { Ok(()) } else { Err(Unreached::NoPeer) }
+    }
+
+    /// Without an address of the interface's, the kernel would take one of another for IPv6.
+    fn leads_to(&self, address: IpAddr) -> bool {
+        let has_source = || self.interface.as_deref().is_none_or(has_ipv6);
+        self.judge(address).is_ok() && (address.is_ipv4() || has_source())
     }
 
     async fn connect(&self, to: SocketAddr) -> Result<Pin<HostStream>, Unreached> {
