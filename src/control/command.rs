@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use ipnet::IpNet;
 
 use crate::control::ends::Expose;
-use crate::control::proxy::Serving;
+use crate::control::proxy::Serve;
 use crate::crypto::key::{PresharedKey, PrivateKey, PublicKey};
 pub use crate::dataplane::clamp_mss::ClampMss;
 use crate::flow::policy::Policy;
@@ -45,7 +45,7 @@ pub struct SetRequest {
     /// Has peers begin no new flows: there is to be an end.
     pub drain: bool,
     /// Another: what is listened for, for programs of this host.
-    pub serving: Option<Serving>,
+    pub serve: Option<Serve>,
     /// Has what fits measured, of all peers that can be asked.
     pub measure_paths: bool,
     /// Removes every peer before `peers` is applied. A peer that is named again in `peers` without

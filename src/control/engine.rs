@@ -494,8 +494,8 @@ impl Engine {
         } else if mark_changes {
             self.follow_addresses();
         }
-        if let Some(serving) = request.serving {
-            self.serve(serving)?;
+        if let Some(serve) = request.serve {
+            self.serve(serve)?;
         }
         if let Some(setting) = request.clamp_mss {
             self.tables.set_clamp_mss(setting);

@@ -6,16 +6,20 @@ use std::sync::Arc;
 use tracing::warn;
 
 use super::Engine;
-use crate::control::proxy::Serving;
+use crate::control::proxy::Serve;
 use crate::control::proxy::names::Names;
 use crate::control::proxy::way::{Host, Way, is_elsewhere};
 use crate::control::settings::FlowCount;
 use crate::control::uapi::Errno;
 
 impl Engine {
-    pub(super) fn serve(&mut self, serving: Serving) -> Result<(), Errno> {
+    pub(super) fn serve(&mut self, serve: Serve) -> Result<(), Errno> {
         let way = self.way();
-        self.proxies.apply(way, serving).map_err(|error| {
+        let outcome = match serve {
+            Serve::Replace(serving) => self.proxies.apply(way, serving),
+            Serve::Restore => self.proxies.restore(way),
+        };
+        outcome.map_err(|error| {
             warn!(%error, "configuration refused");
             Errno::from_io(&error.source)
         })

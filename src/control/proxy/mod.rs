@@ -71,6 +71,15 @@ pub struct Serving {
     pub resolving: Resolving,
 }
 
+/// What is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Serve {
+    /// These listeners and no others.
+    Replace(Serving),
+    /// Those before the last change, with the passwords that they had.
+    Restore,
+}
+
 /// What cannot be listened for.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen at {listen}: {source}")]
@@ -104,12 +113,22 @@ pub struct Proxies {
     /// What is connected by sockets of this host.
     pub count: Count,
     clients: Arc<Semaphore>,
+    /// What is listened for, and what was before the last change; with all passwords.
+    serving: Serving,
+    former: Serving,
 }
 
 impl Default for Proxies {
     fn default() -> Self {
         let clients = Arc::new(Semaphore::new(CLIENTS));
-        Self { running: HashMap::new(), names: None, count: Count::default(), clients }
+        Self {
+            running: HashMap::new(),
+            names: None,
+            count: Count::default(),
+            clients,
+            serving: Serving::default(),
+            former: Serving::default(),
+        }
     }
 }
 
@@ -145,16 +164,16 @@ impl Proxies {
     ///
     /// # Errors
     /// The first place that cannot be had. Everything is then what it was.
-    pub fn apply(&mut self, way: Way, serving: Serving) -> Result<(), ServeError> {
+    pub fn apply(&mut self, way: Way, mut serving: Serving) -> Result<(), ServeError> {
         let mut wanted = Vec::new();
-        for forward in serving.forwards {
+        for forward in &serving.forwards {
             let spot = (forward.listen.clone(), forward.protocol);
-            wanted.push((spot, Purpose::Forward(forward)));
+            wanted.push((spot, Purpose::Forward(forward.clone())));
         }
-        for proxy in serving.proxies {
-            let spot = (proxy.listen.clone(), Protocol::Tcp);
-            let login = self.credentials(&spot, proxy.login)?;
-            wanted.push((spot, Purpose::Proxy { kind: proxy.kind, login }));
+        for Proxy { kind, listen, login, .. } in &mut serving.proxies {
+            let login = login.as_mut().map(|login| self.credentials(listen, login)).transpose()?;
+            let spot = (listen.clone(), Protocol::Tcp);
+            wanted.push((spot, Purpose::Proxy { kind: *kind, login }));
         }
         let mut new = Vec::new();
         for (spot, _) in wanted.iter().filter(|(spot, _)| !self.running.contains_key(spot)) {
@@ -165,7 +184,7 @@ impl Proxies {
             new.push(socket.map_err(|source| ServeError { listen: spot.0.clone(), source })?);
         }
         self.running.retain(|spot, _| wanted.iter().any(|(it, _)| it == spot));
-        let names = self.names_for(way, serving.resolving);
+        let names = self.names_for(way, serving.resolving.clone());
         let mut new = new.into_iter();
         for (spot, purpose) in wanted {
             match self.running.get(&spot) {
@@ -177,7 +196,16 @@ impl Proxies {
                 }
             }
         }
+        self.former = std::mem::replace(&mut self.serving, serving);
         Ok(())
+    }
+
+    /// Listens for what it did before the last change.
+    ///
+    /// # Errors
+    /// As [`Self::apply`].
+    pub fn restore(&mut self, way: Way) -> Result<(), ServeError> {
+        self.apply(way, self.former.clone())
     }
 
     /// Whether anything is listened for.
@@ -210,22 +238,23 @@ impl Proxies {
         }
     }
 
+    /// What clients at `listen` have to say. Without a password it is the one that is there.
     fn credentials(
         &self,
-        spot: &Spot,
-        login: Option<Login>,
-    ) -> Result<Option<Arc<Credentials>>, ServeError> {
-        let Some(Login { user, password, .. }) = login else { return Ok(None) };
-        let kept = || match &**self.running.get(spot)?.purpose.load() {
-            Purpose::Proxy { login, .. } => login.as_ref().map(|it| it.password.clone()),
-            Purpose::Forward(_) => None,
+        listen: &Listen,
+        login: &mut Login,
+    ) -> Result<Arc<Credentials>, ServeError> {
+        let kept = || {
+            let mut proxies = self.serving.proxies.iter();
+            proxies.find(|proxy| proxy.listen == *listen)?.login.as_ref()?.password.clone()
         };
-        let pair = Password::new(&user).zip(password.or_else(kept));
-        let pair = pair.ok_or_else(|| ServeError {
-            listen: spot.0.clone(),
+        login.password = login.password.take().or_else(kept);
+        let pair = Password::new(&login.user).zip(login.password.clone());
+        let (user, password) = pair.ok_or_else(|| ServeError {
+            listen: listen.clone(),
             source: io::ErrorKind::InvalidInput.into(),
         })?;
-        Ok(Some(Arc::new(Credentials { user: pair.0, password: pair.1 })))
+        Ok(Arc::new(Credentials { user, password }))
     }
 }
 

@@ -2,8 +2,8 @@
 
 use std::net::SocketAddr;
 
-use super::Serving;
 use super::names::Resolving;
+use super::{Serve, Serving};
 use crate::control::command::SetRequest;
 use crate::control::config::{Dns, Interface};
 use crate::control::ends::Listen;
@@ -52,12 +52,8 @@ impl SetServing {
         if step.is_idle() { Ok(()) } else { steps.apply(step) }
     }
 
-    /// Where the passwords of `former` are not known, the daemon knows them.
     fn new(interface: &str, wanted: &Interface, former: &Interface) -> Self {
-        let (wanted, mut former) = (serving_of(wanted), serving_of(former));
-        for login in former.proxies.iter_mut().filter_map(|proxy| proxy.login.as_mut()) {
-            login.password = None;
-        }
+        let (wanted, former) = (serving_of(wanted), serving_of(former));
         Self { interface: interface.to_owned(), wanted, former }
     }
 
@@ -67,8 +63,9 @@ impl SetServing {
         self.wanted == self.former && !has_login
     }
 
-    fn set(&self, serving: &Serving) -> Result<(), LifecycleError> {
-        let request = SetRequest { serving: Some(serving.clone()), ..SetRequest::default() };
+    /// After it, `serving` is listened for.
+    fn set(&self, serve: Serve, serving: &Serving) -> Result<(), LifecycleError> {
+        let request = SetRequest { serve: Some(serve), ..SetRequest::default() };
         let outcome = UapiClient::connect(&self.interface)?.set(&request);
         outcome.map_err(|error| match error.refusal() {
             Some(errno) => {
@@ -105,7 +102,7 @@ impl Step for SetServing {
     }
 
     fn apply(&mut self, _: &mut Netlink) -> Result<(), LifecycleError> {
-        self.set(&self.wanted)
+        self.set(Serve::Replace(self.wanted.clone()), &self.wanted)
     }
 
     fn describe_undo(&self) -> Option<String> {
@@ -116,7 +113,8 @@ impl Step for SetServing {
         true
     }
 
+    /// The daemon knows what was before, and the passwords, which we do not.
     fn undo(&mut self, _: &mut Netlink) -> Result<(), LifecycleError> {
-        self.set(&self.former)
+        self.set(Serve::Restore, &self.former)
     }
 }

@@ -285,6 +285,22 @@ fn a_change_keeps_what_stays_and_takes_nothing_half() {
         assert!(ask(place, said).await.starts_with(b"HTTP/1.1 403 "), "as before");
         let unknown = kept(&format!("127.0.0.1:{} user=ci password=x", free_port().await));
         assert!(proxies.apply(way(), unknown).is_err(), "nobody knows its password");
+        let other = kept(&format!("127.0.0.1:{} open=yes", free_port().await));
+        proxies.apply(way(), other).unwrap();
+        // Those who leave have their turn to do so.
+        tokio::task::yield_now().await;
+        proxies.restore(way()).unwrap();
+        assert!(
+            ask(place, said).await.starts_with(b"HTTP/1.1 403 "),
+            "as it was, after it had gone"
+        );
+        let line = format!("{place} user=ci password=sesam");
+        let changed = Proxy::parse(ProxyKind::Http, &line).unwrap();
+        let changed = Serving { proxies: vec![changed], ..Serving::default() };
+        proxies.apply(way(), changed).unwrap();
+        assert!(ask(place, said).await.starts_with(b"HTTP/1.1 407 "), "another password");
+        proxies.restore(way()).unwrap();
+        assert!(ask(place, said).await.starts_with(b"HTTP/1.1 403 "), "the one before");
         proxies.apply(way(), Serving::default()).unwrap();
         while TcpStream::connect(place).await.is_ok() {
             tokio::task::yield_now().await;

@@ -3,15 +3,16 @@
 
 use std::fmt::{self, Write};
 
-use super::Serving;
 use super::names::Failure;
+use super::{Serve, Serving};
 use crate::control::config::parse_endpoint;
 use crate::control::ends::parse_user;
 use crate::control::ends::{Forward, HostPort, Listen, Login, Proxy, ProxyKind, ResolveVia};
 use crate::control::uapi::{Errno, Operation, reply};
 use crate::crypto::password::Password;
 
-/// `replace`: what follows takes the place of what there was.
+/// `replace`: what follows takes the place of what there was. `restore`: what was before the last
+/// change does.
 pub const SERVE: &str = "hybridwg_serve";
 const FORWARD: &str = "hybridwg_serve_forward";
 /// What it speaks, a blank, and where.
@@ -32,12 +33,19 @@ pub fn is_key(key: &str) -> bool {
 ///
 /// # Errors
 /// It makes no sense at this place.
-pub fn line(serving: &mut Option<Serving>, key: &str, value: &str) -> Result<(), &'static str> {
-    if (key, value) == (SERVE, "replace") {
-        *serving = Some(Serving::default());
+pub fn line(serve: &mut Option<Serve>, key: &str, value: &str) -> Result<(), &'static str> {
+    let said = match (key, value) {
+        (SERVE, "replace") => Some(Serve::Replace(Serving::default())),
+        (SERVE, "restore") => Some(Serve::Restore),
+        _ => None,
+    };
+    if said.is_some() {
+        *serve = said;
         return Ok(());
     }
-    let serving = serving.as_mut().ok_or("a listener without hybridwg_serve=replace before it")?;
+    let Some(Serve::Replace(serving)) = serve else {
+        return Err("a listener without hybridwg_serve=replace before it");
+    };
     let last = serving.proxies.last_mut();
     let understood = match key {
         FORWARD => Forward::parse(value).ok().map(|forward| serving.forwards.push(forward)),
@@ -76,7 +84,8 @@ fn password(hex: &str) -> Option<Password> {
 }
 
 /// The lines that say the same.
-pub fn write(out: &mut impl Write, serving: &Serving) -> fmt::Result {
+pub fn write(out: &mut impl Write, serve: &Serve) -> fmt::Result {
+    let Serve::Replace(serving) = serve else { return writeln!(out, "{SERVE}=restore") };
     writeln!(out, "{SERVE}=replace")?;
     for forward in &serving.forwards {
         writeln!(out, "{FORWARD}={forward}")?;
@@ -145,20 +154,22 @@ mod tests {
             vec!["10.0.0.53:53".parse().unwrap(), "[fd00::53]:53".parse().unwrap()];
         serving.resolving.via = ResolveVia::System;
         let mut text = String::new();
-        write(&mut text, &serving).unwrap();
+        let serve = Serve::Replace(serving);
+        write(&mut text, &serve).unwrap();
         let mut read = None;
         for pair in text.lines() {
             let (key, value) = pair.split_once('=').unwrap();
             assert!(is_key(key));
             line(&mut read, key, value).unwrap();
         }
-        assert_eq!(read, Some(serving));
+        assert_eq!(read, Some(serve));
     }
 
     #[test]
     fn lines_out_of_place_are_refused() {
         assert!(line(&mut None, FORWARD, "127.0.0.1:1 a:1").is_err());
-        let mut serving = Some(Serving::default());
+        assert!(line(&mut Some(Serve::Restore), FORWARD, "127.0.0.1:1 a:1").is_err());
+        let mut serving = Some(Serve::Replace(Serving::default()));
         for (key, value) in [
             (USER, "ci"),
             (PASSWORD, "00"),

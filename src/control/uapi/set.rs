@@ -131,7 +131,7 @@ fn device_line(request: &mut SetRequest, key: &str, value: &str) -> Result<(), R
         DRAIN => request.drain = truth(value, "hybridwg_drain is not true")?,
         MEASURE => request.measure_paths = truth(value, "hybridwg_measure_paths is not true")?,
         key if proxy::text::is_key(key) => {
-            let read = proxy::text::line(&mut request.serving, key, value);
+            let read = proxy::text::line(&mut request.serve, key, value);
             read.map_err(|reason| (Errno::INVALID, reason))?;
         }
         "replace_peers" => request.replace_peers = truth(value, "replace_peers is not true")?,
@@ -318,8 +318,8 @@ fn write_request(out: &mut impl Write, request: &SetRequest) -> fmt::Result {
     if request.drain {
         writeln!(out, "{DRAIN}=true")?;
     }
-    if let Some(serving) = &request.serving {
-        proxy::text::write(out, serving)?;
+    if let Some(serve) = &request.serve {
+        proxy::text::write(out, serve)?;
     }
     if request.measure_paths {
         writeln!(out, "{MEASURE}=true")?;

@@ -19,7 +19,7 @@ use crate::control::command::{
     PeerUpdate, SetRequest,
 };
 use crate::control::ends::Expose;
-use crate::control::proxy::Serving;
+use crate::control::proxy::{Serve, Serving};
 use crate::crypto::key::{PresharedKey, PrivateKey, PublicKey};
 use crate::flow::policy::{Policy, Rule};
 use crate::flow::tcp::Algorithm;
@@ -543,13 +543,16 @@ prop_compose! {
         health in proptest::option::of(health()),
         inside in proptest::option::of(inside()),
         drain in any::<bool>(),
-        serving in proptest::option::of(Just(Serving::default())),
+        serve in proptest::option::of(proptest::sample::select(vec![
+            Serve::Replace(Serving::default()),
+            Serve::Restore,
+        ])),
         measure_paths in any::<bool>(),
         replace_peers in any::<bool>(),
         peers in proptest::collection::vec(peer_update(), 0..4),
     ) -> SetRequest {
         SetRequest {
-            serving,
+            serve,
             private_key: private_key.map(|key| key.map(PrivateKey::from_bytes)),
             listen_port,
             fwmark,
