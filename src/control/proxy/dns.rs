@@ -6,8 +6,9 @@ use std::time::Duration;
 use simple_dns::rdata::RData;
 use simple_dns::{CLASS, Name, Packet, PacketFlag, QCLASS, QTYPE, Question, RCODE, TYPE};
 
-/// Aliases that are followed in an answer.
+/// Aliases that are followed in an answer, and addresses that are taken from it.
 const ALIASES: usize = 16;
+const ADDRESSES: usize = 16;
 
 /// Which addresses of a name are asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,6 +85,9 @@ pub fn answer(message: &[u8], id: u16, host: &str, family: Family) -> Option<Ans
         };
         addresses.push(address);
         seconds = seconds.min(record.ttl);
+        if addresses.len() == ADDRESSES {
+            break;
+        }
     }
     let for_how_long = Duration::from_secs(if addresses.is_empty() { 0 } else { seconds.into() });
     Some(Answer::Addresses { addresses, for_how_long })
@@ -155,6 +159,13 @@ mod tests {
         assert_eq!(heard_all, Some(Answer::Addresses { addresses, for_how_long }));
         let none = Answer::Addresses { addresses: vec![], for_how_long: Duration::ZERO };
         assert_eq!(heard(&reply(&asked, &[], RCODE::NameError)), Some(none.clone()));
+        let many = [("db.example", 60, "10.0.0.1"); 17];
+        let Some(Answer::Addresses { addresses, .. }) =
+            heard(&reply(&asked, &many, RCODE::NoError))
+        else {
+            panic!("no addresses");
+        };
+        assert_eq!(addresses.len(), 16);
         let circle = [("db.example", 1, "a.example"), ("a.example", 1, "db.example")];
         assert_eq!(heard(&reply(&asked, &circle, RCODE::NoError)), Some(none));
         assert_eq!(heard(&truncated(&asked)), Some(Answer::Truncated));

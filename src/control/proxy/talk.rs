@@ -41,7 +41,7 @@ impl<C: Client> Talk<C> {
     pub async fn understand<T, E: From<End>>(
         &mut self,
         most: usize,
-        parse: impl Fn(&[u8]) -> Result<Option<(T, usize)>, E>,
+        mut parse: impl FnMut(&[u8]) -> Result<Option<(T, usize)>, E>,
     ) -> Result<T, E> {
         loop {
             if let Some((understood, length)) = parse(&self.said)? {

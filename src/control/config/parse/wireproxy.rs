@@ -239,8 +239,8 @@ fn forward(foreign: &Foreign) -> Result<Forward, Fault> {
         Some(at) => {
             let seconds = number_of(at.value).filter(|seconds| *seconds <= 86_400_u32);
             let seconds = seconds.ok_or_else(|| bad(at, "a number of seconds, up to 86400"))?;
-            // For wireproxy that is never.
-            (seconds != 0).then_some(seconds)
+            // For wireproxy 0 is never, and a day is as near as we come.
+            Some(if seconds == 0 { 86_400 } else { seconds })
         }
         None => None,
     };

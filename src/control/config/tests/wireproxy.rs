@@ -50,6 +50,16 @@ fn all_sections_of_wireproxy_mean_what_they_mean_there() {
 }
 
 #[test]
+fn a_client_that_wireproxy_never_forgets_is_remembered_for_a_day() {
+    let config = good(&format!(
+        "{}\n[UDPProxyTunnel]\nBindAddress = 127.0.0.1:53\nTarget = 10.5.0.1:53\n\
+         InactivityTimeout = 0\n",
+        tunnel()
+    ));
+    assert_eq!(config.interface.ends.forward[0].value.idle, Some(86_400));
+}
+
+#[test]
 fn what_only_wireproxy_knows_means_nothing_without_its_sections() {
     assert_eq!(good(&tunnel()).peers[0].allowed_ips.as_ref().map(Vec::len), None);
     assert!(good(&tunnel()).interface.ends.mode.is_none());

@@ -67,7 +67,9 @@ fn refusal_for(failure: Failure) -> (&'static str, String) {
 /// # Errors
 /// Why it was not listened to any further.
 pub(super) async fn serve<C: Client>(mut talk: Talk<C>, guest: Guest) -> Result<(), End> {
-    let asked = timeout(HEAD_TIMEOUT, talk.understand(LONGEST, head_of)).await;
+    let mut attempts = Attempts::default();
+    let head = talk.understand(LONGEST, |said| head_of(said, &mut attempts));
+    let asked = timeout(HEAD_TIMEOUT, head).await;
     let late = Refusal { status: "408 Request Timeout", text: "the request took too long" };
     let outcome = asked.unwrap_or(Err(Trouble::Refused(late)));
     let outcome = match outcome {
@@ -105,8 +107,35 @@ pub(super) async fn serve<C: Client>(mut talk: Talk<C>, guest: Guest) -> Result<
     Ok(())
 }
 
-fn head_of(said: &[u8]) -> Result<Option<(Request, usize)>, Trouble> {
-    Ok(head::request(said)?)
+fn head_of(said: &[u8], attempts: &mut Attempts) -> Result<Option<(Request, usize)>, Trouble> {
+    if attempts.are_worth(said) { Ok(head::request(said)?) } else { Ok(None) }
+}
+
+/// When to read a head, which may come byte by byte from who has no password yet: as soon as it may be
+/// whole, and whenever it has doubled, so that what makes no sense is told soon.
+#[derive(Default)]
+struct Attempts {
+    seen: usize,
+    last: usize,
+    has_begun: bool,
+}
+
+impl Attempts {
+    fn are_worth(&mut self, said: &[u8]) -> bool {
+        // An empty line that was not whole when it was seen ends with a byte that was not.
+        let fresh = said.get(self.seen.saturating_sub(2)..).unwrap_or_default();
+        self.seen = said.len();
+        // Empty lines before it are not its end.
+        self.has_begun |= fresh.iter().any(|byte| !matches!(byte, b'\r' | b'\n'));
+        let has_ended = fresh.windows(2).any(|end| end == b"\n\n")
+            || fresh.windows(3).any(|end| end == b"\n\r\n");
+        let is_due =
+            self.has_begun && has_ended || self.seen >= 2 * self.last || self.seen >= LONGEST;
+        if is_due {
+            self.last = self.seen;
+        }
+        is_due
+    }
 }
 
 /// Lets in who has the password, if there is one.
@@ -281,6 +310,25 @@ mod tests {
     fn begin(client: impl Client, server: impl Duplex + 'static, patience: Duration) {
         let head = b"GET / HTTP/1.1\r\n\r\n";
         tokio::spawn(exchange(Talk::new(client), server, head, Body::Bytes(0), patience));
+    }
+
+    #[test]
+    fn a_head_that_comes_byte_by_byte_is_read_when_it_is_whole_and_else_seldom() {
+        for end in ["\r\n", "\n"] {
+            let before = end.repeat(500);
+            let head =
+                format!("{before}GET http://a/{} HTTP/1.1{end}A: b{end}{end}", "x".repeat(9000));
+            let (mut attempts, mut count) = (Attempts::default(), 0);
+            for at in 1..head.len() {
+                count += u32::from(attempts.are_worth(&head.as_bytes()[..at]));
+            }
+            assert!(count < 20, "{count}");
+            let more = [head.as_bytes(), b"early"].concat();
+            let (request, length) = head_of(&more, &mut attempts).ok().flatten().unwrap();
+            assert_eq!((request.to.to_string().as_str(), length), ("a:80", head.len()));
+        }
+        let mut attempts = Attempts::default();
+        assert!(head_of(b"\x16", &mut attempts).is_err(), "what is no HTTP is told at once");
     }
 
     #[test]
