@@ -57,7 +57,7 @@ fn paragraph(file: &str, lines: &[&str], finding: &Finding) -> String {
     let severity = severity.name();
     let Some(number) = line else { return format!("{file}: {severity}: {text}\n") };
     let head = format!("{file}:{number}: {severity}: {text}\n");
-    let Some(line) = lines.get(number - 1) else { return head };
+    let Some(line) = lines.get(number - 1).filter(|_| !finding.is_hidden) else { return head };
     let (shown, range) = excerpt(line, mark.as_deref());
     let margin = number.to_string();
     let (blank, indent) = (" ".repeat(margin.len()), " ".repeat(range.start));

@@ -47,13 +47,15 @@ pub struct Finding {
     pub text: String,
     /// The part of the line that it is about, if not its value.
     pub mark: Option<String>,
+    /// Its line may hold a password where none belongs, and is not shown.
+    pub is_hidden: bool,
     /// Whose line it is, where the line is not known yet; `mark` stands in it.
     key: Option<Key>,
 }
 
 impl Finding {
     fn new(severity: Severity, line: Option<usize>, text: impl Into<String>) -> Self {
-        Self { severity, line, text: text.into(), mark: None, key: None }
+        Self { severity, line, text: text.into(), mark: None, is_hidden: false, key: None }
     }
 
     fn warning(line: usize, text: impl Into<String>) -> Self {
@@ -147,7 +149,8 @@ fn fault(error: &ConfigError, name: &str) -> Finding {
         | Problem::UnknownSection { read: Read::Text(text), .. } => Some(text.clone()),
         _ => None,
     };
-    Finding { mark, ..Finding::new(Severity::Fault, Some(error.line), text) }
+    let is_hidden = error.may_hold_password();
+    Finding { mark, is_hidden, ..Finding::new(Severity::Fault, Some(error.line), text) }
 }
 
 /// What this machine lacks for the file's mode. What depends on who brings the tunnel up is told only where

@@ -83,6 +83,19 @@ pub struct ConfigError {
     pub problem: Problem,
 }
 
+impl ConfigError {
+    /// Whether a password may stand anywhere in the line: its name may be what is misspelt.
+    pub fn may_hold_password(&self) -> bool {
+        let is_proxy = matches!(self.key, Some(Key::Socks5 | Key::HttpProxy | Key::Proxy));
+        match &self.problem {
+            Problem::NotAPair { read } => *read == Read::Password,
+            Problem::BadValue { read, .. } => is_proxy || *read == Read::Password,
+            Problem::UnknownForeignKey { .. } | Problem::NoEqualsSign => true,
+            _ => false,
+        }
+    }
+}
+
 impl std::error::Error for ConfigError {}
 
 impl fmt::Display for ConfigError {

@@ -167,7 +167,12 @@ impl Parser {
             Line::Misspelt(key) => self.fault(number, Some(key), Problem::Misspelt),
             Line::Junk(text) => match Key::first_word(text) {
                 Some(key) => self.no_equals_sign(number, key),
-                None => self.fault(number, None, Problem::NotAPair { read: Read::of(text) }),
+                None => {
+                    let may_be_password = matches!(self.place, Place::Foreign(_))
+                        || text.to_ascii_lowercase().contains("pass");
+                    let read = if may_be_password { Read::Password } else { Read::of(text) };
+                    self.fault(number, None, Problem::NotAPair { read });
+                }
             },
         }
     }

@@ -64,6 +64,16 @@ fn whatever_is_odd_about_a_file_is_told_with_its_line_to_whoever_can_read_it() {
             2,
         ),
         (
+            file("Socks5 = 127.0.0.1:1 user=ci password=ses ame", ""),
+            ":4: fault: Socks5: read something that could be a password (not shown), accepted is",
+            2,
+        ),
+        (
+            file("Socks5 = 127.0.0.1:1 user=ci password=sesame", ""),
+            "  4 | Socks5 = 127.0.0.1:1 user=ci password=(hidden)\n",
+            0,
+        ),
+        (
             file("", &peer(own, "")),
             ":10: warning: [Peer]: its PublicKey is that of this interface itself",
             1,

@@ -57,6 +57,24 @@ fn what_is_wrong_with_an_end_is_told_by_the_word() {
 }
 
 #[test]
+fn a_line_that_may_hold_a_password_where_none_belongs_is_known() {
+    for (line, may) in [
+        ("Socks5 = 127.0.0.1:1 user=a pasword=sesame", true),
+        ("Proxy = 127.0.0.1:1 sesame", true),
+        ("Proxy 127.0.0.1:1 sesame", true),
+        ("Password sesame", true),
+        ("Forward = 80 a:1", false),
+        ("[http]\nPasswrod = sesame", true),
+        ("[http]\nsesame", true),
+    ] {
+        let errors = parse(&format!("[Interface]\n{line}\n"), "t.conf").unwrap_err();
+        assert_eq!(errors.iter().any(ConfigError::may_hold_password), may, "{line}");
+        let told: String = errors.iter().map(ToString::to_string).collect();
+        assert!(!told.contains("sesame"), "{told}");
+    }
+}
+
+#[test]
 fn two_ends_at_one_place_are_a_fault() {
     for (lines, key) in [
         ("Socks5 = 127.0.0.1:1\nHttpProxy = 127.0.0.1:1", "HttpProxy"),
