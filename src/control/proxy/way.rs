@@ -184,8 +184,8 @@ pub trait Client: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     /// None that is known.
     fn into_fd(self) -> io::Result<OwnedFd>;
 
-    /// Ends the connection by a reset: what was said was not all.
-    fn reset(self);
+    /// Has the connection end by a reset when it is dropped: what was said was not all.
+    fn cut(&self);
 }
 
 impl Client for TcpStream {
@@ -193,7 +193,7 @@ impl Client for TcpStream {
         self.into_std().map(Into::into)
     }
 
-    fn reset(self) {
+    fn cut(&self) {
         // Failing, it ends in the other way.
         drop(self.set_zero_linger());
     }
@@ -205,7 +205,28 @@ impl Client for UnixStream {
     }
 
     /// These know only ends.
-    fn reset(self) {}
+    fn cut(&self) {}
+}
+
+/// A client that is cut unless all was said to it, also where the program ends in the middle.
+#[derive(Debug)]
+pub struct Listening<C: Client> {
+    pub client: C,
+    pub has_heard_all: bool,
+}
+
+impl<C: Client> Listening<C> {
+    pub const fn new(client: C) -> Self {
+        Self { client, has_heard_all: false }
+    }
+}
+
+impl<C: Client> Drop for Listening<C> {
+    fn drop(&mut self) {
+        if !self.has_heard_all {
+            self.client.cut();
+        }
+    }
 }
 
 /// A connection through the tunnel whose other end has answered.
@@ -244,7 +265,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Duplex for T {}
 impl Opened {
     /// Moves bytes between the two until both have ended, beginning with `already`, which `client` has
     /// said before. Each direction ends by itself; a reset of one side is one of the other.
-    pub async fn carry(self, mut client: impl Client, already: Vec<u8>) {
+    pub async fn carry(self, client: impl Client, already: Vec<u8>) {
         match self {
             Self::Gate(opened) => {
                 if let Ok(fd) = client.into_fd() {
@@ -252,12 +273,13 @@ impl Opened {
                 }
             }
             Self::Host(mut stream) => {
+                let mut listening = Listening::new(client);
                 let both_end = async {
                     stream.write_all(&already).await?;
-                    copy_bidirectional(&mut client, &mut stream).await
+                    copy_bidirectional(&mut listening.client, &mut stream).await
                 };
-                if both_end.await.is_err() {
-                    client.reset();
+                listening.has_heard_all = both_end.await.is_ok();
+                if !listening.has_heard_all {
                     drop(stream.set_zero_linger());
                 }
             }

@@ -8,7 +8,7 @@
 
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{Shutdown, SocketAddr, TcpListener, UdpSocket};
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Output};
 use std::thread;
@@ -442,16 +442,15 @@ fn what_the_end_cuts_is_reset_on_both_sides_and_not_taken_for_the_whole() {
         let lines = format!(
             "#hybridwg: Expose = 80 127.0.0.1:{port}\n#hybridwg: Forward = 127.0.0.1:9090 10.66.0.1:90"
         );
+        place.write(&hub, &lines);
         let file = place.path();
-        let file = file.to_str().unwrap();
-        let mut pod = if has_interface {
-            place.write(&hub, &lines);
-            let mut command = Command::new(place.folder.path().join("hybridwg"));
-            command.args(["up", "--foreground", file]);
-            place.start(command)
-        } else {
-            place.up(&hub, &lines)
-        };
+        let words = ["up", "--foreground", "--grace", "1", file.to_str().unwrap()];
+        let mut command = place.command(&words);
+        if has_interface {
+            command = Command::new(place.folder.path().join("hybridwg"));
+            command.args(words);
+        }
+        let mut pod = place.start(command);
         let exposed = (connect(&place.hub, "10.66.0.2:80").unwrap(), service.accept().unwrap().0);
         let forwarded =
             (connect(&place.pod, "127.0.0.1:9090").unwrap(), beyond.accept().unwrap().0);
@@ -462,11 +461,9 @@ fn what_the_end_cuts_is_reset_on_both_sides_and_not_taken_for_the_whole() {
             server.read_exact(&mut [0; 4]).unwrap();
         }
         pod.terminate();
-        pod.terminate();
-        // Beside an interface those are sockets of the kernel's, whose other ends it cannot tell any more.
-        let forwarded = Some(forwarded).filter(|_| !has_interface);
-        let forwarded = forwarded.into_iter().flat_map(<[TcpStream; 2]>::from);
-        for mut side in [exposed.0, exposed.1].into_iter().chain(forwarded) {
+        // Beside an interface it is the kernel that speaks to who is beyond, and it has no way any more.
+        let beyond = Some(&forwarded.1).filter(|_| !has_interface);
+        for mut side in [&exposed.0, &exposed.1, &forwarded.0].into_iter().chain(beyond) {
             let outcome = side.read(&mut [0]);
             assert_eq!(
                 outcome.unwrap_err().kind(),

@@ -19,7 +19,7 @@ use self::head::{Asked, Body, Extent, LONGEST, Refusal, Request};
 use super::names::Failure;
 use super::socks::WRONG_PASSWORD;
 use super::talk::{End, Talk};
-use super::way::{Client, Duplex};
+use super::way::{Client, Duplex, Listening};
 use super::{Guest, HEAD_TIMEOUT};
 use crate::flow::gate::Unreached;
 
@@ -163,17 +163,20 @@ async fn exchange<C: Client>(
     body: Body,
     patience: Duration,
 ) {
-    let (mut client, said) = talk.into_parts();
-    let outcome = converse(&mut client, said, server, head, body, patience).await;
+    let (client, said) = talk.into_parts();
+    let mut listening = Listening::new(client);
+    let client = &mut listening.client;
+    let outcome = converse(client, said, server, head, body, patience).await;
     let last = match outcome {
         Ok(()) => Vec::new(),
         Err(Trouble::Refused(Refusal { status, text })) => head::refusal(status, text),
-        Err(Trouble::End(_)) => return client.reset(),
+        Err(Trouble::End(_)) => return,
     };
     if client.write_all(&last).await.is_ok() {
         // Failing, the client has gone already.
         drop(client.shutdown().await);
     }
+    listening.has_heard_all = true;
 }
 
 /// The exchange itself.
