@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Makes a container image of one static binary in an empty root: an archive that `podman load -i`,
-# `docker load -i` and `skopeo copy oci-archive:FILE …` take. Needs no daemon, no right and no network.
+# `docker load -i` and `skopeo copy oci-archive:FILE …` take. Needs no daemon and no right.
 #
 #   configs/container/image.sh [--binary FILE] [ARCHIVE]
 #
-# Builds the binary unless it is given, which wants Debian's musl-tools. ARCHIVE is hybridwg.tar if it
-# is not named. The same binary gives the same archive, to the byte.
+# Builds the binary unless it is given, which wants rustup and Debian's musl-tools, and the network for what
+# they have not yet. ARCHIVE is hybridwg.tar if it is not named. The same binary gives the same archive, to
+# the byte.
 set -euo pipefail
 
 repository=$(cd "$(dirname "$0")/../.." && pwd)
@@ -62,8 +63,8 @@ layer_content=$(pack "$root" | sha256sum | cut -d ' ' -f 1)
 layer=$(pack "$root" | gzip -9n | blob)
 
 config=$(blob <<JSON
-{"architecture":"$architecture","os":"linux","config":{"User":"65534:65534","Env":["LOG_LEVEL=info"],\
-"Entrypoint":["/hybridwg"],"Cmd":["up","--foreground","--watch","/etc/wireguard/wg0.conf"],\
+{"architecture":"$architecture","os":"linux","config":{"User":"65534:65534","Env":["PATH=/","LOG_LEVEL=info"],\
+"Entrypoint":["/hybridwg"],"Cmd":["up","--foreground","--watch","wg0"],\
 "WorkingDir":"/","StopSignal":"SIGTERM","Labels":{"org.opencontainers.image.title":"hybridwg",\
 "org.opencontainers.image.version":"$version","org.opencontainers.image.licenses":"MIT OR Apache-2.0"}},\
 "rootfs":{"type":"layers","diff_ids":["sha256:$layer_content"]}}
@@ -77,11 +78,13 @@ manifest=$(blob <<JSON
 JSON
 )
 
+# containerd, so kind and k3s, and podman take the whole name, as which a cluster looks for hybridwg:VERSION.
 cat >"$layout/index.json" <<JSON
 {"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[{\
 "mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"sha256:$manifest","size":$(size "$manifest"),\
 "platform":{"architecture":"$architecture","os":"linux"},\
-"annotations":{"org.opencontainers.image.ref.name":"hybridwg:$version"}}]}
+"annotations":{"io.containerd.image.name":"docker.io/library/hybridwg:$version",\
+"org.opencontainers.image.ref.name":"hybridwg:$version"}}]}
 JSON
 echo '{"imageLayoutVersion":"1.0.0"}' >"$layout/oci-layout"
 # For `docker load`, which looks here.

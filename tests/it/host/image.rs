@@ -110,9 +110,9 @@ fn the_image_has_one_program_a_user_without_rights_and_digests_that_are_true() {
     let config = image.json(&image.blob(&manifest["config"]));
     let expected = serde_json::json!([
         "65534:65534",
-        ["LOG_LEVEL=info"],
+        ["PATH=/", "LOG_LEVEL=info"],
         ["/hybridwg"],
-        ["up", "--foreground", "--watch", "/etc/wireguard/wg0.conf"],
+        ["up", "--foreground", "--watch", "wg0"],
         "SIGTERM",
     ]);
     let said = ["User", "Env", "Entrypoint", "Cmd", "StopSignal"];
@@ -127,8 +127,11 @@ fn the_image_has_one_program_a_user_without_rights_and_digests_that_are_true() {
     let said = config["rootfs"]["diff_ids"][0].as_str().unwrap();
     assert_eq!(said, format!("sha256:{}", content.split(' ').next().unwrap()));
 
-    // What `docker load` reads.
+    // What `docker load` reads, and by what name containerd and podman know it.
     let tag = format!("hybridwg:{}", env!("CARGO_PKG_VERSION"));
+    let names = &index["manifests"][0]["annotations"];
+    assert_eq!(names["io.containerd.image.name"], format!("docker.io/library/{tag}"));
+    assert_eq!(names["org.opencontainers.image.ref.name"], tag);
     let docker = &image.json("manifest.json")[0];
     assert_eq!(docker["RepoTags"][0], tag);
     assert_eq!(docker["Config"], image.blob(&manifest["config"]));
@@ -171,15 +174,18 @@ fn u_06_as_the_first_process_without_any_right_it_brings_a_tunnel_up_and_takes_i
     let key = String::from_utf8(in_container(&root, &["genkey"]).stdout).unwrap();
     let config =
         format!("[Interface]\nPrivateKey = {key}Address = 10.10.0.2/32\nMode = rootless\n");
-    fs::write(root.join("etc/wireguard/wg0.conf"), config).unwrap();
 
     let mut command = Command::new("unshare");
     command.args(["--net", "--mount", "--pid", "--fork", "--kill-child"]);
     command.arg(format!("--mount-proc={}", root.join("proc").display()));
     command.args(["chroot", "--userspec=65534:65534", "--groups="]).arg(&root).arg("/hybridwg");
-    command.args(["up", "--foreground", "/etc/wireguard/wg0.conf"]);
+    // The image's own command, where there is nothing but variables.
+    let manifest = image.json(&image.blob(&image.json("index.json")["manifests"][0]));
+    let own = &image.json(&image.blob(&manifest["config"]))["config"]["Cmd"];
+    command.args(own.as_array().unwrap().iter().map(|word| word.as_str().unwrap()));
     let log = fs::File::create(image.path("log")).unwrap();
     command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").stderr(log);
+    command.env("HYBRIDWG_CONFIG", config);
     let mut outside = command.spawn().unwrap();
     let said = || fs::read_to_string(image.path("log")).unwrap_or_default();
     let is_ready = || in_container(&root, &["health"]).status.success();
