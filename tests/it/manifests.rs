@@ -9,6 +9,7 @@ use clap::Parser;
 use hybridwg::cli::args::{Arguments, Command};
 use hybridwg::control::config::{self, Config};
 use hybridwg::control::ends::Mode;
+use hybridwg::flow::tcp;
 use serde_json::Value;
 
 use self::schema::Schema;
@@ -47,6 +48,11 @@ fn tunnel(text: &str, name: &str) -> Config {
 
 fn list<'a>(value: &'a Value, key: &str) -> impl Iterator<Item = &'a Value> {
     value[key].as_array().into_iter().flatten()
+}
+
+fn text_of(folder: &str, name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder).join(name);
+    fs::read_to_string(path).unwrap()
 }
 
 fn words(value: &Value) -> Vec<&str> {
@@ -153,12 +159,55 @@ fn every_tunnel_of_a_manifest_has_its_files_where_they_are_mounted() {
         let key = manifest.tunnel().interface.private_key_file.unwrap().value.to_string();
         let file = key.strip_prefix("/etc/tunnel-key/").unwrap();
         let secret = volume("/etc/tunnel-key")["secret"]["secretName"].as_str().unwrap();
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/kubernetes").join(name);
-        let text = fs::read_to_string(path).unwrap();
-        assert!(text.contains(&format!("secret generic {secret} --from-file={file}=")), "{name}");
+        let made = format!("secret generic {secret} --from-file={file}=");
+        assert!(text_of("configs/kubernetes", name).contains(&made), "{name}");
         let is_device = |volume: &Value| volume["hostPath"]["path"] == "/dev/net/tun";
         let has_device = list(manifest.pod(), "volumes").any(is_device);
         assert_eq!(has_device, manifest.mode() == Mode::Tun, "{name}");
+    }
+}
+
+#[test]
+fn every_secret_of_a_manifest_is_made_by_a_command_at_its_top() {
+    let mut found = 0;
+    for manifest in Manifest::all() {
+        let text = text_of("configs/kubernetes", &manifest.name);
+        for variable in manifest.containers().flat_map(|it| list(it, "env")) {
+            let wanted = &variable["valueFrom"]["secretKeyRef"];
+            let Some(secret) = wanted["name"].as_str() else { continue };
+            let key = wanted["key"].as_str().unwrap();
+            let made = format!("secret generic {secret} --from-literal={key}=");
+            assert!(text.contains(&made), "{}: {made}", manifest.name);
+            found += 1;
+        }
+    }
+    assert_eq!(found, 1, "the database's password");
+}
+
+/// What connections hold is bounded for each thread that moves packets, and so must the container be.
+#[test]
+fn a_tunnel_may_hold_what_its_connections_may() {
+    for manifest in Manifest::all() {
+        let (name, sidecar) = (&manifest.name, manifest.sidecar());
+        let limit = sidecar["resources"]["limits"]["memory"].as_str().unwrap();
+        let (number, unit) = limit.split_at(limit.len() - 2);
+        let shift = match unit {
+            "Mi" => 20,
+            "Gi" => 30,
+            _ => panic!("{name}: {limit}"),
+        };
+        let bytes = number.parse::<usize>().unwrap() << shift;
+        let threads = match &words(&sidecar["args"])[..] {
+            // The image's own command on a node of up to 15 cores.
+            [] => 3,
+            given => {
+                let read = Arguments::try_parse_from(["hybridwg"].iter().chain(given)).unwrap();
+                let Some(Command::Up(up)) = read.command else { panic!("{name}: {given:?}") };
+                up.device.shards.get().get() as usize
+            }
+        };
+        let held = threads * tcp::Config::default().budget_bytes;
+        assert!(bytes >= held + (128 << 20), "{name}: {limit}");
     }
 }
 
@@ -167,13 +216,17 @@ fn every_probe_asks_what_there_is_to_ask() {
     for manifest in Manifest::all() {
         let (name, sidecar) = (&manifest.name, manifest.sidecar());
         let health = manifest.tunnel().interface.health.map(|address| address.value);
+        let is_plain = name == "sidecar-plain.yaml";
+        // Where nobody waits for the other end, a restart for its sake would be all that comes of it.
+        let begun = if is_plain { "/healthz" } else { "/startupz" };
         for (probe, option, page) in [
-            ("startupProbe", "--startup", "/startupz"),
+            ("startupProbe", "--startup", begun),
             ("livenessProbe", "--live", "/healthz"),
             ("readinessProbe", "--ready", "/readyz"),
         ] {
             let probe = &sidecar[probe];
-            assert!(probe["timeoutSeconds"].as_u64().unwrap() >= 3, "{name}");
+            // `hybridwg health` says after three seconds that there is no answer.
+            assert!(probe["timeoutSeconds"].as_u64().unwrap() > 3, "{name}");
             if let Some(address) = health {
                 let asked = &probe["httpGet"];
                 let port = match asked["port"].as_str() {
@@ -196,8 +249,14 @@ fn every_probe_asks_what_there_is_to_ask() {
         }
         let is_native =
             list(manifest.pod(), "initContainers").any(|it| it["restartPolicy"] == "Always");
-        let is_plain = ["sidecar-plain.yaml", "gateway.yaml"].contains(&name.as_str());
-        assert_eq!(is_native, !is_plain, "{name}: the application waits for the tunnel");
+        let is_alone = name == "gateway.yaml";
+        assert_eq!(
+            is_native,
+            !is_plain && !is_alone,
+            "{name}: the application waits for the tunnel"
+        );
+        let patience = sidecar["startupProbe"]["failureThreshold"].as_u64().unwrap();
+        assert_eq!(patience >= 86_400, is_native, "{name}: it waits a day for the other end");
     }
 }
 
@@ -256,7 +315,6 @@ fn every_compose_file_has_keys_that_there_are_and_a_tunnel_without_a_right_too_m
         "user",
         "volumes",
     ];
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/compose");
     let files = documents("configs/compose");
     assert_eq!(files.len(), 2);
     for (name, documents) in files {
@@ -273,8 +331,8 @@ fn every_compose_file_has_keys_that_there_are_and_a_tunnel_without_a_right_too_m
         assert_eq!(sidecar["image"], IMAGE, "{name}");
         assert_eq!(sidecar["configs"][0]["target"], "/etc/wireguard/wg0.conf", "{name}");
         let source = sidecar["configs"][0]["source"].as_str().unwrap();
-        let path = root.join(file["configs"][source]["file"].as_str().unwrap());
-        let config = tunnel(&fs::read_to_string(&path).unwrap(), &name);
+        let text = text_of("configs/compose", file["configs"][source]["file"].as_str().unwrap());
+        let config = tunnel(&text, &name);
         let has_interface = config.interface.ends.mode.expect("it is said").value == Mode::Tun;
         assert_eq!(sidecar["read_only"], true, "{name}");
         assert_eq!(words(&sidecar["cap_drop"]), ["ALL"], "{name}");
@@ -287,6 +345,15 @@ fn every_compose_file_has_keys_that_there_are_and_a_tunnel_without_a_right_too_m
         let secret = sidecar["secrets"][0].as_str().unwrap();
         assert_eq!(key, format!("/run/secrets/{secret}"), "{name}");
         assert!(file["secrets"][secret]["file"].is_string(), "{name}");
+        let text = text_of("configs/compose", &name);
+        for secret in file["secrets"].as_object().unwrap().values() {
+            let made = format!("> {}", secret["file"].as_str().unwrap());
+            assert!(text.contains(&made), "{name}: {made}");
+        }
+        let owner = if has_interface { "root" } else { "65534" };
+        let given =
+            format!("sudo chown {owner} {}", file["secrets"][secret]["file"].as_str().unwrap());
+        assert!(text.contains(&given), "{name}: {given}");
         let command = words(&sidecar["healthcheck"]["test"]);
         assert_eq!(command, ["CMD", "/hybridwg", "health"], "{name}");
         assert_eq!(file["services"]["app"]["network_mode"], "service:tunnel", "{name}");
