@@ -11,6 +11,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, UdpSocket};
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Output};
+use std::sync::mpsc;
 use std::thread;
 
 use super::net::{Host, eventually};
@@ -25,6 +26,7 @@ use super::tunnel::Program::{Hybridwg, WireguardGo};
 const ECHO: u16 = 7;
 const PAGES: u16 = 80;
 const CLOSED: u16 = 81;
+const CUT: u16 = 82;
 
 /// Starts the services, at all addresses of the hub, and a name server: `app.test` is the hub inside,
 /// `outside.test` is not.
@@ -251,6 +253,37 @@ fn http_clients_get_pages_and_connections_in_the_tunnel_and_keep_what_they_said_
         let heard = String::from_utf8(heard).unwrap();
         assert!(heard.starts_with("HTTP/1.1 200 ") && heard.ends_with("early"), "{heard}");
     }
+}
+
+#[test]
+fn a_page_that_its_server_cuts_off_is_no_whole_one_for_the_client() {
+    if skips(PROGRAMS) {
+        return;
+    }
+    let Some(place) = Place::confined() else { return };
+    let hub = place.join(Hybridwg);
+    serve(&hub);
+    let _pod = place.up(&hub, PROXIES);
+    let listener = hub.host.run(|| TcpListener::bind(("10.66.0.1", CUT)).unwrap());
+    let (cut, is_heard) = mpsc::channel::<()>();
+    let server = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        // What stays unread makes the end a reset.
+        stream.read_exact(&mut [0; 4]).unwrap();
+        stream.write_all(b"HTTP/1.1 200 OK\r\n\r\nhalf").unwrap();
+        is_heard.recv().unwrap();
+    });
+    let mut client = connect(&place.pod, "127.0.0.1:1081").unwrap();
+    client.write_all(format!("GET http://10.66.0.1:{CUT}/ HTTP/1.1\r\n\r\n").as_bytes()).unwrap();
+    let mut heard = Vec::new();
+    while !heard.ends_with(b"half") {
+        let mut byte = [0];
+        client.read_exact(&mut byte).unwrap();
+        heard.extend(byte);
+    }
+    cut.send(()).unwrap();
+    server.join().unwrap();
+    assert_eq!(client.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
 }
 
 #[test]
