@@ -29,7 +29,7 @@ struct Report<'a> {
 /// [`Failure::Usage`] if the file cannot be read.
 pub fn run(arguments: &args::Check) -> Result<(), Failure> {
     let located = file::find(&arguments.tunnel.config)?;
-    let Judgement { findings, source } = check::check(&located).map_err(Failure::usage)?;
+    let Judgement { findings, source } = check::check(&located).map_err(file::unusable)?;
     let file = located.path.display().to_string();
     let text = if arguments.json {
         let entries = findings.iter().map(|finding| Entry {

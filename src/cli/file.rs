@@ -7,6 +7,7 @@ use anyhow::anyhow;
 
 use crate::cli::message::{self, Failure};
 use crate::control::config::{self, Config, DIRECTORY, Lines, LoadError, Located, Written};
+use crate::sys::process;
 
 /// Finds the file that `argument` means.
 ///
@@ -46,7 +47,20 @@ pub fn unusable(error: LoadError) -> Failure {
     if let LoadError::Faulty { errors, .. } = &error {
         errors.iter().for_each(|fault| message::note(&fault.to_string()));
     }
-    Failure::usage(error)
+    let is_denied = error.is_denied();
+    explained(Failure::usage(error), is_denied)
+}
+
+/// With what helps, if this user may not read the file: in a container that is seldom its owner.
+fn explained(failure: Failure, is_denied: bool) -> Failure {
+    if !is_denied {
+        return failure;
+    }
+    let user = process::user();
+    failure.with_hint(format!(
+        "this runs as user {user}. A file of a container is to belong to that user: \
+         `chown {user} FILE`, for rootless podman `podman unshare chown {user} FILE`"
+    ))
 }
 
 /// Reads the keys that a configuration keeps elsewhere, and prints all that could not be had.
@@ -56,6 +70,8 @@ pub fn unusable(error: LoadError) -> Failure {
 pub fn fetch_keys(located: &Located, config: &mut Config) -> Result<(), Failure> {
     config::fetch_keys(config, &located.path).map_err(|errors| {
         errors.iter().for_each(|error| message::note(&error.to_string()));
-        Failure::usage(anyhow!("{} names keys that cannot be had", located.path.display()))
+        let is_denied = errors.iter().any(|error| error.problem.is_denied());
+        let told = anyhow!("{} names keys that cannot be had", located.path.display());
+        explained(Failure::usage(told), is_denied)
     })
 }

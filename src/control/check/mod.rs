@@ -169,12 +169,8 @@ fn about_machine(config: &Config) -> Vec<Finding> {
 /// Keys that stand elsewhere. A file that only root may read says nothing to others.
 fn about_keys(config: &mut Config, path: &Path, name: &str) -> Vec<Finding> {
     let errors = config::fetch_keys(config, path).err().unwrap_or_default();
-    let is_denied = |problem: &config::SecretProblem| {
-        matches!(problem, config::SecretProblem::Unreadable { source, .. }
-            if source.kind() == std::io::ErrorKind::PermissionDenied)
-    };
     let found = errors.into_iter().map(|error| {
-        let severity = if is_denied(&error.problem) { Severity::Note } else { Severity::Fault };
+        let severity = if error.problem.is_denied() { Severity::Note } else { Severity::Fault };
         let text = format!("{}: {}", error.key.name(), error.problem);
         told_of(name, &error.file, Some(error.line), severity, &text)
     });

@@ -137,6 +137,14 @@ pub enum LoadError {
     NotSet { name: String },
 }
 
+impl LoadError {
+    /// There is a file, and this user may not read it.
+    pub fn is_denied(&self) -> bool {
+        matches!(self, Self::Unreadable { source, .. }
+            if source.kind() == io::ErrorKind::PermissionDenied)
+    }
+}
+
 /// Reads and parses a file. Its warnings begin with that of a file which others can read.
 ///
 /// # Errors

@@ -145,6 +145,14 @@ pub enum SecretProblem {
     NoPassword,
 }
 
+impl SecretProblem {
+    /// There is a file, and this user may not read it.
+    pub fn is_denied(&self) -> bool {
+        matches!(self, Self::Unreadable { source, .. }
+            if source.kind() == io::ErrorKind::PermissionDenied)
+    }
+}
+
 /// Reads all keys and passwords that `config`, which stands in `file`, keeps elsewhere, and puts them in.
 ///
 /// # Errors

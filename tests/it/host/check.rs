@@ -209,6 +209,25 @@ fn u_23_a_secret_that_others_can_read_is_told_and_no_key_is_shown() {
     assert!(!outcome.out.contains(&private[1..20]), "{}", outcome.out);
 }
 
+const IS_TO_BELONG: &str = "hint: this runs as user 65534. A file of a container is to belong to that user: \
+    `chown 65534 FILE`, for rootless podman `podman unshare chown 65534 FILE`\n";
+
+#[test]
+fn up_says_whose_a_key_file_is_to_be_that_it_may_not_read() {
+    if skips(&programs()) {
+        return;
+    }
+    let config = file("#hybridwg: PrivateKeyFile = key", "").replace("PrivateKey = ", "#");
+    let host = Host::new(&config);
+    host.write("key", KEYS.0);
+    let outcome = host.run(&format!(
+        "{NETWORK} chmod 600 key; chown 65534 wg0.conf; \
+         setpriv --reuid 65534 --regid 65534 --clear-groups ./hybridwg up --rootless ./wg0.conf 2>&1"
+    ));
+    let denied = "/key: Permission denied (os error 13)\n";
+    assert!(outcome.out.contains(denied) && outcome.out.ends_with(IS_TO_BELONG), "{}", outcome.out);
+}
+
 #[test]
 fn check_speaks_json_and_a_file_that_cannot_be_read_is_wrong_usage() {
     if skips(&programs()) {
@@ -222,7 +241,7 @@ fn check_speaks_json_and_a_file_that_cannot_be_read_is_wrong_usage() {
     let path = host.folder.path().join("wg0.conf");
     let path = path.display();
     let expected = format!(
-        "hybridwg: cannot read {path}: Permission denied (os error 13)\nstatus 2\n\
+        "hybridwg: cannot read {path}: Permission denied (os error 13)\n{IS_TO_BELONG}status 2\n\
          {{\"file\":\"{path}\",\"findings\":[{{\"severity\":\"fault\",\"line\":5,\
          \"text\":\"unknown key \\\"Mtuu\\\", did you mean MTU?\"}}]}}\nstatus 2\n\
          {{\"file\":\"{path}\",\"findings\":[{{\"severity\":\"note\",\"line\":4,\
