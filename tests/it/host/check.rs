@@ -70,7 +70,7 @@ fn whatever_is_odd_about_a_file_is_told_with_its_line_to_whoever_can_read_it() {
         ),
         (
             file("Socks5 = 127.0.0.1:1 user=ci password=sesame", ""),
-            "  4 | Socks5 = 127.0.0.1:1 user=ci password=(hidden)\n",
+            ":4: note: without a name server in DNS, names are refused: `ResolveVia = system` asks the resolver of this host\n  4 | Socks5 = 127.0.0.1:1 user=ci password=(hidden)\n",
             0,
         ),
         (
