@@ -1,5 +1,7 @@
 //! What a file without faults can still be told. Each lint is a function; [`LINTS`] lists them.
 
+use std::net::IpAddr;
+
 use ipnet::IpNet;
 
 use super::{Finding, Severity, Surroundings};
@@ -381,15 +383,27 @@ fn about_local_services(subject: &Subject<'_>, findings: &mut Vec<Finding>) {
     }
 }
 
-/// Names that nobody is asked for.
+/// Names that nobody, or nobody in the tunnel, is asked for.
 fn about_names(subject: &Subject<'_>, findings: &mut Vec<Finding>) {
     let Interface { dns, ends, .. } = &subject.config.interface;
     let via = ends.resolve_via.map(|via| via.value).unwrap_or_default();
-    if via == ResolveVia::System || dns.iter().any(|it| matches!(it.value, Dns::Server(_))) {
+    let servers = dns.iter().filter_map(|it| match it.value {
+        Dns::Server(address) => Some(address),
+        Dns::SearchDomain(_) => None,
+    });
+    let servers: Vec<IpAddr> = servers.collect();
+    let networks = networks(subject.config);
+    let is_led_to =
+        |server: &IpAddr| networks.iter().any(|(_, _, network)| network.contains(server));
+    if via == ResolveVia::System || servers.iter().any(is_led_to) {
         return;
     }
-    let text = "without a name server in DNS, names are refused: `ResolveVia = system` asks the \
-                resolver of this host";
+    let what = match servers.is_empty() {
+        true => "without a name server in DNS",
+        false => "with no name server of DNS in the AllowedIPs of a peer",
+    };
+    let text =
+        format!("{what}, names are refused: `ResolveVia = system` asks the resolver of this host");
     for forward in &ends.forward {
         if matches!(forward.value.to, Endpoint::Name { .. }) {
             findings.push(Finding::warning(forward.line, format!("Forward: {text}")));
@@ -635,12 +649,15 @@ mod tests {
         let told = alone("Forward = 127.0.0.1:1 db.example:1", "");
         assert!(told[0].starts_with("Forward: without a name server in DNS,"), "{told:?}");
         assert_eq!(alone("Proxy = 127.0.0.1:1", "").len(), 1);
+        let peer = "AllowedIPs = 10.0.0.0/24";
+        let told = alone("Proxy = 127.0.0.1:1\nDNS = 10.0.1.53, lan", peer);
+        assert!(told[0].starts_with("with no name server of DNS in the AllowedIPs"), "{told:?}");
         for fine in [
             "Forward = 127.0.0.1:1 10.0.0.1:1",
             "Proxy = 127.0.0.1:1\nResolveVia = system",
             "Socks5 = 127.0.0.1:1\nDNS = 10.0.0.53",
         ] {
-            assert!(alone(fine, "").is_empty(), "{fine}");
+            assert!(alone(fine, peer).is_empty(), "{fine}");
         }
     }
 }

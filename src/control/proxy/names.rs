@@ -52,6 +52,8 @@ pub enum Failure {
     Unreached(#[from] Unreached),
     #[error("names are not resolved: the file has no name server in DNS")]
     NoNameServer,
+    #[error("names are not resolved: no peer has a name server of DNS in its AllowedIPs")]
+    NameServersElsewhere,
     #[error("this is no name")]
     NoName,
     #[error("there is no such name, or it has no address")]
@@ -141,8 +143,14 @@ impl Names {
         if let Some(known) = self.recall(&host) {
             return in_order(known);
         }
-        let four = self.ask(&host, Family::V4);
-        let six = self.ask(&host, Family::V6);
+        // Elsewhere nobody would hear the question, and it would be waited for.
+        let mut servers = self.resolving.servers.clone();
+        servers.retain(|server| self.way.leads_to(server.ip()));
+        if servers.is_empty() {
+            return Err(Failure::NameServersElsewhere);
+        }
+        let four = self.ask(&servers, &host, Family::V4);
+        let six = self.ask(&servers, &host, Family::V6);
         let (four, six) = both(four, six).await;
         let mut shortest = LONGEST;
         let mut found = Vec::new();
@@ -182,10 +190,15 @@ impl Names {
         remembered.insert(host, (addresses.to_vec(), now + for_how_long));
     }
 
-    async fn ask(&self, host: &str, family: Family) -> Result<(Vec<IpAddr>, Duration), Failure> {
+    async fn ask(
+        &self,
+        servers: &[SocketAddr],
+        host: &str,
+        family: Family,
+    ) -> Result<(Vec<IpAddr>, Duration), Failure> {
         let mut failure = Failure::Unanswered;
         for round in 0..ROUNDS {
-            for &server in &self.resolving.servers {
+            for &server in servers {
                 match timeout(PATIENCE, self.ask_one(server, host, family)).await {
                     Ok(Ok(Answer::Addresses { addresses, for_how_long })) => {
                         return Ok((addresses, for_how_long));
@@ -326,5 +339,17 @@ mod tests {
             let former = former.map(|text| text.parse().unwrap());
             assert_eq!(names.place(&to, former).await, Ok(place.parse().unwrap()), "{former:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_name_server_that_the_tunnel_does_not_lead_to_is_not_asked() {
+        let way = Way::Host(Host {
+            interface: None,
+            leads_to: Arc::new(|_| false),
+            count: Count::default(),
+        });
+        let servers = vec!["192.0.2.53:53".parse().unwrap()];
+        let names = Names::new(way, Resolving { via: ResolveVia::Tunnel, servers });
+        assert_eq!(names.resolve("db.example").await, Err(Failure::NameServersElsewhere));
     }
 }

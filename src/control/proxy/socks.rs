@@ -57,7 +57,7 @@ impl From<Failure> for Code {
                 Unreached::HopsExhausted => Self::HopsExhausted,
                 Unreached::TooMany => Self::Failed,
             },
-            Failure::NoNameServer => Self::NotAllowed,
+            Failure::NoNameServer | Failure::NameServersElsewhere => Self::NotAllowed,
             Failure::NoName => Self::NoSuchAddress,
             Failure::NotFound | Failure::Unanswered => Self::HostUnreachable,
         }
@@ -321,6 +321,7 @@ mod tests {
             (Unreached::HopsExhausted.into(), Code::HopsExhausted),
             (Failure::NotFound, Code::HostUnreachable),
             (Failure::NoNameServer, Code::NotAllowed),
+            (Failure::NameServersElsewhere, Code::NotAllowed),
         ] {
             assert_eq!(Code::from(failure), code, "{failure}");
         }

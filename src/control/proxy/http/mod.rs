@@ -51,9 +51,9 @@ impl From<Refusal> for Trouble {
 /// The answer to who asked for what cannot be reached.
 fn refusal_for(failure: Failure) -> (&'static str, String) {
     let status = match failure {
-        Failure::Unreached(Unreached::NoPeer | Unreached::Prohibited) | Failure::NoNameServer => {
-            "403 Forbidden"
-        }
+        Failure::Unreached(Unreached::NoPeer | Unreached::Prohibited)
+        | Failure::NoNameServer
+        | Failure::NameServersElsewhere => "403 Forbidden",
         Failure::Unreached(Unreached::TooMany) => "503 Service Unavailable",
         Failure::Unreached(Unreached::TimedOut) | Failure::Unanswered => "504 Gateway Timeout",
         Failure::NoName => "400 Bad Request",
