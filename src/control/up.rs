@@ -19,6 +19,7 @@ use crate::control::command::DeviceSnapshot;
 use crate::control::config::{At, Config, DIRECTORY, Endpoint, Interface, Located, Peer};
 use crate::control::divert::{Diversion, Standing, with_source};
 use crate::control::dns::{DnsChange, Wanted};
+use crate::control::ends::Mode;
 use crate::control::firewall;
 use crate::control::health::SetHealth;
 use crate::control::hooks::{RunHook, Shell};
@@ -144,6 +145,10 @@ fn keep_record(interface: &str, file: &Path, config: &Config, console: &mut dyn 
     }
 }
 
+/// What those do who get none of what is missing.
+const WITHOUT_INTERFACE: &str = "\nNo right at all is needed without an interface: `Forward`, `Socks5`, \
+                                 `Expose` in the file (or -L, -D, -R, --rootless) do that";
+
 /// Looks whether there is such an interface already, and whether this host has what it takes.
 ///
 /// # Errors
@@ -160,7 +165,10 @@ fn look_first(
     }
     let missing = preflight::of_tun_mode(config);
     if missing.iter().any(Missing::is_fatal) {
-        let missing = preflight::tell(&missing);
+        let mut missing = preflight::tell(&missing);
+        if config.interface.ends.mode.is_none_or(|mode| mode.value != Mode::Tun) {
+            missing.push_str(WITHOUT_INTERFACE);
+        }
         return Err(LifecycleError::Preflight { interface: interface.to_owned(), missing });
     }
     // Of the firewall and of kernel parameters is told what goes on without them, where that is.

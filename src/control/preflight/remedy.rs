@@ -40,7 +40,10 @@ fn of(missing: &Missing) -> Remedy {
     match missing {
         Missing::Tun(error) => Remedy {
             what: format!("/dev/net/tun: {}", error.source),
-            host: "modprobe tun",
+            host: match error.is_not_permitted() {
+                true => "sudo, or `chmod 666 /dev/net/tun`",
+                false => "modprobe tun",
+            },
             docker: "--device /dev/net/tun".to_owned(),
             compose: "devices: [/dev/net/tun]".to_owned(),
             kubernetes:
@@ -52,8 +55,9 @@ fn of(missing: &Missing) -> Remedy {
         Missing::NetAdmin => Remedy {
             what: "CAP_NET_ADMIN: this process does not have it".to_owned(),
             host: "sudo, or `AmbientCapabilities=CAP_NET_ADMIN` in a systemd service",
-            docker: "--cap-add NET_ADMIN".to_owned(),
-            compose: "cap_add: [NET_ADMIN]".to_owned(),
+            // Whoever is not root gets an added capability in the bounding set alone. [moby #50083]
+            docker: "--user 0 --cap-add NET_ADMIN".to_owned(),
+            compose: "user: \"0:0\", cap_add: [NET_ADMIN]".to_owned(),
             kubernetes: "securityContext: {runAsUser: 0, capabilities: {add: [NET_ADMIN]}}"
                 .to_owned(),
         },
@@ -118,7 +122,7 @@ mod tests {
 
     #[test]
     fn n_17_all_that_is_missing_is_told_at_once_with_what_supplies_it_to_each_kind_of_container() {
-        let denied = || io::Error::from(io::ErrorKind::PermissionDenied);
+        let denied = || io::Error::from_raw_os_error(13);
         let missing = [
             Missing::Tun(SysError { op: "open", source: denied() }),
             Missing::NetAdmin,
@@ -132,8 +136,9 @@ mod tests {
             "--device /dev/net/tun",
             "devices: [/dev/net/tun]",
             "hostPath: {path: /dev/net/tun, type: CharDevice}",
-            "--cap-add NET_ADMIN",
-            "cap_add: [NET_ADMIN]",
+            "sudo, or `chmod 666 /dev/net/tun`",
+            "--user 0 --cap-add NET_ADMIN",
+            "user: \"0:0\", cap_add: [NET_ADMIN]",
             "capabilities: {add: [NET_ADMIN]}",
             "--tmpfs /run",
             "emptyDir: {medium: Memory}",
