@@ -214,6 +214,10 @@ fn refuse_hooks(
     }
 }
 
+/// Of a tunnel without an interface.
+pub const NO_ADDRESS: &str =
+    "no Address: without an interface the tunnel has none, and nothing leads in or out";
+
 /// Without this host's addresses nothing is let through that is judged by them: the places of names.
 ///
 /// # Errors
@@ -223,6 +227,9 @@ fn look_for_addresses(
     settings: &Interface,
     console: &mut dyn Console,
 ) -> Result<(), LifecycleError> {
+    if settings.lacks_address() {
+        console.warn(NO_ADDRESS);
+    }
     let Err(source) = Netlink::new().all_addresses() else { return Ok(()) };
     if settings.masquerade.is_some_and(|it| it.value != Masquerade::Off) {
         return Err(LifecycleError::NoAddresses { interface: interface.to_owned(), source });
@@ -239,12 +246,13 @@ fn look_for_addresses(
 
 /// What a file says that is about an interface, and why it does nothing here.
 fn ignored(settings: &Interface) -> Vec<(&'static str, &'static str)> {
-    let Interface { table, fwmark, dns, kill_switch, .. } = settings;
+    let Interface { table, fwmark, dns, kill_switch, ends, .. } = settings;
+    let is_for_nobody = !dns.is_empty() && !ends.reaches_names();
     let all = [
         ("Table", table.is_some(), "there is no interface to which routes could lead"),
         ("FwMark", fwmark.is_some_and(|mark| mark != 0), "marks need CAP_NET_ADMIN"),
         ("KillSwitch", kill_switch.is_some_and(|it| it.value), "the host's way out is not touched"),
-        ("DNS", !dns.is_empty(), "it is for names inside the tunnel alone, and not for the host"),
+        ("DNS", is_for_nobody, "it is for names inside the tunnel alone, and not for the host"),
     ];
     all.into_iter().filter(|(_, is_said, _)| *is_said).map(|(key, _, why)| (key, why)).collect()
 }
@@ -338,7 +346,10 @@ impl SetInside {
     fn tell(&self, (inside, flows): &(Inside, Flows)) -> String {
         let interface = &self.interface;
         let addresses: Vec<String> = inside.addresses.iter().map(ToString::to_string).collect();
-        let addresses = addresses.join(", ");
+        let addresses = match &*addresses {
+            [] => "no address".to_owned(),
+            addresses => addresses.join(", "),
+        };
         let mut lines = vec![format!("# {interface}: has {addresses} and MTU {}", inside.mtu)];
         lines.extend(tell_exposed(interface, flows));
         if flows.carries {

@@ -7,9 +7,10 @@ use ipnet::IpNet;
 use super::{Finding, Severity, Surroundings};
 use crate::control::command::AllowedIpChange;
 use crate::control::config::{At, Config, Dns, Endpoint, Interface, Key, Masquerade, Peer, Table};
-use crate::control::ends::{self, ResolveVia};
+use crate::control::ends::{self, Mode, ResolveVia};
 use crate::control::mtu::{IPV6_MINIMUM_MTU, OVERHEAD};
 use crate::control::netlink::MAIN_TABLE;
+use crate::control::rootless::NO_ADDRESS;
 use crate::crypto::dh;
 use crate::flow::policy::{BUILT_IN, Denial, Rule, Target};
 
@@ -56,6 +57,7 @@ const LINTS: &[Lint] = &[
     about_openings,
     about_local_services,
     about_names,
+    about_ends,
 ];
 
 /// What all of them find, in no order.
@@ -414,6 +416,51 @@ fn about_names(subject: &Subject<'_>, findings: &mut Vec<Finding>) {
     }
 }
 
+/// Places in the tunnel that no peer has: whoever is led there is refused, and the listener tells nobody.
+fn about_ends(subject: &Subject<'_>, findings: &mut Vec<Finding>) {
+    let Interface { dns, ends, .. } = &subject.config.interface;
+    if ends.mode.is_some_and(|mode| mode.value == Mode::Rootless)
+        && subject.config.interface.lacks_address()
+    {
+        findings.push(Finding::new(Severity::Warning, None, NO_ADDRESS));
+    }
+    let networks = networks(subject.config);
+    if networks.is_empty() {
+        return;
+    }
+    let is_lost =
+        |address: IpAddr| !networks.iter().any(|(.., it)| it.contains(&address.to_canonical()));
+    let mut look = |line: usize, key: Key, address: IpAddr| {
+        if is_lost(address) {
+            let key = key.name();
+            let text = format!(
+                "{key}: no peer has {address} in its AllowedIPs: nobody will be reached there"
+            );
+            findings.push(Finding::warning(line, text));
+        }
+    };
+    let forwards = ends.forward.iter().map(|it| (it.line, Key::Forward, &it.value.to));
+    let stdio = ends.stdio.iter().map(|it| (it.line, Key::Stdio, &it.value));
+    for (line, key, place) in forwards.chain(stdio) {
+        if let Endpoint::Address(address) = place {
+            look(line, key, address.ip());
+        }
+    }
+    for it in dns.iter().filter(|_| ends.reaches_names()) {
+        if let Dns::Server(address) = it.value {
+            look(it.line, Key::Dns, address);
+        }
+    }
+    for At { line, value } in &ends.expose {
+        let meets =
+            |from: &IpNet| networks.iter().any(|(.., it)| it.contains(from) || from.contains(it));
+        for from in value.from.iter().filter(|from| !meets(from)) {
+            let text = format!("Expose: no peer has an address of {from}, which `from=` lets in");
+            findings.push(Finding::warning(*line, text));
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -658,6 +705,34 @@ mod tests {
             "Socks5 = 127.0.0.1:1\nDNS = 10.0.0.53",
         ] {
             assert!(alone(fine, peer).is_empty(), "{fine}");
+        }
+    }
+
+    #[test]
+    fn ends_that_lead_where_no_peer_is_and_a_tunnel_without_any_address_are_told() {
+        let networks = "AllowedIPs = 10.66.0.0/24\nEndpoint = a:1";
+        let lost = |key: &str, address: &str| {
+            format!("{key}: no peer has {address} in its AllowedIPs: nobody will be reached there")
+        };
+        for (lines, told) in [
+            ("Forward = 127.0.0.1:1 10.99.0.1:1", lost("Forward", "10.99.0.1")),
+            ("Stdio = [fd00::1]:22", lost("Stdio", "fd00::1")),
+            ("Proxy = 127.0.0.1:1\nDNS = 1.1.1.1", lost("DNS", "1.1.1.1")),
+            (
+                "Expose = 1 192.0.2.1:1 from=10.66.0.9,10.67.0.0/24",
+                "Expose: no peer has an address of 10.67.0.0/24, which `from=` lets in".to_owned(),
+            ),
+            ("Mode = rootless", NO_ADDRESS.to_owned()),
+        ] {
+            assert_eq!(alone(lines, networks), [told], "{lines}");
+        }
+        for fine in [
+            "Forward = 127.0.0.1:1 [::ffff:10.66.0.1]:1",
+            "DNS = 1.1.1.1",
+            "Expose = 1 192.0.2.1:1 from=10.0.0.0/8",
+            "Mode = rootless\nMasquerade = flow",
+        ] {
+            assert!(alone(fine, networks).is_empty(), "{fine}: {:?}", alone(fine, networks));
         }
     }
 }

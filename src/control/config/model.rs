@@ -119,6 +119,12 @@ impl Interface {
         tuning
     }
 
+    /// Whether nothing leads in or out without an interface, for want of an address: what is masqueraded
+    /// needs none.
+    pub fn lacks_address(&self) -> bool {
+        self.addresses.is_empty() && self.masquerade.is_none_or(|it| it.value == Masquerade::Off)
+    }
+
     /// Who decides about the MTU, if the file says anything.
     pub fn mtu_policy(&self) -> Option<MtuPolicy> {
         if self.mtu_probe { Some(MtuPolicy::Probe) } else { self.mtu.map(|_| MtuPolicy::Fixed) }
@@ -138,6 +144,15 @@ pub struct Ends {
 }
 
 impl Ends {
+    /// Whether clients on this host reach names, by the name servers in the tunnel.
+    pub fn reaches_names(&self) -> bool {
+        let is_name = |place: &HostPort| matches!(place, HostPort::Name { .. });
+        self.resolve_via.is_none_or(|via| via.value == ResolveVia::Tunnel)
+            && (!self.proxies.is_empty()
+                || self.forward.iter().any(|forward| is_name(&forward.value.to))
+                || self.stdio.as_ref().is_some_and(|stdio| is_name(&stdio.value)))
+    }
+
     /// Whether peers find something whose place a name server decides.
     pub fn exposes_names(&self) -> bool {
         let is_name = |target: &Target| matches!(target, Target::At(HostPort::Name { .. }));
