@@ -35,7 +35,7 @@ pub fn run(arguments: &args::Health) -> Result<(), Failure> {
 
 /// In a container there is one.
 fn only_interface() -> Result<String, Failure> {
-    let mut interfaces = client::interfaces()?;
+    let mut interfaces = client::likely_interfaces()?;
     match (interfaces.pop(), interfaces.as_slice()) {
         (Some(interface), []) => Ok(interface),
         (None, _) => Err(Failure::run(anyhow!("no tunnel is up here"))),

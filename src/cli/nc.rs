@@ -40,7 +40,7 @@ pub fn run(arguments: &args::Nc) -> Result<(), Failure> {
 }
 
 fn only_one() -> Result<String, Failure> {
-    let mut running = client::interfaces()?;
+    let mut running = client::likely_interfaces()?;
     match running.len() {
         1 => Ok(running.remove(0)),
         0 => Err(Failure::usage(anyhow!("no tunnel is up"))),

@@ -52,8 +52,8 @@ use super::proxy::Proxies;
 use super::record;
 use super::reloading::Reloading;
 use super::settings::{Offloads, Settings, Status};
-use super::uapi::Errno;
 use super::uapi::server::Command;
+use super::uapi::{Errno, Refusal};
 use crate::dataplane::Stop;
 use crate::dataplane::inbox::{Inboxes, ShardCommand};
 use crate::dataplane::lane::{Incoming, Lane, Signal};
@@ -465,7 +465,7 @@ impl Engine {
 
     /// Carries out a change. What can fail comes first, so that a refused request changes nothing;
     /// only the limit of peers is met on the way. [UAPI]
-    fn set(&mut self, request: SetRequest) -> Result<(), Errno> {
+    fn set(&mut self, request: SetRequest) -> Result<(), Refusal> {
         let now = clock::now();
         let mark = request.fwmark.unwrap_or(self.fwmark);
         match request.listen_port {

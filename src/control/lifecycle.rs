@@ -108,10 +108,10 @@ pub enum LifecycleError {
     )]
     Health { interface: String, address: SocketAddr, errno: Errno },
     #[error(
-        "the daemon of {interface} cannot listen at one of {places}: {errno} (each takes an address of \
-         this host and a port that is free, above 1023 without root)"
+        "the daemon of {interface} cannot listen at {place}: {errno} (it takes an address of this host \
+         and a port that is free, above 1023 without root)"
     )]
-    Serving { interface: String, places: String, errno: Errno },
+    Serving { interface: String, place: String, errno: Errno },
     #[error(
         "{interface} cannot be brought up here. What is missing, and what supplies it:\n{missing}"
     )]

@@ -10,10 +10,10 @@ use crate::control::proxy::Serve;
 use crate::control::proxy::names::Names;
 use crate::control::proxy::way::{Host, Way, is_elsewhere};
 use crate::control::settings::FlowCount;
-use crate::control::uapi::Errno;
+use crate::control::uapi::{Errno, Refusal};
 
 impl Engine {
-    pub(super) fn serve(&mut self, serve: Serve) -> Result<(), Errno> {
+    pub(super) fn serve(&mut self, serve: Serve) -> Result<(), Refusal> {
         let way = self.way();
         let outcome = match serve {
             Serve::Replace(serving) => self.proxies.apply(way, serving),
@@ -21,7 +21,8 @@ impl Engine {
         };
         outcome.map_err(|error| {
             warn!(%error, "configuration refused");
-            Errno::from_io(&error.source)
+            let place = Some(error.listen.to_string());
+            Refusal { errno: Errno::from_io(&error.source), place }
         })
     }
 

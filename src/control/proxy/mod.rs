@@ -84,7 +84,7 @@ pub enum Serve {
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen at {listen}: {source}")]
 pub struct ServeError {
-    listen: Listen,
+    pub listen: Listen,
     pub source: io::Error,
 }
 

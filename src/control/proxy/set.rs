@@ -9,7 +9,7 @@ use crate::control::config::{Dns, Interface};
 use crate::control::ends::Listen;
 use crate::control::lifecycle::{LifecycleError, Step, Transaction};
 use crate::control::netlink::Netlink;
-use crate::control::uapi::client::UapiClient;
+use crate::control::uapi::client::{ClientError, UapiClient};
 
 /// Where name servers listen. [RFC 1035 §4.2]
 const DNS_PORT: u16 = 53;
@@ -63,17 +63,14 @@ impl SetServing {
         self.wanted == self.former && !has_login
     }
 
-    /// After it, `serving` is listened for.
-    fn set(&self, serve: Serve, serving: &Serving) -> Result<(), LifecycleError> {
+    fn set(&self, serve: Serve) -> Result<(), LifecycleError> {
         let request = SetRequest { serve: Some(serve), ..SetRequest::default() };
         let outcome = UapiClient::connect(&self.interface)?.set(&request);
-        outcome.map_err(|error| match error.refusal() {
-            Some(errno) => {
-                let places = places(serving).map(ToString::to_string).collect::<Vec<_>>();
-                let (interface, places) = (self.interface.clone(), places.join(", "));
-                LifecycleError::Serving { interface, places, errno }
+        outcome.map_err(|error| match error {
+            ClientError::NotListening { interface, place, errno } => {
+                LifecycleError::Serving { interface, place, errno }
             }
-            None => error.into(),
+            error => error.into(),
         })
     }
 
@@ -102,7 +99,7 @@ impl Step for SetServing {
     }
 
     fn apply(&mut self, _: &mut Netlink) -> Result<(), LifecycleError> {
-        self.set(Serve::Replace(self.wanted.clone()), &self.wanted)
+        self.set(Serve::Replace(self.wanted.clone()))
     }
 
     fn describe_undo(&self) -> Option<String> {
@@ -115,6 +112,6 @@ impl Step for SetServing {
 
     /// The daemon knows what was before, and the passwords, which we do not.
     fn undo(&mut self, _: &mut Netlink) -> Result<(), LifecycleError> {
-        self.set(Serve::Restore, &self.former)
+        self.set(Serve::Restore)
     }
 }

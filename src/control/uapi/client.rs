@@ -45,13 +45,16 @@ pub enum ClientError {
     /// With where to and why, in words.
     #[error("{interface} does not lead to {what}")]
     NotLed { interface: String, what: String },
+    #[error("{interface} cannot listen at {place}: {errno}")]
+    NotListening { interface: String, place: String, errno: Errno },
 }
 
 impl ClientError {
     /// What the device answered in place of doing what it was asked.
     pub fn refusal(&self) -> Option<Errno> {
         match self {
-            Self::Reply { source: ReplyError::Refused(errno), .. } => Some(*errno),
+            Self::Reply { source: ReplyError::Refused(errno), .. }
+            | Self::NotListening { errno, .. } => Some(*errno),
             Self::Unreachable { .. }
             | Self::Lost { .. }
             | Self::Reply { .. }
@@ -68,7 +71,7 @@ impl ClientError {
                 matches!(source.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
             }
             Self::Reply { source, .. } => matches!(source, ReplyError::Truncated),
-            Self::NotLed { .. } => false,
+            Self::NotLed { .. } | Self::NotListening { .. } => false,
         }
     }
 }
@@ -201,8 +204,12 @@ impl UapiClient {
     /// As [`Self::get`].
     pub fn set(&mut self, request: &SetRequest) -> Result<(), ClientError> {
         self.send(&set::render(request))?;
-        let mut errno: Option<i64> = None;
-        self.receive(|number, line| {
+        let (mut errno, mut place): (Option<i64>, _) = (None, None);
+        let outcome = self.receive(|number, line| {
+            if let Some(text) = line.strip_prefix("place=") {
+                place = Some(text.to_owned());
+                return Ok(None);
+            }
             let malformed = ReplyError::Malformed { line: number };
             match (line.strip_prefix("errno="), errno) {
                 (Some(number), None) => errno = Some(number.parse().map_err(|_| malformed)?),
@@ -214,7 +221,14 @@ impl UapiClient {
                 _ => return Err(malformed),
             }
             Ok(None)
-        })
+        });
+        match (outcome, place) {
+            (
+                Err(ClientError::Reply { source: ReplyError::Refused(errno), interface }),
+                Some(place),
+            ) => Err(ClientError::NotListening { interface, place, errno }),
+            (outcome, _) => outcome,
+        }
     }
 
     fn send(&mut self, text: &str) -> Result<(), ClientError> {
@@ -320,6 +334,15 @@ pub fn interfaces() -> io::Result<Vec<String>> {
     all.sort();
     all.dedup();
     Ok(all)
+}
+
+/// Those of which one may be meant without its name: this user's own, or all if there are none of his.
+///
+/// # Errors
+/// As [`interfaces`].
+pub fn likely_interfaces() -> io::Result<Vec<String>> {
+    let own = interfaces_in(run_folder::sockets())?;
+    if own.is_empty() { interfaces() } else { Ok(own) }
 }
 
 /// As [`interfaces`], with the sockets in another folder.

@@ -104,6 +104,30 @@ impl fmt::Display for Errno {
     }
 }
 
+/// Why a change was not made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    pub errno: Errno,
+    /// Where this host would have had to listen, if that is it. Only who asks for listeners is told.
+    pub place: Option<String>,
+}
+
+impl From<Errno> for Refusal {
+    fn from(errno: Errno) -> Self {
+        Self { errno, place: None }
+    }
+}
+
+/// The reply to a change.
+pub fn reply_to_set(outcome: Result<(), Refusal>) -> String {
+    match outcome {
+        Err(Refusal { errno, place: Some(place) }) => {
+            format!("place={place}\n{}", reply(Operation::Set, Err(errno)))
+        }
+        outcome => reply(Operation::Set, outcome.map_err(|refusal| refusal.errno)),
+    }
+}
+
 /// The end of every reply.
 ///
 /// The sign of an error differs by operation, because `wg` reads it so: after a set it negates the

@@ -15,7 +15,7 @@ use tracing::debug;
 use zeroize::{Zeroize, Zeroizing};
 
 use super::request::{Request, RequestReader};
-use super::{Errno, Operation, get, reply, status};
+use super::{Errno, Operation, Refusal, get, reply, reply_to_set, status};
 use crate::control::command::{DeviceSnapshot, SetRequest};
 use crate::control::ends::HostPort;
 use crate::control::health::{self, Findings, Question};
@@ -27,7 +27,7 @@ use crate::sys::passing;
 #[derive(Debug)]
 pub enum Command {
     Get(oneshot::Sender<DeviceSnapshot>),
-    Set(SetRequest, oneshot::Sender<Result<(), Errno>>),
+    Set(SetRequest, oneshot::Sender<Result<(), Refusal>>),
     Status(oneshot::Sender<Status>),
     /// How a client gets into the tunnel.
     Names(oneshot::Sender<Arc<Names>>),
@@ -144,7 +144,7 @@ async fn answer(request: Request, commands: &mpsc::Sender<Command>) -> Option<Ze
             let (sender, receiver) = oneshot::channel();
             commands.send(Command::Set(change, sender)).await.ok()?;
             let outcome = receiver.await.ok()?;
-            Some(Zeroizing::new(reply(Operation::Set, outcome)))
+            Some(Zeroizing::new(reply_to_set(outcome)))
         }
         Request::Health(question) => {
             let reasons = health::judge(question, commands).await;

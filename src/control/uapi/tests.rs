@@ -11,8 +11,8 @@ use super::client::{ClientError, UapiClient, interfaces_in};
 use super::get::{GetParser, ReplyError};
 use super::request::{Fault, Request, RequestReader};
 use super::{
-    Errno, MAX_LINE_BYTES, Operation, get, is_interface_name, parse_endpoint, reply, set,
-    socket_path,
+    Errno, MAX_LINE_BYTES, Operation, Refusal, get, is_interface_name, parse_endpoint, reply,
+    reply_to_set, set, socket_path,
 };
 use crate::control::command::{
     AllowedIpChange, ClampMss, DeviceSnapshot, Flows, Health, Inside, MtuPolicy, PeerSnapshot,
@@ -430,6 +430,24 @@ fn the_client_reads_a_state() {
     let device = UapiClient::connect_in(folder.path(), "wg0").unwrap().get().unwrap();
     assert_eq!(device, DeviceSnapshot { listen_port: 7, ..DeviceSnapshot::default() });
     assert_eq!(server.join().unwrap(), "get=1\n\n");
+}
+
+#[test]
+fn the_client_reports_where_the_device_cannot_listen() {
+    let folder = tempfile::tempdir().unwrap();
+    let listener = UnixListener::bind(folder.path().join("wg0.sock")).unwrap();
+    let place = "127.0.0.1:5432".to_owned();
+    let refusal = Refusal { errno: Errno::ADDRESS_IN_USE, place: Some(place.clone()) };
+    let answer = reply_to_set(Err(refusal));
+    let server = serve(listener, answer.leak());
+    let outcome = UapiClient::connect_in(folder.path(), "wg0").unwrap().set(&SetRequest::default());
+    match outcome {
+        Err(ClientError::NotListening { place: told, errno, .. }) => {
+            assert_eq!((told, errno), (place, Errno::ADDRESS_IN_USE));
+        }
+        outcome => panic!("{outcome:?}"),
+    }
+    server.join().unwrap();
 }
 
 #[test]

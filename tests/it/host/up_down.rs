@@ -263,6 +263,19 @@ fn an_interface_that_exists_is_left_alone() {
 }
 
 #[test]
+fn a_place_that_no_listener_can_have_is_named_alone() {
+    if skips(PROGRAMS) {
+        return;
+    }
+    let places = "Forward = 127.0.0.1:11003 a.test:1\nForward = 192.0.2.77:1 a.test:1";
+    let host = Host::new(&config(places));
+    let outcome = host.run(&format!("hybridwg up ./wg0.conf; echo code $?; {LEFTOVERS}"));
+    assert_eq!(outcome.out, "code 1\n", "{}", outcome.err);
+    let told = "hybridwg: the daemon of wg0 cannot listen at 192.0.2.77:1: Cannot assign requested address";
+    assert!(outcome.err.contains(told), "{}", outcome.err);
+}
+
+#[test]
 fn a_port_in_use_is_named_and_everything_taken_back() {
     if skips(PROGRAMS) {
         return;
@@ -468,7 +481,8 @@ fn strip_and_check_need_no_rights_and_up_says_which_it_lacks() {
         "hybridwg: wg0 cannot be brought up here. What is missing, and what supplies it:\n- ",
         "\n- CAP_NET_ADMIN: this process does not have it\n    \
          host:        sudo, or `AmbientCapabilities=CAP_NET_ADMIN` in a systemd service\n    \
-         docker run:  --cap-add NET_ADMIN\n",
+         docker run:  --user 0 --cap-add NET_ADMIN\n",
+        "\nNo right at all is needed without an interface: `Forward`, `Socks5`, `Expose` in the file",
     ] {
         assert!(outcome.err.contains(told), "no {told} in {}", outcome.err);
     }
