@@ -84,17 +84,22 @@ pub fn locate(argument: &str, current: &Path, directory: &Path) -> Result<Locate
     let is_conf = argument.ends_with(".conf");
     if is_path || (is_conf && here.is_file()) {
         // A missing file is told before a bad name, as the likelier slip.
-        return if here.exists() { of_path(here) } else { Err(LocateError::Missing(here)) };
+        return if is_missing(&here) { Err(LocateError::Missing(here)) } else { of_path(here) };
     }
     if !is_interface_name(argument) {
         return Err(LocateError::Name);
     }
     let path = directory.join(format!("{argument}.conf"));
-    match path.exists() {
-        true => Ok(Located { interface: argument.to_owned(), path }),
-        false if is_conf => Err(LocateError::MissingEither { name: argument.to_owned(), path }),
-        false => Err(LocateError::Missing(path)),
+    match is_missing(&path) {
+        false => Ok(Located { interface: argument.to_owned(), path }),
+        true if is_conf => Err(LocateError::MissingEither { name: argument.to_owned(), path }),
+        true => Err(LocateError::Missing(path)),
     }
+}
+
+/// Of what stands in a folder that may not be entered, whoever reads it is told.
+fn is_missing(path: &Path) -> bool {
+    matches!(path.try_exists(), Ok(false))
 }
 
 /// Where a file is made that need not exist: a path, or a word ending in `.conf`, is itself; any
@@ -127,8 +132,8 @@ pub enum LoadError {
     Unreadable { path: PathBuf, source: io::Error },
     #[error("{} is larger than {} MiB", .path.display(), MAX_FILE_BYTES >> 20)]
     TooLarge { path: PathBuf },
-    #[error("{} has faults", .path.display())]
-    Faulty { path: PathBuf, errors: Vec<ConfigError> },
+    #[error("faults in {}", with_faults(.errors))]
+    Faulty { errors: Vec<ConfigError> },
     #[error("{}:{line}: the text is not UTF-8", .path.display())]
     NotText { path: PathBuf, line: usize },
     #[error("{} has its keys and peers in {}, and that file is not written to", .path.display(), .named.display())]
@@ -145,6 +150,13 @@ impl LoadError {
     }
 }
 
+/// All texts that have some, in their order: the file, one that it names, lines beside it.
+fn with_faults(errors: &[ConfigError]) -> String {
+    let mut names: Vec<&str> = errors.iter().map(|error| &*error.file).collect();
+    names.dedup();
+    names.join(" and ")
+}
+
 /// Reads and parses a file. Its warnings begin with that of a file which others can read.
 ///
 /// # Errors
@@ -159,7 +171,7 @@ pub fn load(path: &Path) -> Result<Written, LoadError> {
 /// As [`load`].
 pub fn load_with(path: &Path, beside: &[Lines]) -> Result<Written, LoadError> {
     let sources = Sources::read(path)?;
-    let mut written = sources.parse(beside).map_err(|errors| sources.faulty(errors))?;
+    let mut written = sources.parse(beside).map_err(|errors| LoadError::Faulty { errors })?;
     for file in sources.exposed() {
         let text = format!("`{file}' is world accessible");
         written.warnings.insert(0, Warning { file, line: None, text });
@@ -234,10 +246,6 @@ impl Sources {
         Ok(written)
     }
 
-    fn faulty(&self, errors: Vec<ConfigError>) -> LoadError {
-        LoadError::Faulty { path: self.0[0].path.clone(), errors }
-    }
-
     /// The text of the file itself.
     pub fn text(&self) -> &Zeroizing<String> {
         &self.0[0].text
@@ -256,7 +264,7 @@ impl Sources {
 /// As [`load`].
 pub fn stripped(path: &Path) -> Result<Zeroizing<String>, LoadError> {
     let sources = Sources::read(path)?;
-    sources.parse(&[]).map_err(|errors| sources.faulty(errors))?;
+    sources.parse(&[]).map_err(|errors| LoadError::Faulty { errors })?;
     let stripped: Vec<_> = sources.0.iter().map(|source| strip(&source.text)).collect();
     // Full size at once, because growing would leave copies of keys behind.
     let size = stripped.iter().map(|text| text.len()).sum();
@@ -273,7 +281,7 @@ pub fn stripped(path: &Path) -> Result<Zeroizing<String>, LoadError> {
 pub fn updated(path: &Path, state: &State) -> Result<Option<Zeroizing<String>>, LoadError> {
     let (text, _) = read(path)?;
     let config = parse_known(&text, &path.display().to_string())
-        .map_err(|errors| LoadError::Faulty { path: path.to_owned(), errors })?;
+        .map_err(|errors| LoadError::Faulty { errors })?;
     if let Some(named) = config.wg_config {
         let (path, named) = (path.to_owned(), named.value);
         return Err(LoadError::Elsewhere { path, named });
@@ -338,7 +346,7 @@ impl Folder {
     }
 }
 
-/// The text, and whether others can read it.
+/// The text, and whether others can read a secret in it, or write it.
 ///
 /// # Errors
 /// If it cannot be read, or is no text.
@@ -353,7 +361,7 @@ pub fn read(path: &Path) -> Result<(Zeroizing<String>, bool), LoadError> {
     }
     let unreadable = |source| LoadError::Unreadable { path: path.to_owned(), source };
     let file = File::open(path).map_err(unreadable)?;
-    let exposed = is_world_accessible(path, &file).map_err(unreadable)?;
+    let shared = shared_with_others(path, &file).map_err(unreadable)?;
     // The text holds a key: its buffer is wiped, and large enough not to move while it fills.
     let size = file.metadata().map_err(unreadable)?.len().min(MAX_FILE_BYTES);
     let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0) + 4096);
@@ -369,7 +377,11 @@ pub fn read(path: &Path) -> Result<(Zeroizing<String>, bool), LoadError> {
         Ok(text) if text.len() as u64 > MAX_FILE_BYTES => {
             Err(LoadError::TooLarge { path: path.to_owned() })
         }
-        Ok(text) => Ok((text, exposed)),
+        Ok(text) => {
+            let may_write = shared & 0o002 != 0;
+            let is_exposed = may_write || (shared != 0 && holds_secret(&text));
+            Ok((text, is_exposed))
+        }
         Err(line) => Err(LoadError::NotText { path: path.to_owned(), line }),
     }
 }
@@ -389,9 +401,22 @@ fn standard_input() -> Result<Zeroizing<String>, LoadError> {
     }
 }
 
-/// Whether file and folder share a permission for others, as wg-quick asks.
-pub(super) fn is_world_accessible(path: &Path, file: &File) -> io::Result<bool> {
+/// The permissions for others that file and folder share, as wg-quick asks.
+pub(super) fn shared_with_others(path: &Path, file: &File) -> io::Result<u32> {
     let real = fs::canonicalize(path)?;
     let folder = fs::metadata(real.parent().unwrap_or(Path::new("/")))?;
-    Ok(file.metadata()?.permissions().mode() & folder.permissions().mode() & 0o007 != 0)
+    Ok(file.metadata()?.permissions().mode() & folder.permissions().mode() & 0o007)
+}
+
+/// Also in a comment, and in a file with faults. `$NAME` is where a secret of wireproxy's is.
+fn holds_secret(text: &str) -> bool {
+    const BLANK: [char; 2] = [' ', '\t'];
+    let lower = Zeroizing::new(text.to_ascii_lowercase());
+    ["privatekey", "presharedkey", "password"].iter().any(|name| {
+        lower.match_indices(name).any(|(start, _)| {
+            let behind = lower[start + name.len()..].trim_start_matches(BLANK);
+            let value = behind.strip_prefix('=').map(|value| value.trim_start_matches(BLANK));
+            value.is_some_and(|value| !value.starts_with('$') || value.starts_with("$$"))
+        })
+    })
 }

@@ -181,7 +181,7 @@ keys! {
     UdpFilter "UdpFilter" Interface Hybridwg tuning::UDP_FILTER_ACCEPTED,
     MaxFlows "MaxFlows" Interface Hybridwg tuning::MAX_FLOWS_ACCEPTED,
     RequireDns "RequireDNS" Interface Hybridwg "on or off",
-    Health "Health" Interface Hybridwg "ADDRESS:PORT to listen on, where an IPv6 address stands in brackets",
+    Health "Health" Interface Hybridwg "ADDRESS:PORT to listen on, where an IPv6 address stands in brackets, or *:PORT for all addresses",
     PublicEndpoint "PublicEndpoint" Interface Hybridwg "HOST:PORT, where an IPv6 address stands in brackets",
     Mode "Mode" Interface Hybridwg "auto, tun or rootless",
     Expose "Expose" Interface Hybridwg ends::EXPOSE,

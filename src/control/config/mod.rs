@@ -129,7 +129,7 @@ pub enum Problem {
         read: Read,
         nearest: Option<Section>,
     },
-    ReservedSection,
+    NoHybridSection,
     /// A key of `wg` or wg-quick in a comment that only we read.
     NotOurs,
     /// A key of our own in a comment that is almost as it must be.
@@ -183,6 +183,8 @@ pub enum Problem {
         key: &'static str,
     },
     NoTls,
+    /// `$NAME` in a section of wireproxy's.
+    NoVariableHere,
 }
 
 impl fmt::Display for Problem {
@@ -209,9 +211,10 @@ impl fmt::Display for Problem {
             Self::UnknownSection { read, nearest: None } => {
                 write!(f, "unknown section {read}, expected [Interface] or [Peer]")
             }
-            Self::ReservedSection => {
-                f.write_str("[Hybrid] is reserved and has no keys in this version")
-            }
+            Self::NoHybridSection => f.write_str(
+                "there is no section [Hybrid]: its keys stand in [Interface], behind \
+                     `#hybridwg:` if wg-quick reads the file too",
+            ),
             Self::NotOurs => f.write_str(
                 "wg-quick knows this key, and shall not miss it: write it without the comment",
             ),
@@ -248,6 +251,9 @@ impl fmt::Display for Problem {
                 write!(f, "unknown key {read}, [{section}] takes {}", keys.join(", "))
             }
             Self::MissingForeignKey { section, key } => write!(f, "this [{section}] has no {key}"),
+            Self::NoVariableHere => f.write_str(
+                "`$NAME` is read in PrivateKey and Password alone: write here what is meant",
+            ),
             Self::NoTls => f.write_str(
                 "a proxy over TLS is not supported: put what ends TLS in front of a proxy on \
                  127.0.0.1",

@@ -206,7 +206,7 @@ impl Parser {
                 Place::Peer(Box::new(Draft { line: number, ..Draft::default() }))
             }
             None if lower == "hybrid" => {
-                self.fault(number, None, Problem::ReservedSection);
+                self.fault(number, None, Problem::NoHybridSection);
                 Place::Unknown
             }
             None => {

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
-use super::file::is_world_accessible;
+use super::file::shared_with_others;
 use super::lex::Key;
 use super::model::{At, Config};
 use crate::crypto::key::{KeyError, PresharedKey, PrivateKey};
@@ -206,7 +206,7 @@ fn read_file(path: &Path, any_mode: bool) -> Result<Option<Zeroizing<String>>, S
     const MAX_BYTES: usize = Password::MAX_BYTES + 2;
     let unreadable = |source| SecretProblem::Unreadable { path: path.to_owned(), source };
     let file = File::open(path).map_err(unreadable)?;
-    if !any_mode && is_world_accessible(path, &file).map_err(unreadable)? {
+    if !any_mode && shared_with_others(path, &file).map_err(unreadable)? != 0 {
         return Err(SecretProblem::Exposed { path: path.to_owned() });
     }
     // Full size at once, because growing would leave copies behind.

@@ -56,7 +56,11 @@ pub(super) fn parse_masquerade(text: &str) -> Option<Masquerade> {
 
 /// A port of a certain number, so that others know it.
 pub(super) fn parse_listen(text: &str) -> Option<SocketAddr> {
-    text.parse().ok().filter(|address: &SocketAddr| address.port() != 0)
+    let address = match text.strip_prefix("*:") {
+        Some(port) => number_of(port).map(|port| (Ipv6Addr::UNSPECIFIED, port).into()),
+        None => text.parse().ok(),
+    };
+    address.filter(|address: &SocketAddr| address.port() != 0)
 }
 
 /// The value of a key about flows.

@@ -304,6 +304,9 @@ fn standard_input_and_output_are_led_into_the_tunnel() {
         let heard = place.pod.feed(place.command(&words), &text);
         assert!(heard.ends_with(&text), "{to:?}: {} bytes", heard.len());
     }
+    // The hub's is root's, and nobody else may speak to it.
+    let own = place.command(&["nc", "10.66.0.1", &echo]);
+    assert!(place.pod.feed(own, "x").ends_with('x'), "the only one of this user");
     for (host, port, told) in [
         ("10.66.0.1", "81", "connection refused"),
         ("192.168.7.1", "80", "no peer"),

@@ -41,11 +41,19 @@ pub(super) enum Section {
     Socks5,
     Http,
     Stdio,
+    Resolve,
 }
 
 impl Section {
-    const ALL: [Self; 6] =
-        [Self::TcpClient, Self::TcpServer, Self::UdpProxy, Self::Socks5, Self::Http, Self::Stdio];
+    const ALL: [Self; 7] = [
+        Self::TcpClient,
+        Self::TcpServer,
+        Self::UdpProxy,
+        Self::Socks5,
+        Self::Http,
+        Self::Stdio,
+        Self::Resolve,
+    ];
 
     const fn name(self) -> &'static str {
         match self {
@@ -55,6 +63,7 @@ impl Section {
             Self::Socks5 => "Socks5",
             Self::Http => "http",
             Self::Stdio => "STDIOTunnel",
+            Self::Resolve => "Resolve",
         }
     }
 
@@ -72,6 +81,7 @@ impl Section {
             Self::Socks5 => &["BindAddress", "Username", "Password"],
             Self::Http => &["BindAddress", "Username", "Password", "CertFile", "KeyFile"],
             Self::Stdio => &["Target"],
+            Self::Resolve => &["ResolveStrategy"],
         }
     }
 }
@@ -137,6 +147,15 @@ impl Parser {
 
     pub(super) fn end_foreign(&mut self, foreign: Foreign) {
         let line = foreign.line;
+        let is_literal = |key: &str, value: &str| {
+            key == "Password" || !value.starts_with('$') || value.starts_with("$$")
+        };
+        if let Some((_, at)) = foreign.pairs.iter().find(|(key, at)| !is_literal(key, &at.value)) {
+            return self.fault(at.line, None, Problem::NoVariableHere);
+        }
+        if foreign.section == Section::Resolve {
+            return self.warn(line, "[Resolve] has no effect: both families are tried".to_owned());
+        }
         let ends = &mut self.config.interface.ends;
         let outcome = match foreign.section {
             Section::TcpClient | Section::UdpProxy => {
@@ -150,6 +169,7 @@ impl Parser {
             Section::Http => {
                 proxy(&foreign, ProxyKind::Http).map(|value| ends.proxies.push(At { line, value }))
             }
+            Section::Resolve => Ok(()),
             Section::Stdio => target(&foreign).map(|value| ends.stdio = Some(At { line, value })),
         };
         if let Err((line, problem)) = outcome {
@@ -265,7 +285,8 @@ fn proxy(foreign: &Foreign, kind: ProxyKind) -> Result<Proxy, Fault> {
     let login = match (said("Username"), said("Password")) {
         (None, None) => None,
         (Some(user), Some(password)) => {
-            let name = parse_user(user.value).ok_or_else(|| bad(user, USER))?;
+            let name = user.value.strip_prefix('$').unwrap_or(user.value);
+            let name = parse_user(name).ok_or_else(|| bad(user, USER))?;
             let passfile = variable(password.value);
             let text = password.value.strip_prefix('$').unwrap_or(password.value);
             let refused =

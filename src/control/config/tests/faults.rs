@@ -212,10 +212,13 @@ fn rules_for_peers_whom_nothing_lets_out_draw_warnings() {
 }
 
 #[test]
-fn a_section_reserved_for_later_is_refused_by_name() {
+fn a_section_hybrid_is_refused_with_where_its_keys_stand() {
     assert_eq!(
         faults("[Hybrid]\nAnything = 1\n"),
-        ["t.conf:1: [Hybrid] is reserved and has no keys in this version"]
+        [
+            "t.conf:1: there is no section [Hybrid]: its keys stand in [Interface], behind `#hybridwg:` \
+          if wg-quick reads the file too"
+        ]
     );
 }
 

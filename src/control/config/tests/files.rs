@@ -41,6 +41,16 @@ fn wq_03_a_missing_file_is_named() {
 }
 
 #[test]
+fn a_file_that_cannot_be_looked_for_is_not_said_to_be_missing() {
+    let here = folder_with(&[]);
+    // As of a folder that may not be entered, which root may.
+    std::os::unix::fs::symlink("a", here.path().join("a")).unwrap();
+    let located = locate("a/wg0.conf", here.path(), here.path()).unwrap();
+    assert!(matches!(load(&located.path), Err(LoadError::Unreadable { .. })));
+    assert!(locate("wg0", here.path(), &here.path().join("a")).is_ok());
+}
+
+#[test]
 fn wq_04_the_file_is_named_after_the_interface_as_it_was_typed() {
     let here = folder_with(&["a-very-long-name.conf", "wg0.txt", "x y.conf"]);
     for argument in ["./a-very-long-name.conf", "./wg0.txt", "./x y.conf", "a b", ""] {
@@ -58,21 +68,28 @@ fn wq_04_the_file_is_named_after_the_interface_as_it_was_typed() {
 fn wq_05_a_file_is_world_accessible_if_it_and_its_folder_share_a_bit_for_others() {
     let folder = folder_with(&["wg0.conf"]);
     let path = folder.path().join("wg0.conf");
-    for (folder_mode, file_mode, warned) in [
-        (0o700, 0o644, false),
-        (0o755, 0o600, false),
-        (0o755, 0o640, false),
-        (0o755, 0o644, true),
-        (0o711, 0o644, false),
-        (0o711, 0o601, true),
+    let key = &*format!("PrivateKey = {KEY}");
+    for (folder_mode, file_mode, line, warned) in [
+        (0o700, 0o644, key, false),
+        (0o755, 0o600, key, false),
+        (0o755, 0o640, key, false),
+        (0o755, 0o644, key, true),
+        (0o711, 0o644, key, false),
+        (0o711, 0o601, key, true),
+        (0o755, 0o644, &*format!("#{key}"), true),
+        (0o755, 0o644, "Socks5 = *:1 user=a password=b", true),
+        (0o755, 0o644, "PrivateKeyFile = password", false),
+        (0o777, 0o606, "MTU = 1400", true),
     ] {
+        fs::write(&path, format!("[Interface]\n{line}\n")).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(file_mode)).unwrap();
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(folder_mode)).unwrap();
         let warnings = load(&path).unwrap().warnings;
-        let told: Vec<String> = warnings.iter().map(ToString::to_string).collect();
+        let mut told: Vec<String> = warnings.iter().map(ToString::to_string).collect();
+        told.retain(|text| !text.contains("has no PrivateKey"));
         let expected = format!("`{}' is world accessible", path.display());
         let expected = if warned { vec![expected] } else { vec![] };
-        assert_eq!(told, expected, "{folder_mode:o} {file_mode:o}");
+        assert_eq!(told, expected, "{folder_mode:o} {file_mode:o} {line}");
     }
 }
 
@@ -98,4 +115,18 @@ fn a_file_that_is_no_text_is_told_by_its_line() {
     let Err(LoadError::Faulty { errors, .. }) = load(&path) else { panic!("accepted") };
     assert_eq!((errors.len(), errors[0].line), (1, 2));
     assert!(matches!(load(Path::new("/nonexistent")), Err(LoadError::Unreadable { .. })));
+}
+
+#[test]
+fn whatever_has_the_faults_is_named_and_not_the_file_alone() {
+    let folder = folder_with(&["wg0.conf", "wg1.conf"]);
+    let beside = [Lines { name: "HYBRIDWG_EXTRA".to_owned(), text: "Forward = x".to_owned() }];
+    let told = |name: &str, beside: &[Lines]| {
+        let error = load_with(&folder.path().join(name), beside).unwrap_err().to_string();
+        error.replace(&format!("{}/", folder.path().display()), "")
+    };
+    assert_eq!(told("wg0.conf", &beside), "faults in HYBRIDWG_EXTRA");
+    fs::write(folder.path().join("wg1.conf"), "[Interface]\nMTU = x\nDNS = ,,%\n").unwrap();
+    assert_eq!(told("wg1.conf", &[]), "faults in wg1.conf");
+    assert_eq!(told("wg1.conf", &beside), "faults in wg1.conf and HYBRIDWG_EXTRA");
 }

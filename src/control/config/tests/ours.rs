@@ -25,7 +25,8 @@ fn n_06_health_is_told_at_a_port_that_is_known_and_every_peer_that_we_call_is_re
     let address = |line: &str| interface(line).health.map(|address| address.value.to_string());
     assert_eq!(address("Health = 127.0.0.1:9586").as_deref(), Some("127.0.0.1:9586"));
     assert_eq!(address("#hybridwg: health = [::]:9586").as_deref(), Some("[::]:9586"));
-    for wrong in ["9586", "localhost:9586", "127.0.0.1:0", ":9586", ""] {
+    assert_eq!(address("Health = *:9586").as_deref(), Some("[::]:9586"));
+    for wrong in ["9586", "*:0", "*:70000", "localhost:9586", "127.0.0.1:0", ":9586", ""] {
         assert!(interface_fault(&format!("Health = {wrong}")).contains("Health: read "), "{wrong}");
     }
     let file = |lines: &str| good(&format!("[Peer]\nPublicKey = {PEER}\n{lines}\n"));

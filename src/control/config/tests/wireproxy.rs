@@ -118,6 +118,21 @@ fn faults_in_sections_of_wireproxy_name_the_line_and_the_key() {
 }
 
 #[test]
+fn a_strategy_for_names_does_nothing_and_a_variable_elsewhere_is_a_fault() {
+    assert_eq!(
+        warnings("[Resolve]\nResolveStrategy = ipv4"),
+        ["t.conf:1: [Resolve] has no effect: both families are tried"]
+    );
+    let proxy = "[Socks5]\nBindAddress = 127.0.0.1:1\nPassword = $PW\nUsername =";
+    assert_eq!(
+        faults(&format!("{proxy} $NAME\n")),
+        ["t.conf:4: `$NAME` is read in PrivateKey and Password alone: write here what is meant"]
+    );
+    let proxies = good(&format!("{proxy} $$NAME\n")).interface.ends.proxies;
+    assert_eq!(proxies[0].value.login.as_ref().map(|login| &*login.user), Some("$NAME"));
+}
+
+#[test]
 fn wg_config_names_the_file_with_the_rest_and_faults_of_both_are_told() {
     let folder = tempfile::tempdir().unwrap();
     let (own, rest) = (folder.path().join("proxy.conf"), folder.path().join("wg0.conf"));
