@@ -418,7 +418,7 @@ fn about_names(subject: &Subject<'_>, findings: &mut Vec<Finding>) {
 
 /// Places in the tunnel that no peer has: whoever is led there is refused, and the listener tells nobody.
 fn about_ends(subject: &Subject<'_>, findings: &mut Vec<Finding>) {
-    let Interface { dns, ends, .. } = &subject.config.interface;
+    let Interface { ends, .. } = &subject.config.interface;
     if ends.mode.is_some_and(|mode| mode.value == Mode::Rootless)
         && subject.config.interface.lacks_address()
     {
@@ -444,11 +444,6 @@ fn about_ends(subject: &Subject<'_>, findings: &mut Vec<Finding>) {
     for (line, key, place) in forwards.chain(stdio) {
         if let Endpoint::Address(address) = place {
             look(line, key, address.ip());
-        }
-    }
-    for it in dns.iter().filter(|_| ends.reaches_names()) {
-        if let Dns::Server(address) = it.value {
-            look(it.line, Key::Dns, address);
         }
     }
     for At { line, value } in &ends.expose {
@@ -717,7 +712,6 @@ mod tests {
         for (lines, told) in [
             ("Forward = 127.0.0.1:1 10.99.0.1:1", lost("Forward", "10.99.0.1")),
             ("Stdio = [fd00::1]:22", lost("Stdio", "fd00::1")),
-            ("Proxy = 127.0.0.1:1\nDNS = 1.1.1.1", lost("DNS", "1.1.1.1")),
             (
                 "Expose = 1 192.0.2.1:1 from=10.66.0.9,10.67.0.0/24",
                 "Expose: no peer has an address of 10.67.0.0/24, which `from=` lets in".to_owned(),
