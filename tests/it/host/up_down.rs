@@ -276,6 +276,28 @@ fn a_place_that_no_listener_can_have_is_named_alone() {
 }
 
 #[test]
+fn without_an_interface_a_name_server_that_is_asked_is_not_left_out_and_a_missing_address_is_told()
+{
+    if skips(PROGRAMS) {
+        return;
+    }
+    let lines = "Mode = rootless\nDNS = 10.10.0.2\nForward = 127.0.0.1:11004 a.test:1";
+    let host = Host::new(&config(lines));
+    let outcome = host.run(
+        "hybridwg up ./wg0.conf && hybridwg down ./wg0.conf; echo ===; echo === >&2; \
+         sed -i '/^Address/d; /^Forward/d' wg0.conf; hybridwg up ./wg0.conf && hybridwg down ./wg0.conf",
+    );
+    let (used, bare) = outcome.err.split_once("===\n").unwrap();
+    let (dns, address) =
+        ("DNS is left out", "no Address: without an interface the tunnel has none");
+    assert!(!used.contains(dns) && !used.contains(address), "{used}");
+    assert!(
+        bare.contains(dns) && bare.contains(address) && bare.contains("has no address"),
+        "{bare}"
+    );
+}
+
+#[test]
 fn a_port_in_use_is_named_and_everything_taken_back() {
     if skips(PROGRAMS) {
         return;
