@@ -84,7 +84,7 @@ pub fn http(data: &[u8]) {
             }
         }
     }
-    if let Ok(Some(((head, _), length))) = head::response(data) {
+    if let Ok(Some(((head, _), length))) = head::response(data, false) {
         assert!(length <= data.len() && head.starts_with(b"HTTP/1."));
         fields(&head);
     }

@@ -86,11 +86,14 @@ pub struct ConfigError {
 impl ConfigError {
     /// Whether a password may stand anywhere in the line: its name may be what is misspelt.
     pub fn may_hold_password(&self) -> bool {
-        let is_proxy = matches!(self.key, Some(Key::Socks5 | Key::HttpProxy | Key::Proxy));
+        let is_proxy = |key| matches!(key, Key::Socks5 | Key::HttpProxy | Key::Proxy);
+        if self.key.is_some_and(is_proxy) {
+            return true;
+        }
         match &self.problem {
-            Problem::NotAPair { read } => *read == Read::Password,
-            Problem::BadValue { read, .. } => is_proxy || *read == Read::Password,
-            Problem::UnknownForeignKey { .. } | Problem::NoEqualsSign => true,
+            Problem::NotAPair { read } | Problem::BadValue { read, .. } => *read == Read::Password,
+            Problem::UnknownKey { nearest, .. } => nearest.is_none_or(is_proxy),
+            Problem::UnknownForeignKey { .. } | Problem::NoEqualsSign | Problem::NotAlone => true,
             _ => false,
         }
     }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -18,7 +19,8 @@ use super::names::{Failure, Names};
 use super::way::Client;
 use crate::control::ends::{Forward, HostPort};
 
-/// Clients of one listener of UDP. The next one ends the one that was silent longest.
+/// Clients of one listener of UDP. The next one ends the one that was silent longest, of those whom nobody
+/// has answered if there are any: their addresses may be forged.
 const CLIENTS: usize = 1024;
 
 /// Datagrams of one client that may wait, and bytes of all of them.
@@ -63,12 +65,15 @@ pub async fn datagrams(
         let (sender, receiver) = mpsc::channel(WAITING);
         drop(sender.try_send(said));
         let (socket, names, forward) = (Arc::clone(&socket), names.load_full(), forward.clone());
+        let is_answered = Arc::new(AtomicBool::new(false));
+        let answered = Arc::clone(&is_answered);
         let task = tokio::spawn(async move {
-            if let Err(failure) = client(&socket, from, receiver, &names, &forward).await {
+            if let Err(failure) = client(&socket, from, receiver, &names, &forward, &answered).await
+            {
                 debug!(to = %forward.to, %failure, "a client of a forward was refused");
             }
         });
-        clients.admit(from, sender, task.abort_handle());
+        clients.admit(from, sender, is_answered, task.abort_handle());
     }
 }
 
@@ -85,6 +90,8 @@ struct Clients {
 
 struct Known {
     said: mpsc::Sender<Said>,
+    /// Ordering: relaxed, nothing else hangs on it.
+    is_answered: Arc<AtomicBool>,
     task: AbortHandle,
     /// Which datagram was its last.
     last: u64,
@@ -117,16 +124,23 @@ impl Clients {
         }
     }
 
-    fn admit(&mut self, from: SocketAddr, said: mpsc::Sender<Said>, task: AbortHandle) {
+    fn admit(
+        &mut self,
+        from: SocketAddr,
+        said: mpsc::Sender<Said>,
+        is_answered: Arc<AtomicBool>,
+        task: AbortHandle,
+    ) {
         self.known.retain(|_, client| !client.said.is_closed());
         if self.known.len() >= CLIENTS {
-            let silent = self.known.iter().min_by_key(|(_, client)| client.last);
+            let worth = |client: &Known| (client.is_answered.load(Ordering::Relaxed), client.last);
+            let silent = self.known.iter().min_by_key(|(_, client)| worth(client));
             let silent = silent.map(|(from, _)| *from);
             if let Some(client) = silent.and_then(|silent| self.known.remove(&silent)) {
                 client.task.abort();
             }
         }
-        self.known.insert(from, Known { said, task, last: self.heard });
+        self.known.insert(from, Known { said, is_answered, task, last: self.heard });
     }
 }
 
@@ -137,12 +151,14 @@ async fn client(
     mut said: mpsc::Receiver<Said>,
     names: &Names,
     forward: &Forward,
+    is_answered: &AtomicBool,
 ) -> Result<(), Failure> {
     let mut to = names.place(&forward.to, None).await?;
     let mut inner = names.way().bind()?;
-    let (mut last, mut is_answered) = (Instant::now(), false);
+    let mut last = Instant::now();
     let mut found = pin!(look_again(names, forward, to));
     loop {
+        let patience = patience(forward, is_answered.load(Ordering::Relaxed));
         tokio::select! {
             payload = said.recv() => {
                 let Some((payload, _)) = payload else { return Ok(()) };
@@ -154,14 +170,15 @@ async fn client(
                 if SocketAddr::new(from.ip().to_canonical(), from.port()) == to {
                     // As on any network.
                     drop(outer.try_send_to(&payload, client));
-                    (last, is_answered) = (Instant::now(), true);
+                    last = Instant::now();
+                    is_answered.store(true, Ordering::Relaxed);
                 }
             }
             place = &mut found => {
                 to = place;
                 found.set(look_again(names, forward, to));
             }
-            () = sleep_until(last + patience(forward, is_answered)) => return Ok(()),
+            () = sleep_until(last + patience) => return Ok(()),
         }
     }
 }
@@ -188,30 +205,36 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_client_more_ends_the_one_that_was_silent_longest_and_what_waits_is_bounded() {
+    async fn a_client_more_ends_the_one_that_was_silent_longest_unanswered_ones_first_and_what_waits_is_bounded()
+     {
         let mut clients = Clients::default();
         let at = |port: u16| SocketAddr::from(([192, 0, 2, 1], port));
         // Somebody who waits for an address, as long as he is there.
-        let admit = |clients: &mut Clients, port| {
+        let admit = |clients: &mut Clients, port, is_answered| {
             let (sender, receiver) = mpsc::channel(1);
             let (here, gone) = oneshot::channel::<()>();
             let task = tokio::spawn(async move {
                 let _held = (receiver, here);
                 std::future::pending::<()>().await;
             });
-            clients.admit(at(port), sender, task.abort_handle());
+            let is_answered = Arc::new(AtomicBool::new(is_answered));
+            clients.admit(at(port), sender, is_answered, task.abort_handle());
             gone
         };
         let mut gone = Vec::new();
         for port in 0..1024 {
             drop(clients.hear(b""));
-            gone.push(admit(&mut clients, port));
+            gone.push(admit(&mut clients, port, port < 1023));
         }
         let said = clients.hear(b"again").unwrap();
         assert!(clients.pass(at(0), said).is_none(), "the first is the last that spoke");
         let said = clients.hear(b"hello").unwrap();
         assert!(clients.pass(at(2000), said).is_some(), "it is not known");
-        let _gone = admit(&mut clients, 2000);
+        let _gone = admit(&mut clients, 2000, true);
+        timeout(SOON, &mut gone[1023]).await.expect("nobody has answered it").unwrap_err();
+        assert!(clients.known.len() == 1024 && clients.known.contains_key(&at(1)));
+        drop(clients.hear(b""));
+        let _gone = admit(&mut clients, 2001, true);
         assert!(clients.known.contains_key(&at(0)) && clients.known.contains_key(&at(2000)));
         assert!(!clients.known.contains_key(&at(1)) && clients.known.len() == 1024);
         timeout(SOON, &mut gone[1]).await.expect("it ends").unwrap_err();

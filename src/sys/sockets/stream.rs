@@ -23,7 +23,7 @@ const KEEPALIVE_IDLE: Duration = Duration::from_secs(300);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const KEEPALIVE_PROBES: u32 = 4;
 
-/// How long sent data may stay unacknowledged before the connection is given up.
+/// How long a service may leave sent data unacknowledged, or unread, before the connection is given up.
 const USER_TIMEOUT_MILLIS: u32 = 300_000;
 
 /// One connection. It may still be under way: it becomes writable when that is decided, and
@@ -47,6 +47,8 @@ impl Stream {
             set_mark(socket.as_fd(), mark)?;
         }
         set_tcp_options(socket.as_fd())?;
+        sockopt::set_tcp_user_timeout(&socket, USER_TIMEOUT_MILLIS)
+            .map_err(|e| SysError::new("setsockopt TCP_USER_TIMEOUT", e))?;
         if let Some(source) = source {
             // The port is picked when the far end is known: else there were so many ports for all.
             let (fd, name) = (socket.as_fd(), libc::IP_BIND_ADDRESS_NO_PORT);
@@ -132,7 +134,8 @@ fn open(family: AddressFamily) -> Result<OwnedFd, SysError> {
 }
 
 /// What a TCP connection needs that stands between two others: data goes on at once, because the far
-/// ends have waited for more already, if they wanted to; and a host that is gone ends it.
+/// ends have waited for more already, if they wanted to; and a host that is gone ends it. One that is there
+/// may stop reading for as long as it likes, which TCP_USER_TIMEOUT would end. [tcp(7)]
 ///
 /// # Errors
 /// Not a TCP socket.
@@ -142,7 +145,6 @@ pub fn set_tcp_options(socket: BorrowedFd<'_>) -> Result<(), SysError> {
         .and_then(|()| sockopt::set_tcp_keepidle(socket, KEEPALIVE_IDLE))
         .and_then(|()| sockopt::set_tcp_keepintvl(socket, KEEPALIVE_INTERVAL))
         .and_then(|()| sockopt::set_tcp_keepcnt(socket, KEEPALIVE_PROBES))
-        .and_then(|()| sockopt::set_tcp_user_timeout(socket, USER_TIMEOUT_MILLIS))
         .map_err(|e| SysError::new("setsockopt TCP", e))
 }
 
@@ -191,6 +193,10 @@ mod tests {
         let mut stream = Stream::connect(listener.local_addr().unwrap(), 0, None).unwrap();
         decided(&stream).unwrap();
         let (mut other, _) = listener.accept().unwrap();
+        set_tcp_options(other.as_fd()).unwrap();
+        let patience = [stream.as_fd(), other.as_fd()].map(sockopt::tcp_user_timeout);
+        assert_eq!(patience, [Ok(300_000), Ok(0)], "who stops reading is not gone");
+        assert_eq!([stream.as_fd(), other.as_fd()].map(sockopt::socket_keepalive), [Ok(true); 2]);
         assert_eq!(stream.read(&mut [IoSliceMut::new(&mut [0; 4])]).unwrap(), None);
         assert_eq!(stream.write(&[IoSlice::new(b"ab"), IoSlice::new(b"c")]).unwrap(), Some(3));
         stream.finish();

@@ -64,7 +64,7 @@ pub enum Body {
 pub enum Extent {
     /// It has only a head, and another response comes.
     Interim,
-    /// The head says.
+    /// The head, or its status, says.
     Told,
     /// It ends with the connection.
     Open,
@@ -128,11 +128,12 @@ pub fn request(said: &[u8]) -> Parsed<Request> {
     Ok(Some((Request { to, asked: Asked::Exchange { head, body }, login }, length)))
 }
 
-/// Reads the head of a response, and makes what goes on to the client. `None` until it is whole.
+/// Reads the head of a response to a request, which may be HEAD, and makes what goes on to the client. `None`
+/// until it is whole.
 ///
 /// # Errors
 /// It makes no sense.
-pub fn response(said: &[u8]) -> Parsed<(Vec<u8>, Extent)> {
+pub fn response(said: &[u8], is_head: bool) -> Parsed<(Vec<u8>, Extent)> {
     const SENSELESS: Refusal =
         Refusal::new("502 Bad Gateway", "what the server said is no response of HTTP/1");
     let mut fields = [httparse::EMPTY_HEADER; FIELDS];
@@ -145,9 +146,10 @@ pub fn response(said: &[u8]) -> Parsed<(Vec<u8>, Extent)> {
     let (Some(code), Some(version)) = (head.code, head.version) else { return Err(SENSELESS) };
     let reason = head.reason.unwrap_or_default();
     let has = |name| head.headers.iter().any(|field| field.name.eq_ignore_ascii_case(name));
+    let has_no_body = is_head || matches!(code, 101 | 204 | 304);
     let extent = if (100..200).contains(&code) && code != 101 {
         Extent::Interim
-    } else if has("content-length") || version > 0 && has("transfer-encoding") {
+    } else if has_no_body || has("content-length") || version > 0 && has("transfer-encoding") {
         Extent::Told
     } else {
         Extent::Open
@@ -382,7 +384,7 @@ mod tests {
     #[test]
     fn a_response_is_the_last_on_its_connection_unless_it_is_interim() {
         let said = b"HTTP/1.1 200 OK\r\nKeep-Alive: 5\r\nContent-Length: 2\r\nConnection: keep-alive\r\n\r\nhi";
-        let ((head, extent), length) = response(said).unwrap().unwrap();
+        let ((head, extent), length) = response(said, false).unwrap().unwrap();
         assert_eq!(
             String::from_utf8(head).unwrap(),
             "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nVia: 1.1 hybridwg\r\nConnection: close\r\n\r\n"
@@ -393,17 +395,22 @@ mod tests {
             ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", Extent::Told),
             ("HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", Extent::Open),
             ("HTTP/1.1 200 OK\r\n\r\n", Extent::Open),
+            ("HTTP/1.1 101 Switching Protocols\r\n\r\n", Extent::Told),
+            ("HTTP/1.1 204 No Content\r\n\r\n", Extent::Told),
+            ("HTTP/1.1 304 Not Modified\r\n\r\n", Extent::Told),
         ] {
-            assert_eq!(response(said.as_bytes()).unwrap().unwrap().0.1, extent, "{said}");
+            assert_eq!(response(said.as_bytes(), false).unwrap().unwrap().0.1, extent, "{said}");
+            let to_head = if extent == Extent::Interim { extent } else { Extent::Told };
+            assert_eq!(response(said.as_bytes(), true).unwrap().unwrap().0.1, to_head, "{said}");
         }
-        assert!(response(b"SSH-2.0\r\n").is_err());
-        assert_eq!(response(b"HTTP/1.1 200"), Ok(None));
+        assert!(response(b"SSH-2.0\r\n", false).is_err());
+        assert_eq!(response(b"HTTP/1.1 200", false), Ok(None));
     }
 
     proptest! {
         #[test]
         fn no_bytes_stop_it(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            drop((request(&bytes), response(&bytes)));
+            drop((request(&bytes), response(&bytes, false)));
             let text = String::from_utf8_lossy(&bytes);
             drop(request(format!("GET http://{text} HTTP/1.1\r\n{text}\r\n\r\n").as_bytes()));
         }

@@ -8,7 +8,7 @@ pub mod head;
 
 use std::io;
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, split};
@@ -26,9 +26,9 @@ use crate::flow::gate::Unreached;
 /// Bytes of a body that are moved at once.
 const PIECE: usize = 16 << 10;
 
-/// How long a server may be silent when its client has ended its side: it may be gone, which only what
-/// it is sent would tell.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a server may be silent when its client has ended its side, and at most twice that: the client
+/// may be gone, which only what it is sent would tell.
+const PATIENCE: Duration = Duration::from_secs(600);
 
 /// Why there is no request.
 enum Trouble {
@@ -193,7 +193,8 @@ async fn converse(
 ) -> Result<(), Trouble> {
     let (mut client_reads, mut client_writes) = split(client);
     let (server_reads, mut server_writes) = split(server);
-    let has_moved = AtomicBool::new(false);
+    let is_head = head.starts_with(b"HEAD ");
+    let reads = Reads::default();
     let up = async {
         let sent = async {
             server_writes.write_all(head).await?;
@@ -209,17 +210,40 @@ async fn converse(
         while client_reads.read(&mut piece).await? > 0 {}
         Ok(())
     };
-    let mut down = pin!(answer(server_reads, &mut client_writes, &has_moved));
+    let mut down = pin!(answer(server_reads, &mut client_writes, &reads, is_head));
     tokio::select! {
         outcome = &mut down => return outcome,
         ended = up => ended.map_err(End::Gone)?,
     }
     loop {
+        let pending = reads.pending();
         match timeout(patience, &mut down).await {
             Ok(outcome) => return outcome,
-            Err(_) if has_moved.swap(false, Ordering::Relaxed) => {}
-            Err(silence) => return Err(End::Gone(silence.into()).into()),
+            Err(silence) if pending.is_some() && pending == reads.pending() => {
+                return Err(End::Gone(silence.into()).into());
+            }
+            // The server has said something, or a slow client is still at it.
+            Err(_) => {}
         }
+    }
+}
+
+/// How many reads of a server's have begun and ended, so that one is under way if the number is odd.
+/// Ordering: relaxed, nothing else hangs on it.
+#[derive(Default)]
+struct Reads(AtomicU64);
+
+impl Reads {
+    /// The one that is under way.
+    fn pending(&self) -> Option<u64> {
+        Some(self.0.load(Ordering::Relaxed)).filter(|count| count % 2 == 1)
+    }
+
+    async fn count<T>(&self, read: impl Future<Output = T>) -> T {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        let outcome = read.await;
+        self.0.fetch_add(1, Ordering::Relaxed);
+        outcome
     }
 }
 
@@ -257,29 +281,29 @@ async fn send_body(
     }
 }
 
-/// Passes on what the server answers, until it ends; whenever it has said something, `has_moved`.
+/// Passes on what the server answers to a request, which may be HEAD, until it ends.
 async fn answer(
     mut server: impl AsyncRead + Unpin,
     client: &mut (impl AsyncWrite + Unpin),
-    has_moved: &AtomicBool,
+    reads: &Reads,
+    is_head: bool,
 ) -> Result<(), Trouble> {
     let failed = |error| Trouble::End(End::Gone(error));
     let mut said = Vec::new();
     loop {
-        while let Some(((head, extent), length)) = head::response(&said)? {
+        while let Some(((head, extent), length)) = head::response(&said, is_head)? {
             client.write_all(&head).await.map_err(failed)?;
             said.drain(..length);
             if extent != Extent::Interim {
-                let passed = pass(said, server, client, has_moved).await;
+                let passed = pass(said, server, client, reads).await;
                 // Of what is cut off a client sees that it is, if it was told the length.
                 return if extent == Extent::Told { Ok(()) } else { passed.map_err(failed) };
             }
         }
-        if !matches!(server.read_buf(&mut said).await, Ok(1..)) {
+        if !matches!(reads.count(server.read_buf(&mut said)).await, Ok(1..)) {
             let text = "the server has ended without an answer";
             return Err(Refusal { status: "502 Bad Gateway", text }.into());
         }
-        has_moved.store(true, Ordering::Relaxed);
     }
 }
 
@@ -288,17 +312,16 @@ async fn pass(
     mut piece: Vec<u8>,
     mut server: impl AsyncRead + Unpin,
     client: &mut (impl AsyncWrite + Unpin),
-    has_moved: &AtomicBool,
+    reads: &Reads,
 ) -> io::Result<()> {
     loop {
         client.write_all(&piece).await?;
         piece.resize(PIECE, 0);
-        let length = server.read(&mut piece).await?;
+        let length = reads.count(server.read(&mut piece)).await?;
         if length == 0 {
             return Ok(());
         }
         piece.truncate(length);
-        has_moved.store(true, Ordering::Relaxed);
     }
 }
 
@@ -354,6 +377,26 @@ mod tests {
                 }
                 assert_eq!(server.read(&mut heard).await.unwrap(), 0);
             }
+        });
+    }
+
+    #[test]
+    fn who_has_ended_its_side_may_read_as_slowly_as_it_likes() {
+        run(async {
+            let (mut app, client) = UnixStream::pair().unwrap();
+            let (mut server, given) = UnixStream::pair().unwrap();
+            begin(client, given, Duration::from_millis(1));
+            app.shutdown().await.unwrap();
+            let told = tokio::spawn(async move {
+                server.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await?;
+                server.write_all(&vec![b'x'; 4 << 20]).await
+            });
+            // Long for whom a millisecond is too long.
+            sleep(Duration::from_millis(50)).await;
+            let mut heard = Vec::new();
+            app.read_to_end(&mut heard).await.unwrap();
+            told.await.unwrap().unwrap();
+            assert!(heard.len() > 4 << 20 && heard.ends_with(b"x"), "{}", heard.len());
         });
     }
 
