@@ -11,7 +11,7 @@ use crate::cli::file;
 use crate::cli::message::{self, Failure, Terminal};
 use crate::cli::reload;
 use crate::control::config::{Lines, Located, Written};
-use crate::control::drain::drain;
+use crate::control::drain::{drain, resume};
 use crate::control::interrupt::Interrupt;
 use crate::control::link;
 use crate::control::netlink::Netlink;
@@ -83,7 +83,7 @@ fn beside(arguments: &args::Up) -> Vec<Lines> {
     said.map(|(name, text)| Lines { name: name.to_owned(), text }).collect()
 }
 
-/// Waits until somebody interrupts, and takes the tunnel down when its flows have ended or `grace` is
+/// Waits until somebody interrupts, and takes the tunnel down when its connections have ended or `grace` is
 /// over; or until it ends otherwise.
 /// Reloads meanwhile as `vigil` says.
 ///
@@ -111,8 +111,13 @@ fn stay(
         let waited = interrupt.cut_short(move || (waiting.wait(), waiting))?;
         let Some((happening, waiting)) = waited else {
             drop(tell(Notifier::stopping));
-            drain(interface, grace, &Interrupt::on_signals_to_end()?);
-            return down::run(argument);
+            match Interrupt::on_signals_to_end() {
+                Ok(again) => drain(interface, grace, &again),
+                Err(error) => message::warning(&format!(
+                    "the connections of {interface} have no time to end: {error}"
+                )),
+            }
+            return down::run(argument).inspect_err(|_| resume(interface));
         };
         match happening {
             Happening::Ended => break,

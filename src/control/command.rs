@@ -42,8 +42,8 @@ pub struct SetRequest {
     pub health: Option<Health>,
     /// Another: what the tunnel is on this host, where it has no interface.
     pub inside: Option<Inside>,
-    /// Has peers begin no new flows: there is to be an end.
-    pub drain: bool,
+    /// Whether there is to be an end, before which nothing new begins.
+    pub drain: Option<bool>,
     /// Another: what is listened for, for programs of this host.
     pub serve: Option<Serve>,
     /// Has what fits measured, of all peers that can be asked.

@@ -1,5 +1,5 @@
-//! The end of a tunnel that somebody still uses: peers begin no new flows, and those that there are have
-//! some time.
+//! The end of a tunnel that somebody still uses: nothing new begins, and the connections that there are
+//! have some time. Mappings of datagrams and pings are not waited for: they have no end but their timeout.
 
 use std::time::Duration;
 
@@ -8,23 +8,31 @@ use crate::control::interrupt::Interrupt;
 use crate::control::settings::FlowCount;
 use crate::control::uapi::client::UapiClient;
 
-/// How often is looked whether there are flows left.
+/// How often is looked whether there are connections left.
 const POLL: Duration = Duration::from_millis(50);
 
-/// Has the daemon of `interface` begin no new flows of peers, and waits until there are none, for
+/// Has the daemon of `interface` begin nothing new, and waits until there are no connections, for
 /// `grace` at most or until somebody interrupts again.
 pub fn drain(interface: &str, grace: Duration, again: &Interrupt) {
-    let request = SetRequest { drain: true, ..SetRequest::default() };
-    let Ok(mut client) = UapiClient::connect(interface) else { return };
-    if client.set(&request).is_err() {
-        return;
-    }
+    let Some(mut client) = tell(interface, true) else { return };
     let looks = grace.as_millis() / POLL.as_millis();
     for _ in 0..looks {
-        let has_any = |flows: FlowCount| flows.now > 0;
+        let has_any = |flows: FlowCount| flows.connections > 0;
         let is_left = client.status().is_ok_and(|status| status.flows.is_some_and(has_any));
         if !is_left || again.wait(POLL) {
             return;
         }
     }
+}
+
+/// Takes [`drain`] back where the end did not come: what is up is to be of use.
+pub fn resume(interface: &str) {
+    tell(interface, false);
+}
+
+/// `None` if there is nobody who would hear it, or who could be waited for.
+fn tell(interface: &str, is_draining: bool) -> Option<UapiClient> {
+    let mut client = UapiClient::connect(interface).ok()?;
+    client.set(&SetRequest { drain: Some(is_draining), ..SetRequest::default() }).ok()?;
+    Some(client)
 }

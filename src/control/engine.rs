@@ -486,8 +486,8 @@ impl Engine {
         if let Some(inside) = request.inside {
             self.furnish(inside)?;
         }
-        if request.drain {
-            self.drain();
+        if let Some(is_draining) = request.drain {
+            self.drain(is_draining);
         }
         if let Some(flows) = request.flows {
             self.carry(flows)?;

@@ -154,9 +154,11 @@ pub struct Status {
 }
 
 /// How many flows there are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FlowCount {
     pub now: usize,
+    /// Of these, TCP connections: they have an end that can be waited for.
+    pub connections: usize,
     /// The flow engine has as many as it may: what would begin another is dropped.
     pub is_full: bool,
 }

@@ -61,6 +61,8 @@ pub(super) struct Engine {
     parts_scheduled: Option<Instant>,
     pub(super) switch: Arc<Switch>,
     is_on: bool,
+    /// Nothing is carried on any more, and what would have been does not get to the kernel instead.
+    has_ended: bool,
     /// The tunnel's own addresses are a kernel's.
     has_kernel: bool,
     /// By which the flows were looked through.
@@ -97,6 +99,7 @@ impl Engine {
             parts_scheduled: None,
             switch,
             is_on,
+            has_ended: false,
             has_kernel,
             routes,
             alarm,
@@ -110,13 +113,17 @@ impl Engine {
 
     /// Takes a packet of a peer's.
     pub fn take(&mut self, now: Instant, packet: &mut [u8]) -> Fate {
-        if !self.is_on {
+        if !self.is_on && !self.has_ended {
             return Fate::Kernel;
         }
         let carries = self.common.settings.carries;
         let inner = Inner::parse(packet);
         if self.has_kernel && self.common.settings.is_for_kernel(packet, inner.as_ref()) {
             return Fate::Kernel;
+        }
+        if self.has_ended {
+            self.common.drop(DropReason::FlowRefused);
+            return Fate::Taken;
         }
         let Some(inner) = inner else {
             self.common.drop(DropReason::FlowMalformed);
@@ -328,7 +335,7 @@ impl Engine {
     pub fn follow(&mut self) {
         let settings = self.switch.settings();
         let routes = Arc::clone(&self.common.tables.routes());
-        let is_on = settings.is_some();
+        let is_on = settings.is_some() && !self.has_ended;
         let settings = settings.unwrap_or_else(|| Arc::clone(&self.common.settings));
         let is_new = is_on != self.is_on || !Arc::ptr_eq(&settings, &self.common.settings);
         if !is_new && Arc::ptr_eq(&routes, &self.routes) {
@@ -377,7 +384,9 @@ impl Engine {
 
     /// Carries on nothing any more, and tells both sides of what is connected.
     pub fn end(&mut self, now: Instant) {
-        self.switch.set(None);
+        // The settings stay: by them the other shards, which end later, keep from the kernel what is
+        // not for it.
+        self.has_ended = true;
         self.follow();
         // Streams that were brought meanwhile find their connections ended.
         self.take_requests(now);

@@ -45,6 +45,8 @@ pub enum Unreached {
     TimedOut,
     #[error("too many connections")]
     TooMany,
+    #[error("the tunnel is about to end")]
+    Ending,
 }
 
 /// The way into the tunnel. Clones are the same way.
@@ -73,6 +75,7 @@ impl Gate {
     /// It could not be opened. [`Unreached::NetworkUnreachable`] also if the tunnel has no address of
     /// that family, or is going down.
     pub async fn connect(&self, to: SocketAddr) -> Result<Opened, Unreached> {
+        self.admit()?;
         let (answer, answered) = oneshot::channel();
         if !self.switch.ask(Request::Connect { to, answer }) {
             return Err(Unreached::TooMany);
@@ -84,12 +87,18 @@ impl Gate {
     /// speaks to it is heard.
     ///
     /// # Errors
-    /// [`Unreached::TooMany`]
+    /// [`Unreached::TooMany`], [`Unreached::Ending`]
     pub fn bind(&self) -> Result<InnerUdp, Unreached> {
+        self.admit()?;
         let (sender, inbox) = mpsc::channel(INBOX);
         let port = random_ports().find(|&port| self.switch.claim(port, &sender));
         let port = port.ok_or(Unreached::TooMany)?;
         Ok(InnerUdp { port, switch: Arc::clone(&self.switch), inbox })
+    }
+
+    fn admit(&self) -> Result<(), Unreached> {
+        let is_ending = self.switch.settings().is_some_and(|settings| settings.is_draining);
+        if is_ending { Err(Unreached::Ending) } else { Ok(()) }
     }
 }
 
@@ -178,6 +187,16 @@ mod tests {
     use super::*;
     use crate::proto::allowed_ips::AllowedIps;
     use crate::proto::peer::PeerId;
+
+    #[tokio::test]
+    async fn where_there_is_to_be_an_end_nothing_begins() {
+        let settings = Settings { is_draining: true, ..Settings::default() };
+        let switch = Arc::new(Switch::new(settings).unwrap());
+        let gate = Gate::new(switch, Arc::new(Tables::new()));
+        let connected = gate.connect("10.66.0.1:80".parse().unwrap()).await;
+        assert_eq!(connected.map(drop), Err(Unreached::Ending));
+        assert_eq!(gate.bind().map(drop), Err(Unreached::Ending));
+    }
 
     #[test]
     fn the_tunnel_leads_to_what_is_a_peers_from_an_address_of_the_same_family() {

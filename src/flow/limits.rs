@@ -98,6 +98,8 @@ pub struct Limits {
     most_flows: usize,
     shares: usize,
     flows: usize,
+    /// Of these, TCP.
+    connections: usize,
     dials: usize,
     peers: HashMap<PeerId, Share>,
     places: HashMap<SocketAddr, Place>,
@@ -120,6 +122,7 @@ impl Limits {
             most_flows: possible_flows,
             shares: SHARES,
             flows: 0,
+            connections: 0,
             dials: 0,
             peers: HashMap::new(),
             places: HashMap::new(),
@@ -140,6 +143,11 @@ impl Limits {
 
     pub const fn flows(&self) -> usize {
         self.flows
+    }
+
+    /// How many of the flows are connections.
+    pub const fn connections(&self) -> usize {
+        self.connections
     }
 
     /// Whether nobody may have one more.
@@ -183,6 +191,7 @@ impl Limits {
             return Err(Limit::UdpOfPeer);
         }
         self.flows += 1;
+        self.connections += usize::from(sort == Sort::Tcp);
         share.flows += 1;
         share.udp += usize::from(sort == Sort::Udp);
         Ok(())
@@ -191,13 +200,14 @@ impl Limits {
     /// Gives one back.
     pub fn close(&mut self, peer: PeerId, sort: Sort) {
         self.flows = self.flows.saturating_sub(1);
+        self.connections = self.connections.saturating_sub(usize::from(sort == Sort::Tcp));
         if let Some(share) = self.peers.get_mut(&peer) {
             share.flows = share.flows.saturating_sub(1);
             share.udp = share.udp.saturating_sub(usize::from(sort == Sort::Udp));
         }
     }
 
-    /// Takes one flow of this host's own: it has as many as there are.
+    /// Takes one connection of this host's own: it has as many as there are flows.
     ///
     /// # Errors
     /// There is none left.
@@ -206,12 +216,14 @@ impl Limits {
             return Err(Limit::Flows);
         }
         self.flows += 1;
+        self.connections += 1;
         Ok(())
     }
 
     /// Gives one back.
     pub const fn close_own(&mut self) {
         self.flows = self.flows.saturating_sub(1);
+        self.connections = self.connections.saturating_sub(1);
     }
 
     /// Begins to make a connection to `place`.
@@ -381,6 +393,7 @@ mod tests {
         }
         assert_eq!(limits.open(at(19_000), PeerId(1), Sort::Udp), Err(Limit::UdpOfPeer));
         assert_eq!(limits.open(at(19_000), PeerId(1), Sort::Tcp), Ok(()));
+        assert_eq!((limits.flows(), limits.connections()), (1025, 1));
         limits.close(PeerId(1), Sort::Udp);
         assert_eq!(limits.open(at(19_000), PeerId(1), Sort::Udp), Ok(()));
     }

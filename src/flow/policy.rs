@@ -117,14 +117,32 @@ fn forms(address: IpAddr) -> impl Iterator<Item = IpAddr> {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HostAddresses {
     addresses: BTreeSet<IpAddr>,
+    /// All of whose addresses are this host's.
+    local: Vec<Ipv4Net>,
     broadcasts: BTreeSet<Ipv4Addr>,
     anycasts: BTreeSet<Ipv6Addr>,
 }
 
 impl HostAddresses {
+    /// With all addresses of these `networks` of the loopback interface, which the kernel has as its own
+    /// for IPv4. [LNX net/ipv4/fib_frontend.c:fib_add_ifaddr]
+    pub fn with_loopback(mut self, networks: impl IntoIterator<Item = IpNet>) -> Self {
+        let networks = networks.into_iter().filter(|network| !network.addr().is_loopback());
+        self.local.extend(networks.filter_map(|network| match network {
+            IpNet::V4(network) => Some(network),
+            IpNet::V6(_) => None,
+        }));
+        self
+    }
+
+    fn has(&self, address: IpAddr) -> bool {
+        let is_in = |network: &Ipv4Net| matches!(address, IpAddr::V4(v4) if network.contains(&v4));
+        self.addresses.contains(&address) || self.local.iter().any(is_in)
+    }
+
     /// Whether this host, a router perhaps, takes for itself what is sent to `address`.
     pub fn hears(&self, address: IpAddr) -> bool {
-        self.addresses.contains(&address)
+        self.has(address)
             || match address {
                 IpAddr::V4(address) => self.broadcasts.contains(&address),
                 IpAddr::V6(address) => self.anycasts.contains(&address),
@@ -199,7 +217,7 @@ const fn v6(s: [u16; 8], length: u8) -> IpNet {
 fn built_in(address: IpAddr, host: &HostAddresses) -> Option<Denial> {
     let listed = BUILT_IN.iter().find(|(network, _)| network.contains(&address));
     listed.map(|&(_, denial)| denial).or_else(|| match address {
-        _ if host.addresses.contains(&address) => Some(Denial::Host),
+        _ if host.has(address) => Some(Denial::Host),
         IpAddr::V4(address) if host.broadcasts.contains(&address) => Some(Denial::Broadcast),
         _ => None,
     })
@@ -293,7 +311,7 @@ impl Rule {
         let Destination { address, service } = destination;
         let is_target = match self.target {
             Target::Network(network) => network.contains(&address),
-            Target::Host => host.addresses.contains(&address),
+            Target::Host => host.has(address),
         };
         let (protocol, port) = match service {
             Service::Tcp(port) => (Protocol::Tcp, Some(port)),

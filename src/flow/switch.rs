@@ -44,7 +44,7 @@ pub struct Settings {
     pub carries: bool,
     /// What is behind ports of the tunnel's own addresses.
     pub exposed: Vec<Exposed>,
-    /// No peer gets a new flow: there is to be an end.
+    /// Nobody gets a new flow: there is to be an end.
     pub is_draining: bool,
     pub tuning: Tuning,
 }
@@ -137,6 +137,8 @@ pub struct Switch {
     bell: Waker,
     /// Flows that there are now. Ordering: relaxed, statistics.
     flows: AtomicUsize,
+    /// Those of them that are TCP. Ordering: as `flows`.
+    connections: AtomicUsize,
     /// There may be no more of them. Ordering: as `flows`.
     is_full: AtomicBool,
     /// Packets that other shards have received.
@@ -167,6 +169,7 @@ impl Switch {
             settings: ArcSwapOption::from_pointee(settings),
             bell: Waker::new()?,
             flows: AtomicUsize::new(0),
+            connections: AtomicUsize::new(0),
             is_full: AtomicBool::new(false),
             handed: Mutex::default(),
             requests: Mutex::default(),
@@ -193,6 +196,11 @@ impl Switch {
     /// How many flows there are now.
     pub fn flows(&self) -> usize {
         self.flows.load(Ordering::Relaxed)
+    }
+
+    /// How many of them are TCP.
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
     }
 
     /// Whether there may be no more of them.
@@ -270,6 +278,7 @@ impl Switch {
 
     pub(super) fn count_flows(&self, limits: &Limits) {
         self.flows.store(limits.flows(), Ordering::Relaxed);
+        self.connections.store(limits.connections(), Ordering::Relaxed);
         self.is_full.store(limits.is_full(), Ordering::Relaxed);
     }
 

@@ -197,16 +197,7 @@ fn a_tunnel_may_hold_what_its_connections_may() {
             _ => panic!("{name}: {limit}"),
         };
         let bytes = number.parse::<usize>().unwrap() << shift;
-        let threads = match &words(&sidecar["args"])[..] {
-            // The image's own command on a node of up to 15 cores.
-            [] => 3,
-            given => {
-                let read = Arguments::try_parse_from(["hybridwg"].iter().chain(given)).unwrap();
-                let Some(Command::Up(up)) = read.command else { panic!("{name}: {given:?}") };
-                up.device.shards.get().get() as usize
-            }
-        };
-        let held = threads * tcp::Config::default().budget_bytes;
+        let held = tcp::Config::default().budget_bytes;
         assert!(bytes >= held + (128 << 20), "{name}: {limit}");
     }
 }

@@ -63,7 +63,7 @@ impl Page {
             if *is_masquerading {
                 self.field("masquerade", "flow by flow");
             }
-            if let Some(FlowCount { now, is_full }) = flows {
+            if let Some(FlowCount { now, is_full, .. }) = flows {
                 let limit = if *is_full { " (no more may begin)" } else { "" };
                 self.field("flows", &format!("{now}{limit}"));
             }

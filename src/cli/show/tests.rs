@@ -84,7 +84,11 @@ fn a_device_of_our_own_tells_its_offloads() {
         ),
         (Offloads::NONE, "(none)", "[]"),
     ] {
-        let flows = (offloads == Offloads::ALL).then_some(FlowCount { now: 3, is_full: true });
+        let flows = (offloads == Offloads::ALL).then_some(FlowCount {
+            now: 3,
+            connections: 2,
+            is_full: true,
+        });
         shown.status = Some(Status {
             offloads,
             port_is_random: false,

@@ -26,12 +26,15 @@ use crate::dataplane::tables::Tables;
 use crate::dataplane::tun_port::TunPort;
 use crate::flow::exposed::{self, Exposed};
 use crate::flow::gate::Gate;
-use crate::flow::policy::Service;
+use crate::flow::policy::{HostAddresses, Service};
 use crate::flow::port::{FlowPort, HandingPort};
 use crate::flow::switch::{Settings, Switch};
 use crate::sys::SysError;
 use crate::sys::clock;
 use crate::sys::tun::Tun;
+
+/// The number of `lo` in each network namespace. [LNX include/net/flow.h:LOOPBACK_IFINDEX]
+const LOOPBACK: u32 = 1;
 
 /// What is carried on, and by what.
 #[derive(Debug, Default)]
@@ -76,9 +79,12 @@ impl Carrying {
 
     /// How many flows there are.
     pub fn count(&self) -> FlowCount {
-        let count = |switch: &Arc<Switch>| (switch.flows(), switch.is_full());
-        let (now, is_full) = self.switch.as_ref().map_or((0, false), count);
-        FlowCount { now, is_full }
+        let Some(switch) = &self.switch else { return FlowCount::default() };
+        FlowCount {
+            now: switch.flows(),
+            connections: switch.connections(),
+            is_full: switch.is_full(),
+        }
     }
 
     /// Whether there may be any.
@@ -222,9 +228,10 @@ impl Engine {
         Ok(())
     }
 
-    /// Has peers begin no new flows.
-    pub(super) fn drain(&mut self) {
-        self.carrying.is_draining = true;
+    /// Has nothing new begin, for peers or for programs of this host, or takes that back.
+    pub(super) fn drain(&mut self, is_draining: bool) {
+        self.carrying.is_draining = is_draining;
+        self.proxies.count.be_ending(is_draining);
         self.follow_addresses();
     }
 
@@ -292,11 +299,14 @@ impl Engine {
                 of_tunnel.map(|(_, network)| *network).collect()
             }
         };
+        let loopback = all.iter().filter(|(interface, _)| *interface == LOOPBACK);
+        let host: HostAddresses = all.iter().map(|(_, network)| *network).collect();
+        let host = host.with_loopback(loopback.map(|(_, network)| *network));
         Ok(Some(Settings {
             policy,
             sources,
             tunnel,
-            host: all.iter().map(|(_, network)| *network).collect(),
+            host,
             mark: self.fwmark,
             tuning,
             carries,

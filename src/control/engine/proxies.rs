@@ -35,10 +35,12 @@ impl Engine {
     /// How many flows begin or end at this host: those of the flow engine, and connections into the
     /// tunnel by an interface. `None` where there are none and nothing that they could be for.
     pub(super) fn count_flows(&self) -> Option<FlowCount> {
-        let FlowCount { now, is_full } = self.carrying.count();
-        let now = now + self.proxies.count.now();
+        let mut count = self.carrying.count();
+        let by_interface = self.proxies.count.now();
+        count.now += by_interface;
+        count.connections += by_interface;
         let may_be = self.carrying.may_have_flows() || self.proxies.is_serving();
-        (may_be || now > 0).then_some(FlowCount { now, is_full })
+        (may_be || count.now > 0).then_some(count)
     }
 
     /// By the flow engine, where the tunnel has no interface.

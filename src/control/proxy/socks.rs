@@ -55,7 +55,7 @@ impl From<Failure> for Code {
                 Unreached::HostUnreachable | Unreached::TimedOut => Self::HostUnreachable,
                 Unreached::NetworkUnreachable => Self::NetworkUnreachable,
                 Unreached::HopsExhausted => Self::HopsExhausted,
-                Unreached::TooMany => Self::Failed,
+                Unreached::TooMany | Unreached::Ending => Self::Failed,
             },
             Failure::NoNameServer | Failure::NameServersElsewhere => Self::NotAllowed,
             Failure::NoName => Self::NoSuchAddress,

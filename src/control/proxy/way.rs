@@ -8,7 +8,7 @@ use std::ops::{Deref, DerefMut};
 use std::os::fd::{AsFd, OwnedFd};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -46,18 +46,33 @@ pub struct Host {
     pub count: Count,
 }
 
-/// How many connections there are, those that are being made among them.
+/// How many connections there are, those that are being made among them, and whether there may be more.
 #[derive(Clone, Debug, Default)]
-pub struct Count(Arc<AtomicUsize>);
+pub struct Count(Arc<Counts>);
+
+/// Ordering: relaxed, each stands for itself.
+#[derive(Debug, Default)]
+struct Counts {
+    now: AtomicUsize,
+    is_ending: AtomicBool,
+}
 
 impl Count {
     pub fn now(&self) -> usize {
-        // Ordering: relaxed, statistics.
-        self.0.load(Ordering::Relaxed)
+        self.0.now.load(Ordering::Relaxed)
+    }
+
+    /// Whether there is to be an end, before which nothing begins.
+    pub fn be_ending(&self, is_ending: bool) {
+        self.0.is_ending.store(is_ending, Ordering::Relaxed);
+    }
+
+    fn admit(&self) -> Result<(), Unreached> {
+        if self.0.is_ending.load(Ordering::Relaxed) { Err(Unreached::Ending) } else { Ok(()) }
     }
 
     fn one_more(&self) -> Counted {
-        self.0.fetch_add(1, Ordering::Relaxed);
+        self.0.now.fetch_add(1, Ordering::Relaxed);
         Counted(self.clone())
     }
 }
@@ -69,7 +84,7 @@ struct Counted(Count);
 impl Drop for Counted {
     fn drop(&mut self) {
         let Self(Count(count)) = self;
-        count.fetch_sub(1, Ordering::Relaxed);
+        count.now.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -112,7 +127,7 @@ impl Way {
     /// A socket for datagrams inside the tunnel.
     ///
     /// # Errors
-    /// [`Unreached::TooMany`]
+    /// [`Unreached::TooMany`], [`Unreached::Ending`]
     pub fn bind(&self) -> Result<Datagrams, Unreached> {
         match self {
             Self::Host(host) => host.bind().map(Datagrams::Host),
@@ -134,6 +149,7 @@ impl Host {
 
     async fn connect(&self, to: SocketAddr) -> Result<Pin<HostStream>, Unreached> {
         self.judge(to.ip())?;
+        self.count.admit()?;
         let counted = self.count.one_more();
         let socket = if to.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
         let socket = socket.map_err(|error| unreached(&error))?;
@@ -149,6 +165,7 @@ impl Host {
     }
 
     fn bind(&self) -> Result<HostUdp, Unreached> {
+        self.count.admit()?;
         let open = |address: IpAddr| {
             let socket = std::net::UdpSocket::bind((address, 0))?;
             if let Some(interface) = &self.interface {

@@ -128,7 +128,7 @@ fn device_line(request: &mut SetRequest, key: &str, value: &str) -> Result<(), R
             request.inside = Some(Inside { mtu, ..Inside::default() });
         }
         ADDRESS => inside_line(request, value)?,
-        DRAIN => request.drain = truth(value, "hybridwg_drain is not true")?,
+        DRAIN => request.drain = Some(either(value, "hybridwg_drain is not true or false")?),
         MEASURE => request.measure_paths = truth(value, "hybridwg_measure_paths is not true")?,
         key if proxy::text::is_key(key) => {
             let read = proxy::text::line(&mut request.serve, key, value);
@@ -256,6 +256,10 @@ fn truth(value: &str, reason: &'static str) -> Result<bool, Refusal> {
     if value == "true" { Ok(true) } else { Err((Errno::INVALID, reason)) }
 }
 
+fn either(value: &str, reason: &'static str) -> Result<bool, Refusal> {
+    value.parse().map_err(|_| (Errno::INVALID, reason))
+}
+
 fn number<T: std::str::FromStr>(value: &str, reason: &'static str) -> Result<T, Refusal> {
     parse_number(value).ok_or((Errno::INVALID, reason))
 }
@@ -315,8 +319,8 @@ fn write_request(out: &mut impl Write, request: &SetRequest) -> fmt::Result {
         writeln!(out, "{INSIDE}={mtu}")?;
         addresses.iter().try_for_each(|address| writeln!(out, "{ADDRESS}={address}"))?;
     }
-    if request.drain {
-        writeln!(out, "{DRAIN}=true")?;
+    if let Some(drain) = request.drain {
+        writeln!(out, "{DRAIN}={drain}")?;
     }
     if let Some(serve) = &request.serve {
         proxy::text::write(out, serve)?;

@@ -1,6 +1,6 @@
 //! The text of a [`Status`], both ways: `offloads=` and names separated by commas, `port=random` or
 //! `port=given`, `mode=rootless` where there is no interface, `masquerade=flow` where what peers send to
-//! others is carried on, `flows=` and how many if there may be any, and `full` if there may be no more, for each
+//! others is carried on, `flows=`, how many and how many of them are TCP if there may be any, and `full` if there may be no more, for each
 //! peer `path=`, its key, the MTU that fits and how that is known, and for each reason for which packets
 //! were dropped `drop=`, its name and how many.
 //!
@@ -27,8 +27,9 @@ pub fn render(status: &Status) -> String {
     if status.is_masquerading {
         text.push_str("masquerade=flow\n");
     }
-    if let Some(FlowCount { now, is_full }) = status.flows {
-        text.push_str(&format!("flows={now}{}\n", if is_full { " full" } else { "" }));
+    if let Some(FlowCount { now, connections, is_full }) = status.flows {
+        let full = if is_full { " full" } else { "" };
+        text.push_str(&format!("flows={now} {connections}{full}\n"));
     }
     for path in &status.paths {
         let PathStatus { public_key, mtu, source } = path;
@@ -98,8 +99,9 @@ impl StatusParser {
 }
 
 fn flow_count(text: &str) -> Option<FlowCount> {
-    let (now, rest) = text.split_once(' ').unwrap_or((text, ""));
-    Some(FlowCount { now: parse_number(now)?, is_full: rest == "full" })
+    let mut words = text.split(' ');
+    let (now, connections) = (parse_number(words.next()?)?, parse_number(words.next()?)?);
+    Some(FlowCount { now, connections, is_full: words.next() == Some("full") })
 }
 
 /// `None` for what a later version says otherwise.
@@ -144,8 +146,11 @@ mod tests {
             };
             let paths = PathSource::ALL.map(path).to_vec();
             let is_all = offloads == Offloads::ALL;
-            let flows =
-                (offloads != Offloads::NONE).then_some(FlowCount { now: 7, is_full: is_all });
+            let flows = (offloads != Offloads::NONE).then_some(FlowCount {
+                now: 7,
+                connections: 3,
+                is_full: is_all,
+            });
             let is_rootless = !is_all;
             let drops = DropReason::ALL.into_iter().zip(1..).collect();
             let status = Status {

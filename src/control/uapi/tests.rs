@@ -560,7 +560,7 @@ prop_compose! {
         flows in proptest::option::of(proptest::option::of(flows())),
         health in proptest::option::of(health()),
         inside in proptest::option::of(inside()),
-        drain in any::<bool>(),
+        drain in any::<Option<bool>>(),
         serve in proptest::option::of(proptest::sample::select(vec![
             Serve::Replace(Serving::default()),
             Serve::Restore,

@@ -344,3 +344,22 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn of_a_network_on_the_loopback_interface_each_address_is_this_hosts() {
+    let networks = ["127.0.0.1/8", "192.0.2.1/24", "2001:db8:7::1/64"];
+    let host = host().with_loopback(networks.map(|network| network.parse().unwrap()));
+    for (address, is_own) in [
+        ("192.0.2.77", true),
+        ("192.0.2.0", true),
+        ("192.0.3.1", false),
+        ("127.0.0.5", false),
+        ("10.20.0.7", false),
+        ("2001:db8:7::2", false),
+    ] {
+        let address = address.parse().unwrap();
+        assert_eq!(host.hears(address), is_own, "{address}");
+        let judged = Policy::default().judge(Destination { address, service: WEB }, &host);
+        assert_eq!(judged == Err(Denial::Host), is_own, "{address}");
+    }
+}

@@ -430,7 +430,8 @@ fn with_an_interface_too_flows_of_each_kind_are_counted_and_have_some_time_at_th
         serve(&hub);
         let lines = format!(
             "#hybridwg: Expose = 80 127.0.0.1:{port}\n#hybridwg: Proxy = 127.0.0.1:1081\n\
-             #hybridwg: Forward = 127.0.0.1:11001 10.66.0.1:{ECHO}"
+             #hybridwg: Forward = 127.0.0.1:11001 10.66.0.1:{ECHO}\n\
+             #hybridwg: Expose = 53/udp 127.0.0.1:{port}"
         );
         place.write(&hub, &lines);
         let mut command = Command::new(env!("CARGO_BIN_EXE_hybridwg"));
@@ -444,11 +445,24 @@ fn with_an_interface_too_flows_of_each_kind_are_counted_and_have_some_time_at_th
             ["127.0.0.1:11001", "127.0.0.1:1081"].map(|own| connect(&place.pod, own).unwrap());
         by_proxy.write_all(b"\x05\x01\0\x05\x01\0\x01\x0a\x42\0\x01\0\x07").unwrap();
         by_proxy.read_exact(&mut [0; 12]).unwrap();
-        eventually("each is a flow", SOON, || flows(&place) == Some(4));
+        // What has no end is not waited for.
+        let asker = place.hub.run(|| UdpSocket::bind("10.66.0.1:0").unwrap());
+        eventually("each is a flow", SOON, || {
+            asker.send_to(b"hello", "10.66.0.2:53").unwrap();
+            flows(&place) == Some(5)
+        });
 
         tunnel.terminate();
         for own in ["10.66.0.2:80", "10.66.0.2:90"] {
             eventually("no peer gets in any more", SOON, || connect(&place.hub, own).is_err());
+        }
+        if ends_by_itself {
+            let mut late = connect(&place.pod, "127.0.0.1:11001").unwrap();
+            late.set_read_timeout(Some(SOON)).unwrap();
+            match late.read(&mut [0]) {
+                Ok(read) => assert_eq!(read, 0, "it was led into the tunnel"),
+                Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset),
+            }
         }
         let mut streams = [exposed, by_option, forwarded, by_proxy];
         for stream in streams.iter_mut().filter(|_| ends_by_itself) {
@@ -462,6 +476,33 @@ fn with_an_interface_too_flows_of_each_kind_are_counted_and_have_some_time_at_th
         let link = place.pod.try_sh(&format!("ip link show {}", place.interface));
         assert!(!link.status.success(), "{}", tunnel.log());
     }
+}
+
+#[test]
+fn where_the_end_does_not_come_all_get_in_as_before() {
+    if skips(PROGRAMS) {
+        return;
+    }
+    let place = Place::new();
+    let port = place.echo();
+    let hub = place.join(Hybridwg);
+    serve(&hub);
+    let lines = format!(
+        "#hybridwg: Expose = 80 127.0.0.1:{port}\n\
+         #hybridwg: Forward = 127.0.0.1:11001 10.66.0.1:{ECHO}"
+    );
+    place.write(&hub, &format!("PreDown = false\n{lines}"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hybridwg"));
+    command.args(["up", "--foreground"]).arg(place.path());
+    let mut tunnel = place.start(command);
+    tunnel.terminate();
+    eventually("it has given up", SOON, || !tunnel.is_alive());
+    assert!(tunnel.log().contains("PreDown"), "{}", tunnel.log());
+    assert!(ask(&place.hub, "10.66.0.2:80", b"still").ends_with(b"still"));
+    assert!(ask(&place.pod, "127.0.0.1:11001", b"here").ends_with(b"here"));
+    place.write(&hub, &lines);
+    let down = place.hybridwg(&["down", place.path().to_str().unwrap()]);
+    assert!(down.status.success(), "{}", String::from_utf8_lossy(&down.stderr));
 }
 
 #[test]

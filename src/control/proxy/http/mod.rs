@@ -54,7 +54,7 @@ fn refusal_for(failure: Failure) -> (&'static str, String) {
         Failure::Unreached(Unreached::NoPeer | Unreached::Prohibited)
         | Failure::NoNameServer
         | Failure::NameServersElsewhere => "403 Forbidden",
-        Failure::Unreached(Unreached::TooMany) => "503 Service Unavailable",
+        Failure::Unreached(Unreached::TooMany | Unreached::Ending) => "503 Service Unavailable",
         Failure::Unreached(Unreached::TimedOut) | Failure::Unanswered => "504 Gateway Timeout",
         Failure::NoName => "400 Bad Request",
         Failure::Unreached(_) | Failure::NotFound => "502 Bad Gateway",
