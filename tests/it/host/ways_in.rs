@@ -495,13 +495,16 @@ fn where_the_end_does_not_come_all_get_in_as_before() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_hybridwg"));
     command.args(["up", "--foreground"]).arg(place.path());
     let mut tunnel = place.start(command);
+    assert!(ask(&place.pod, "127.0.0.1:11001", b"up").ends_with(b"up"));
     tunnel.terminate();
     eventually("it has given up", SOON, || !tunnel.is_alive());
     assert!(tunnel.log().contains("PreDown"), "{}", tunnel.log());
     assert!(ask(&place.hub, "10.66.0.2:80", b"still").ends_with(b"still"));
     assert!(ask(&place.pod, "127.0.0.1:11001", b"here").ends_with(b"here"));
     place.write(&hub, &lines);
-    let down = place.hybridwg(&["down", place.path().to_str().unwrap()]);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hybridwg"));
+    command.arg("down").arg(place.path());
+    let down = place.pod.output(command);
     assert!(down.status.success(), "{}", String::from_utf8_lossy(&down.stderr));
 }
 
