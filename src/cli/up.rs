@@ -108,8 +108,10 @@ fn stay(
         ));
     }
     while let Some(mut waiting) = vigil.take() {
+        let reaping = waiting.reaping();
         let waited = interrupt.cut_short(move || (waiting.wait(), waiting))?;
         let Some((happening, waiting)) = waited else {
+            reaping.end();
             drop(tell(Notifier::stopping));
             match Interrupt::on_signals_to_end() {
                 Ok(again) => drain(interface, grace, &again),

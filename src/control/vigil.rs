@@ -6,6 +6,7 @@
 use std::future::pending;
 use std::io;
 use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::io::AsyncReadExt;
@@ -47,8 +48,31 @@ pub struct Vigil {
     ended: Signal,
     file: Option<Watched>,
     daemon: Option<UnixStream>,
+    reaping: Reaping,
     // Dropped last: the others are registered with it.
     runtime: Runtime,
+}
+
+/// That children of others are taken note of, until it is ended. Clones are the same.
+///
+/// Locking: held for one round of the taking note.
+#[derive(Clone, Debug, Default)]
+pub struct Reaping {
+    has_ended: Arc<Mutex<bool>>,
+}
+
+impl Reaping {
+    fn go_on(&self) {
+        let has_ended = self.has_ended.lock().unwrap_or_else(PoisonError::into_inner);
+        if !*has_ended {
+            process::reap();
+        }
+    }
+
+    /// From now on who has a child may wait for it, though the vigil goes on.
+    pub fn end(&self) {
+        *self.has_ended.lock().unwrap_or_else(PoisonError::into_inner) = true;
+    }
 }
 
 #[derive(Debug)]
@@ -70,7 +94,7 @@ impl Vigil {
         let ended = signal(SignalKind::child())?;
         let file = file.map(Watched::new).transpose()?;
         drop(context);
-        Ok(Self { hangup, ended, file, daemon: None, runtime })
+        Ok(Self { hangup, ended, file, daemon: None, reaping: Reaping::default(), runtime })
     }
 
     /// Waits for the end of the daemon of `interface`, too.
@@ -83,14 +107,19 @@ impl Vigil {
         Ok(())
     }
 
+    /// To be ended before hooks run while somebody still waits.
+    pub fn reaping(&self) -> Reaping {
+        self.reaping.clone()
+    }
+
     /// Waits for what happens next.
     pub fn wait(&mut self) -> Happening {
-        let Self { hangup, ended, file, daemon, runtime } = self;
+        let Self { hangup, ended, file, daemon, reaping, runtime } = self;
         let happening = runtime.block_on(async {
             loop {
                 // As process 1 of a container it is left with children of others. Hooks are its own,
                 // and waited for elsewhere: none of them runs meanwhile.
-                process::reap();
+                reaping.go_on();
                 tokio::select! {
                     () = end_of(daemon) => return Happening::Ended,
                     _ = hangup.recv() => return Happening::HungUp,
