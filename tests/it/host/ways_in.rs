@@ -531,8 +531,13 @@ fn what_the_end_cuts_is_reset_on_both_sides_and_not_taken_for_the_whole() {
         }
         let mut pod = place.start(command);
         let exposed = (connect(&place.hub, "10.66.0.2:80").unwrap(), service.accept().unwrap().0);
-        let forwarded =
-            (connect(&place.pod, "127.0.0.1:9090").unwrap(), beyond.accept().unwrap().0);
+        let mut client = None;
+        // What leads into the tunnel listens last of all.
+        eventually("it listens", SOON, || {
+            client = connect(&place.pod, "127.0.0.1:9090").ok();
+            client.is_some()
+        });
+        let forwarded = (client.unwrap(), beyond.accept().unwrap().0);
         for (client, server) in [&exposed, &forwarded] {
             let (mut client, mut server) = (client, server);
             client.write_all(b"half").unwrap();
