@@ -191,7 +191,7 @@ fn where_somebody_else_drops_what_is_forwarded_flows_get_through_and_so_does_the
         forwards"##
     ));
     outcome.assert_ok();
-    assert_eq!(outcome.out, "0 0 flow by flow (1 flow)\n3\n1 1 0 0 ");
+    assert_eq!(outcome.out, "0 0 masquerade: flow by flow flows: 1\n3\n1 1 0 0 ");
     for told in [
         "flow by flow, and not by nftables: the chain FORWARD of the table ip filter drops what it \
          does not accept",
@@ -211,7 +211,7 @@ fn where_somebody_else_drops_what_is_forwarded_flows_get_through_and_so_does_the
 const FLOWS: &str = r#"
     echo 0 2147483647 > /proc/sys/net/ipv4/ping_group_range
     pings() { c ping -n -q -c 1 -W 5 198.51.100.2 > log; }
-    by_flow() { hybridwg show hub | grep -o 'flow by flow.*'; }
+    by_flow() { hybridwg show hub | grep -A 1 'flow by flow' > shown && xargs < shown; }
     remedy() { grep -o "\(iptables\(-legacy\)\? -I\|nft 'insert\).*" $1; }
 "#;
 
