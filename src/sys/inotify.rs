@@ -20,7 +20,7 @@ use super::SysError;
 pub struct DeletionWatch {
     inotify: OwnedFd,
     path: PathBuf,
-    identity: (u64, u64),
+    identity: Identity,
 }
 
 impl DeletionWatch {
@@ -64,9 +64,13 @@ impl AsFd for DeletionWatch {
     }
 }
 
-fn identity(path: &Path) -> std::io::Result<(u64, u64)> {
+/// Device, inode, and whether a name leads to it: the kernel tells of an unlinked file a moment before
+/// its name is gone, and who looks in between still finds it, with no link. [LNX fs/namei.c:vfs_unlink]
+type Identity = (u64, u64, bool);
+
+fn identity(path: &Path) -> std::io::Result<Identity> {
     let found = fs::symlink_metadata(path)?;
-    Ok((found.dev(), found.ino()))
+    Ok((found.dev(), found.ino(), found.nlink() > 0))
 }
 
 #[cfg(test)]
@@ -81,6 +85,27 @@ mod tests {
         let mut poller = Poller::new().unwrap();
         poller.add(watch.as_fd(), 0, Interest::Readable).unwrap();
         poller.wait(Some(timeout)).unwrap().count() == 1
+    }
+
+    /// There is no second event: who takes the first for nothing waits for ever. Few attempts meet that
+    /// moment; each costs the kernel ten milliseconds.
+    #[test]
+    fn whoever_looks_at_the_first_event_knows_that_the_file_is_unlinked() {
+        let folder = tempfile::tempdir().unwrap();
+        for n in 0..300 {
+            let path = folder.path().join(n.to_string());
+            let _listening = UnixListener::bind(&path).unwrap();
+            let watch = DeletionWatch::new(&path).unwrap();
+            std::thread::scope(|threads| {
+                threads.spawn(|| fs::remove_file(&path).unwrap());
+                let mut space = [MaybeUninit::uninit(); 1024];
+                let mut events = inotify::Reader::new(&watch.inotify, &mut space);
+                while events.next().is_err() {
+                    std::hint::spin_loop();
+                }
+                assert!(!watch.is_still_there().unwrap(), "attempt {n}");
+            });
+        }
     }
 
     #[test]
