@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use crate::time::Instant;
 
-/// How long it searches at most.
+/// How long it searches at most, from the start of the last turn that found work. A turn of bulk takes
+/// longer, so that no search follows it: docs/performance.md has what came of one.
 const LIMIT: Duration = Duration::from_micros(40);
 
 /// Searches in vain that it takes to give up searching; one that finds makes up for two.
