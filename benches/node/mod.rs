@@ -238,7 +238,7 @@ fn shard(ip: Box<dyn IpPort>, udp: Box<dyn DatagramPort>, keypair: Keypair, peer
 }
 
 fn turn(shard: &mut Shard) {
-    assert!(matches!(shard.turn(NOW, Ready::ALL), Turn::Worked));
+    assert!(matches!(shard.turn(NOW, Ready::ALL), Turn::Worked(_)));
 }
 
 /// The peer in the middle.

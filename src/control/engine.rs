@@ -287,7 +287,8 @@ impl Engine {
                 Arc::clone(&engine.lane),
                 Arc::clone(inbox),
             );
-            ShardThread::spawn(shard.with_kernel(kernel)).map_err(EngineError::Start)
+            let shard = shard.with_kernel(kernel).with_moderation(wanted.moderation);
+            ShardThread::spawn(shard).map_err(EngineError::Start)
         });
         let threads = threads.collect::<Result<_, _>>()?;
         Ok((engine, threads))
@@ -452,7 +453,7 @@ impl Engine {
             offloads: Offloads {
                 tun: self.tun_offloads,
                 udp: self.sockets[0].offloads(),
-                aead_batch: self.settings.offloads.aead_batch,
+                ..self.settings.offloads
             },
             port_is_random: self.port_is_random,
             flows: self.count_flows(),

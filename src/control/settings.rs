@@ -24,10 +24,13 @@ pub enum Offload {
     Gro,
     /// Packets are sealed and opened several at once.
     AeadBatch,
+    /// Packets may wait for a moment: for others, and for their turn on a processor.
+    Moderation,
 }
 
 impl Offload {
-    pub const ALL: [Self; 5] = [Self::Tso, Self::Uso, Self::Gso, Self::Gro, Self::AeadBatch];
+    pub const ALL: [Self; 6] =
+        [Self::Tso, Self::Uso, Self::Gso, Self::Gro, Self::AeadBatch, Self::Moderation];
 
     pub const fn name(self) -> &'static str {
         match self {
@@ -36,6 +39,7 @@ impl Offload {
             Self::Gso => "gso",
             Self::Gro => "gro",
             Self::AeadBatch => "aead-batch",
+            Self::Moderation => "moderation",
         }
     }
 }
@@ -54,14 +58,17 @@ pub struct Offloads {
     pub tun: TunOffloads,
     pub udp: UdpOffloads,
     pub aead_batch: bool,
+    pub moderation: bool,
 }
 
 impl Offloads {
-    pub const ALL: Self = Self { tun: TunOffloads::ALL, udp: UdpOffloads::ALL, aead_batch: true };
+    pub const ALL: Self =
+        Self { tun: TunOffloads::ALL, udp: UdpOffloads::ALL, aead_batch: true, moderation: true };
     pub const NONE: Self = Self {
         tun: TunOffloads::NONE,
         udp: UdpOffloads { segmentation: false, gro: false },
         aead_batch: false,
+        moderation: false,
     };
 
     pub const fn has(self, offload: Offload) -> bool {
@@ -71,6 +78,7 @@ impl Offloads {
             Offload::Gso => self.udp.segmentation,
             Offload::Gro => self.udp.gro,
             Offload::AeadBatch => self.aead_batch,
+            Offload::Moderation => self.moderation,
         }
     }
 
@@ -83,6 +91,7 @@ impl Offloads {
             Offload::Gso => self.udp.segmentation = chosen,
             Offload::Gro => self.udp.gro = chosen,
             Offload::AeadBatch => self.aead_batch = chosen,
+            Offload::Moderation => self.moderation = chosen,
         }
         self
     }
@@ -216,6 +225,6 @@ mod tests {
         let offloads = Offloads::ALL.with(Offload::Uso, false).with(Offload::Gro, false);
         let fewer = Settings { offloads, is_rootless: true, ..two };
         assert_eq!(fewer.arguments(), ["--shards=2", "--rootless", "--disable=uso,gro"]);
-        assert_eq!(offloads.to_string(), "tso,gso,aead-batch");
+        assert_eq!(offloads.to_string(), "tso,gso,aead-batch,moderation");
     }
 }

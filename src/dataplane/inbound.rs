@@ -65,7 +65,7 @@ impl Inbound {
         }
     }
 
-    /// Receives one batch of messages and delivers what is in them; true if there were any.
+    /// Receives one batch of messages and delivers what is in them; returns how many there were.
     ///
     /// # Errors
     /// A port is gone.
@@ -75,10 +75,11 @@ impl Inbound {
         ip: &mut dyn IpPort,
         udp: &mut dyn DatagramPort,
         ready: [bool; 2],
-    ) -> Result<bool, Stop> {
+    ) -> Result<u32, Stop> {
         self.batch.clear();
-        if udp.recv(&mut self.batch, ready).map_err(Stop::DatagramPortGone)? == 0 {
-            return Ok(false);
+        let count = udp.recv(&mut self.batch, ready).map_err(Stop::DatagramPortGone)?;
+        if count == 0 {
+            return Ok(0);
         }
         self.ranges.clear();
         let forbidden = open_batch(context, &mut self.batch, &mut self.ahead, &mut self.ranges);
@@ -89,7 +90,7 @@ impl Inbound {
             let refused = ip.send(&mut packets).map_err(Stop::IpPortGone)?;
             context.tables.drops.count_many(DropReason::TunWriteFailed, refused as u64);
         }
-        Ok(true)
+        Ok(count as u32)
     }
 }
 

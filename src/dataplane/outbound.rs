@@ -69,7 +69,7 @@ impl Outbound {
         }
     }
 
-    /// Reads one batch of packets and sends or stages each; true if there were any.
+    /// Reads one batch of packets and sends or stages each; returns how many there were.
     ///
     /// # Errors
     /// A port is gone.
@@ -78,12 +78,12 @@ impl Outbound {
         context: &Context<'_>,
         ip: &mut dyn IpPort,
         udp: &mut dyn DatagramPort,
-    ) -> Result<bool, Stop> {
+    ) -> Result<u32, Stop> {
         self.batch.clear();
         let count = ip.recv(&mut self.batch).map_err(Stop::IpPortGone)?;
         self.queue.read(context.now.mono, !self.batch.is_full());
         if count == 0 {
-            return Ok(false);
+            return Ok(0);
         }
         let routes = context.tables.routes();
         let mut run = None;
@@ -98,7 +98,7 @@ impl Outbound {
         self.send_ready(context, udp)?;
         self.send(context, udp)?;
         self.replies.deliver(ip).map_err(Stop::IpPortGone)?;
-        Ok(true)
+        Ok(count as u32)
     }
 
     /// Takes note at `now` that no packet waits in the IP port.

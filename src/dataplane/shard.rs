@@ -5,8 +5,8 @@
 //!
 //! A turn does what the engine asked for, then at most one batch inbound and one outbound, of what
 //! is ready. The thread loop repeats turns while there is work, searches for a moment after the last
-//! of it, and then blocks: the search halves round-trip times under traffic, and an idle shard uses
-//! no processor.
+//! of it or lets packets gather, and then blocks: the search halves round-trip times under traffic, and
+//! an idle shard uses no processor.
 
 use std::collections::VecDeque;
 use std::io;
@@ -21,11 +21,13 @@ use crate::dataplane::Stop;
 use crate::dataplane::inbound::Inbound;
 use crate::dataplane::inbox::{Inbox, ShardCommand};
 use crate::dataplane::lane::{Lane, Signal};
+use crate::dataplane::moderation::{self, Moderation};
 use crate::dataplane::outbound::Outbound;
 use crate::dataplane::port::{DatagramPort, IpPort, Ready};
+use crate::dataplane::preemption::Preemption;
 use crate::dataplane::spin::Spin;
 use crate::dataplane::tables::Tables;
-use crate::dataplane::turn::Context;
+use crate::dataplane::turn::{Context, Direction, Work};
 use crate::proto::drop_reason::DropReason;
 use crate::sys::SysError;
 use crate::sys::clock;
@@ -44,7 +46,7 @@ pub enum Turn {
     /// There was nothing to do.
     Idle,
     /// There was, and there may be more.
-    Worked,
+    Worked(Work),
     Stopped(Stop),
 }
 
@@ -59,6 +61,9 @@ pub struct Shard {
     inbound: Inbound,
     outbound: Outbound,
     kernel: Option<Kernel>,
+    /// Packets may wait for others, and this shard for its turn.
+    moderates: bool,
+    moderation: Moderation,
     /// Counts the replacements of ports, whose descriptors must be watched anew.
     rebinds: u64,
 }
@@ -100,6 +105,9 @@ impl Shard {
             inbound: Inbound::new(shards),
             outbound: Outbound::new(shards),
             kernel: None,
+            moderates: true,
+            // Of several shards, none knows what goes the other way.
+            moderation: Moderation::new(shards == NonZeroU32::MIN),
             rebinds: 0,
         }
     }
@@ -111,34 +119,46 @@ impl Shard {
         self
     }
 
+    /// Lets packets wait for others and for their turn, where that is worth it, or never.
+    #[must_use]
+    pub const fn with_moderation(mut self, moderates: bool) -> Self {
+        self.moderates = moderates;
+        if !moderates {
+            self.moderation = Moderation::new(false);
+        }
+        self
+    }
+
     /// Does what is to be done at `now` for what is `ready`: all commands, one batch inbound, one
     /// batch outbound.
     pub fn turn(&mut self, now: Now, ready: Ready) -> Turn {
         match self.try_turn(now, ready) {
-            Ok(true) => Turn::Worked,
-            Ok(false) => Turn::Idle,
+            Ok(Some(work)) => Turn::Worked(work),
+            Ok(None) => Turn::Idle,
             Err(stop) => Turn::Stopped(stop),
         }
     }
 
-    fn try_turn(&mut self, now: Now, ready: Ready) -> Result<bool, Stop> {
+    fn try_turn(&mut self, now: Now, ready: Ready) -> Result<Option<Work>, Stop> {
         let (tables, lane) = (Arc::clone(&self.tables), Arc::clone(&self.lane));
         let context = Context { now, tables: &tables, lane: &lane, kernel: self.kernel };
         let commanded = ready.inbox && self.obey(&context)?;
         let (ip, udp) = (&mut *self.ip, &mut *self.udp);
-        let inbound = ready.udp != [false; 2] && self.inbound.turn(&context, ip, udp, ready.udp)?;
-        let outbound = if ready.ip || inbound && ip.has_more() {
-            self.outbound.turn(&context, ip, udp)?
+        let mut work = Work::default();
+        if ready.udp != [false; 2] {
+            work.inbound = self.inbound.turn(&context, ip, udp, ready.udp)?;
+        }
+        if ready.ip || work.inbound > 0 && ip.has_more() {
+            work.outbound = self.outbound.turn(&context, ip, udp)?;
         } else {
             self.outbound.rest(now.mono);
-            false
-        };
-        if commanded || inbound {
+        }
+        if commanded || work.inbound > 0 {
             for narrowed in udp.take_narrowed() {
                 tables.tell_narrowed(now.mono, narrowed, &lane);
             }
         }
-        Ok(commanded || inbound || outbound)
+        Ok((commanded || work.messages() > 0).then_some(work))
     }
 
     /// Does what the engine asked for; true if it asked for anything.
@@ -199,7 +219,7 @@ impl Shard {
             Context { now: clock::now(), tables: &tables, lane: &lane, kernel: self.kernel };
         let (ip, udp) = (&mut *self.ip, &mut *self.udp);
         ip.end();
-        while ip.has_more() && matches!(self.outbound.turn(&context, ip, udp), Ok(true)) {}
+        while ip.has_more() && matches!(self.outbound.turn(&context, ip, udp), Ok(1..)) {}
     }
 
     fn try_run(&mut self) -> Result<Stop, SysError> {
@@ -208,12 +228,19 @@ impl Shard {
         self.inbox.set_waker(move || ringing.wake());
         let mut poller = self.watch(&waker)?;
         let mut rebinds = self.rebinds;
+        clock::be_punctual();
         let mut spin = Spin::new();
+        let mut preemption = Preemption::of_this_thread(self.moderates);
         let mut ready = Ready::ALL;
+        let mut may_block = false;
         loop {
             let now = clock::now();
             match self.turn(now, ready) {
-                Turn::Worked => spin.found(now.mono),
+                Turn::Worked(work) => {
+                    spin.found(now.mono);
+                    self.moderation.found(now.mono, work, may_block);
+                    preemption.look(now.mono);
+                }
                 Turn::Idle => {}
                 Turn::Stopped(stop) => return Ok(stop),
             }
@@ -222,17 +249,35 @@ impl Shard {
                 poller = self.watch(&waker)?;
             }
             let has_more = self.ip.has_more();
-            let searches = has_more || spin.goes_on(now.mono);
-            ready = told(poller.wait(searches.then_some(Duration::ZERO))?);
+            let gathering = self.moderation.take().filter(|_| !has_more);
+            let gathers = gathering.is_some();
+            may_block = !has_more && (gathers || !spin.goes_on(now.mono));
+            let at_once = (gathers || !may_block).then_some(Duration::ZERO);
+            ready = told(poller.wait(at_once)?);
+            if let Some(direction) = gathering
+                && ready == Ready::NONE
+            {
+                self.gather(direction, &waker)?;
+                ready = told(poller.wait(None)?);
+            }
             ready.ip |= has_more;
             if ready.inbox {
                 // Before the turn that empties the inbox, so that a command posted during it rings again.
                 waker.drain();
-            } else if searches && ready == Ready::NONE {
+            } else if !may_block && ready == Ready::NONE {
                 thread::yield_now();
             }
             ready.ip |= self.ip.fd().is_none();
         }
+    }
+
+    /// Lets packets of `direction` gather, until something else comes.
+    fn gather(&self, direction: Direction, waker: &Waker) -> Result<(), SysError> {
+        let others = match direction {
+            Direction::Inbound => [self.ip.fd(), None],
+            Direction::Outbound => self.udp.fds(),
+        };
+        poll::nap(waker, others, moderation::LIMIT)
     }
 
     /// A poller of everything that can make work.

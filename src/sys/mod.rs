@@ -30,6 +30,7 @@ pub mod process;
 pub mod reactor;
 pub mod rights;
 pub mod sandbox;
+pub mod scheduling;
 pub mod sockets;
 pub mod tcp;
 pub mod tun;

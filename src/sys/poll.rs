@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::buffer::spare_capacity;
-use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, epoll, eventfd, poll};
 use rustix::io::Errno;
 
 use super::SysError;
@@ -84,10 +84,7 @@ impl Poller {
         &mut self,
         timeout: Option<Duration>,
     ) -> Result<impl Iterator<Item = Ready> + '_, SysError> {
-        let timeout = timeout.map(|t| Timespec {
-            tv_sec: i64::try_from(t.as_secs()).unwrap_or(i64::MAX),
-            tv_nsec: i64::from(t.subsec_nanos()),
-        });
+        let timeout = timeout.map(timespec);
         self.events.clear();
         match epoll::wait(&self.epoll, spare_capacity(&mut self.events), timeout.as_ref()) {
             Ok(_) | Err(Errno::INTR) => {}
@@ -103,6 +100,29 @@ impl Poller {
                 failed: flags.intersects(epoll::EventFlags::ERR | epoll::EventFlags::HUP),
             }
         }))
+    }
+}
+
+/// Waits until `limit` has passed, or until `waker` has been rung or one of `others` is readable. A
+/// signal ends the wait early.
+pub fn nap(
+    waker: &Waker,
+    others: [Option<BorrowedFd<'_>>; 2],
+    limit: Duration,
+) -> Result<(), SysError> {
+    let [first, second] = others.map(|fd| fd.unwrap_or(waker.as_fd()));
+    let mut watched =
+        [waker.as_fd(), first, second].map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
+    match poll(&mut watched, Some(&timespec(limit))) {
+        Ok(_) | Err(Errno::INTR) => Ok(()),
+        Err(e) => Err(SysError::new("ppoll", e)),
+    }
+}
+
+fn timespec(duration: Duration) -> Timespec {
+    Timespec {
+        tv_sec: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: i64::from(duration.subsec_nanos()),
     }
 }
 
@@ -201,6 +221,18 @@ mod tests {
         assert_eq!(tokens(&mut poller, Some(Duration::ZERO)), [1]);
         poller.remove(waker.as_fd()).unwrap();
         assert!(tokens(&mut poller, Some(Duration::ZERO)).is_empty());
+    }
+
+    #[test]
+    fn a_nap_ends_by_itself_or_when_something_comes() {
+        let (waker, other) = (Waker::new().unwrap(), Waker::new().unwrap());
+        let nap = |limit| nap(&waker, [None, Some(other.as_fd())], limit).unwrap();
+        nap(Duration::from_micros(100));
+        waker.wake();
+        nap(Duration::MAX);
+        assert!(waker.drain());
+        other.wake();
+        nap(Duration::MAX);
     }
 
     #[test]

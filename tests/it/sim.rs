@@ -195,7 +195,7 @@ impl Node {
         loop {
             self.apply(now);
             match self.shard.turn(now, Ready::ALL) {
-                Turn::Worked => {}
+                Turn::Worked(_) => {}
                 Turn::Idle if self.listen(now) => {}
                 Turn::Idle => break,
                 Turn::Stopped(stop) => panic!("{stop:?}"),

@@ -8,7 +8,7 @@
 //!     "public_key": "base64", "private_key": "base64, or (hidden)",
 //!     "listen_port": 51820, "fwmark": null,
 //!     "flows": 12, "flows_full": false,
-//!     "offloads": ["tso", "uso", "gso", "gro", "aead-batch"],
+//!     "offloads": ["tso", "uso", "gso", "gro", "aead-batch", "moderation"],
 //!     "drops": { "no_peer": 3 },
 //!     "peers": [ {
 //!       "public_key": "base64", "preshared_key": "base64, or (hidden)",

@@ -79,8 +79,8 @@ fn a_device_of_our_own_tells_its_offloads() {
     for (offloads, text, names) in [
         (
             Offloads::ALL,
-            "tso, uso, gso, gro, aead-batch",
-            r#"["tso","uso","gso","gro","aead-batch"]"#,
+            "tso, uso, gso, gro, aead-batch, moderation",
+            r#"["tso","uso","gso","gro","aead-batch","moderation"]"#,
         ),
         (Offloads::NONE, "(none)", "[]"),
     ] {

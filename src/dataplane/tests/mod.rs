@@ -101,7 +101,7 @@ impl Node {
     fn settle(&mut self, now: Now) {
         loop {
             match self.shard.turn(now, Ready::ALL) {
-                Turn::Worked => {}
+                Turn::Worked(_) => {}
                 Turn::Idle => break,
                 Turn::Stopped(stop) => panic!("{stop:?}"),
             }

@@ -137,7 +137,7 @@ impl Host {
     fn turn(&mut self, position: usize, now: Now) -> bool {
         let (shard, ip, udp) = &mut self.shards[position];
         let worked = match shard.turn(now, Ready::ALL) {
-            Turn::Worked => true,
+            Turn::Worked(_) => true,
             Turn::Idle => false,
             Turn::Stopped(stop) => panic!("{stop:?}"),
         };

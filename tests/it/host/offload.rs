@@ -11,8 +11,7 @@ const PROGRAMS: &[&str] = &["ip", "ping", "wg"];
 
 const STREAM_BYTES: u64 = 20_000_003;
 
-/// What `show --json` says about the kernel's offloads of that end; that of the processor is another
-/// matter.
+/// What `show --json` says about the offloads of that end; that of the processor is another matter.
 fn offloads(end: &End<'_>) -> String {
     let program = env!("CARGO_BIN_EXE_hybridwg");
     let text = end.host.sh(&format!("{program} show {} --json", end.interface));
@@ -37,10 +36,10 @@ fn streams_arrive_whole_with_any_offload_disabled_at_either_end() {
         return;
     }
     for (at_left, at_right, left_over) in [
-        ("", "", r#"["tso","uso","gso","gro"]"#),
-        ("--disable=tso,uso,gso,gro", "--disable=tso,uso,gso,gro,aead-batch", "[]"),
-        ("--disable=tso,uso", "--disable=gso", r#"["gso","gro"]"#),
-        ("--disable=uso", "--disable=gro", r#"["tso","gso","gro"]"#),
+        ("", "", r#"["tso","uso","gso","gro","moderation"]"#),
+        ("--disable=tso,uso,gso,gro", "--disable=tso,uso,gso,gro,aead-batch,moderation", "[]"),
+        ("--disable=tso,uso", "--disable=gso", r#"["gso","gro","moderation"]"#),
+        ("--disable=uso", "--disable=gro", r#"["tso","gso","gro","moderation"]"#),
     ] {
         let (here, there) = (Host::new(), Host::new());
         here.wire("192.168.7.1/24", &there, "192.168.7.2/24");

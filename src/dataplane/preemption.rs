@@ -1,0 +1,160 @@
+//! Whether a shard that is woken interrupts whoever runs on its processor.
+//!
+//! Where both ends of a tunnel are on one machine, or a program sends several packets before it waits,
+//! the interrupted are those whose work is nearly done: the other end's shard, which will block when
+//! its call returns, or the sender of the next packet. While they wait to go on, their processor counts
+//! as busy, and the program for whom the packet is gets woken on another one, which sleeps and takes
+//! its time to wake up. So a shard waits for its turn.
+//!
+//! Beside programs that compute this would be a wait of milliseconds: a shard looks how long its
+//! waits are, goes back to interrupting as soon as they are too long, and tries again about once a
+//! second at most.
+
+use std::time::Duration;
+
+use crate::sys::scheduling::{self, Waited, Waits};
+use crate::time::Instant;
+
+/// Not more often does a shard look.
+const INTERVAL: Duration = Duration::from_millis(1);
+
+/// Longer waits, on average between two looks, are too long. A wake-up costs up to half as much.
+const TOLERATED: Duration = Duration::from_micros(50);
+
+/// So long a shard interrupts after a wait that was too long, and twice as long each time that waiting
+/// did not last [`WORTHWHILE`] times as long, else half: late wake-ups stay rare whatever else runs.
+const PAUSE: Duration = Duration::from_millis(100);
+const WORTHWHILE: u32 = 10;
+const LONGEST_PAUSE: Duration = Duration::from_secs(16);
+
+/// Sees to it for the calling thread.
+#[derive(Debug)]
+pub struct Preemption {
+    /// `None`: what cannot be looked at is not tried.
+    waits: Option<Waits>,
+    courtesy: Courtesy,
+}
+
+impl Preemption {
+    /// For a thread that waits when woken where that is not long, or that never does.
+    pub fn of_this_thread(may_wait: bool) -> Self {
+        Self { waits: Waits::of_this_thread().ok().filter(|_| may_wait), courtesy: Courtesy::new() }
+    }
+
+    /// To be called after a turn at `now` that found work.
+    pub fn look(&mut self, now: Instant) {
+        let Some(waits) = self.waits.as_ref().filter(|_| self.courtesy.is_due(now)) else { return };
+        let is_possible = waits.read().is_some_and(|waited| {
+            let change = self.courtesy.judge(now, waited);
+            change.is_none_or(|waits| matches!(scheduling::wait_when_woken(waits), Ok(true)))
+        });
+        if !is_possible {
+            self.waits = None;
+        }
+    }
+}
+
+/// Whether to wait when woken, by how long that took.
+#[derive(Debug)]
+struct Courtesy {
+    waits: bool,
+    /// When this was decided.
+    since: Instant,
+    pause: Duration,
+    looked: Instant,
+    waited: Waited,
+}
+
+impl Courtesy {
+    const fn new() -> Self {
+        Self {
+            waits: false,
+            since: Instant::ZERO,
+            pause: PAUSE,
+            looked: Instant::ZERO,
+            waited: Waited { total: Duration::ZERO, times: 0 },
+        }
+    }
+
+    fn is_due(&self, now: Instant) -> bool {
+        now.since(self.looked) >= INTERVAL
+    }
+
+    /// Whether to wait from now on, if that changes at `now`, when the thread has `waited` so much.
+    fn judge(&mut self, now: Instant, waited: Waited) -> Option<bool> {
+        let total = waited.total.saturating_sub(self.waited.total);
+        let times = waited.times.saturating_sub(self.waited.times);
+        (self.looked, self.waited) = (now, waited);
+        let lasted = now.since(self.since);
+        let is_over = if self.waits {
+            total.as_nanos() > TOLERATED.as_nanos() * u128::from(times)
+        } else {
+            lasted >= self.pause
+        };
+        if !is_over {
+            return None;
+        }
+        if self.waits {
+            let is_soon = lasted < self.pause * WORTHWHILE;
+            self.pause =
+                if is_soon { LONGEST_PAUSE.min(self.pause * 2) } else { PAUSE.max(self.pause / 2) };
+        }
+        self.waits = !self.waits;
+        self.since = now;
+        Some(self.waits)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHORT: Duration = Duration::from_micros(20);
+    const LONG: Duration = Duration::from_millis(3);
+
+    /// Looks each millisecond of `range` after ten waits of `wait`; when that changed something, and
+    /// to what.
+    fn looks(
+        courtesy: &mut Courtesy,
+        range: std::ops::Range<u64>,
+        mut wait: impl FnMut(bool) -> Duration,
+    ) -> Vec<(u64, bool)> {
+        let look = |milliseconds: u64| {
+            let now = Instant::from_nanos((1_000_000 + milliseconds) * 1_000_000);
+            assert!(courtesy.is_due(now));
+            let Waited { total, times } = courtesy.waited;
+            let waited = Waited { total: total + 10 * wait(courtesy.waits), times: times + 10 };
+            Some((milliseconds, courtesy.judge(now, waited)?))
+        };
+        range.filter_map(look).collect()
+    }
+
+    #[test]
+    fn a_shard_waits_as_long_as_that_does_not_take_long() {
+        assert_eq!(looks(&mut Courtesy::new(), 0..100_000, |_| SHORT), [(0, true)]);
+    }
+
+    #[test]
+    fn beside_a_program_that_computes_it_tries_ever_less_often() {
+        let waits = |is_waiting| if is_waiting { LONG } else { SHORT };
+        let changes = looks(&mut Courtesy::new(), 0..60_000, waits);
+        let tries: Vec<_> =
+            changes.iter().filter(|change| change.1).map(|change| change.0).collect();
+        assert_eq!(tries, [0, 201, 602, 1403, 3004, 6205, 12_606, 25_407, 41_408, 57_409]);
+        let ends: Vec<_> =
+            changes.iter().filter(|change| !change.1).map(|change| change.0).collect();
+        let after_one_look: Vec<_> = tries.iter().map(|time| time + 1).collect();
+        assert_eq!(ends, after_one_look);
+    }
+
+    #[test]
+    fn when_that_program_has_ended_the_next_one_is_soon_tried_again() {
+        let courtesy = &mut Courtesy::new();
+        looks(courtesy, 0..30_000, |is_waiting| if is_waiting { LONG } else { SHORT });
+        assert_eq!(looks(courtesy, 30_000..250_000, |_| SHORT), [(41_408, true)]);
+        assert_eq!(
+            looks(courtesy, 250_000..260_000, |_| LONG),
+            [(250_000, false), (258_000, true), (258_001, false)]
+        );
+    }
+}
