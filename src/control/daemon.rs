@@ -16,7 +16,6 @@ use std::process::Stdio;
 use super::engine::{self, EngineError, Given, Inside};
 use super::run_folder;
 use super::settings::Settings;
-use super::shards::Shards;
 use super::uapi::client::{ClientError, UapiClient};
 use super::uapi::{is_interface_name, socket_path};
 use crate::sys::SysError;
@@ -162,7 +161,6 @@ fn open_tun(interface: &str, settings: Settings) -> Result<Tun, DaemonError> {
     }
     Ok(match inherited(TUN_FD)? {
         Some(fd) => Tun::attach(fd, settings.offloads.tun)?,
-        None if settings.shards == Shards::ONE => Tun::create(interface, settings.offloads.tun)?,
         None => Tun::create_for_queues(interface, settings.offloads.tun)?,
     })
 }

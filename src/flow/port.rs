@@ -25,6 +25,7 @@ use crate::flow::inner::Inner;
 use crate::flow::switch::Switch;
 use crate::packet::batch::{IpBatch, PlainBatch, PlainRange};
 use crate::packet::coalesce::{Coalescer, Mergeable};
+use crate::packet::queues::{MAX_QUEUES, Queues};
 use crate::packet::train::TRAIN_DATAGRAMS;
 use crate::proto::drop_reason::DropReason;
 use crate::sys::SysError;
@@ -59,8 +60,10 @@ impl FlowPort {
         switch: Arc<Switch>,
     ) -> Result<Self, SysError> {
         let engine = Engine::new(tables, switch, inside.is_some())?;
-        if let Some(fd) = inside.as_ref().and_then(|inside| inside.fd()) {
-            engine.watch_inside(fd)?;
+        let fds =
+            inside.iter().flat_map(|inside| (0..MAX_QUEUES).map_while(|queue| inside.fd(queue)));
+        for (queue, fd) in (0..).zip(fds) {
+            engine.watch_inside(queue, fd)?;
         }
         let mergeable = Mergeable { tcp: true, udp: true };
         let coalescer = Coalescer::new(mergeable, DATAGRAM_BATCH * TRAIN_DATAGRAMS);
@@ -69,13 +72,17 @@ impl FlowPort {
 }
 
 impl IpPort for FlowPort {
-    fn recv(&mut self, batch: &mut IpBatch) -> Result<usize, SysError> {
+    fn recv(&mut self, batch: &mut IpBatch, _ready: Queues) -> Result<usize, SysError> {
         let before = batch.count();
         let now = clock::now().mono;
-        let has_inside = self.engine.look(now)?;
+        let ready = self.engine.look(now)?;
         self.engine.fill(now, batch);
+        if batch.is_full() {
+            batch.leave(Queues::first(1));
+        }
         let inside = match &mut self.inside {
-            Some(inside) if has_inside || inside.fd().is_none() => inside.recv(batch),
+            Some(inside) if inside.fd(0).is_none() => inside.recv(batch, Queues::ALL),
+            Some(inside) if !ready.is_empty() => inside.recv(batch, ready),
             Some(_) | None => Ok(0),
         };
         self.engine.rest()?;
@@ -121,8 +128,8 @@ impl IpPort for FlowPort {
         self.engine.end(clock::now().mono);
     }
 
-    fn fd(&self) -> Option<BorrowedFd<'_>> {
-        Some(self.engine.as_fd())
+    fn fd(&self, queue: usize) -> Option<BorrowedFd<'_>> {
+        (queue == 0).then(|| self.engine.as_fd())
     }
 }
 
@@ -148,8 +155,8 @@ impl HandingPort {
 }
 
 impl IpPort for HandingPort {
-    fn recv(&mut self, batch: &mut IpBatch) -> Result<usize, SysError> {
-        self.inside.as_mut().map_or(Ok(0), |inside| inside.recv(batch))
+    fn recv(&mut self, batch: &mut IpBatch, ready: Queues) -> Result<usize, SysError> {
+        self.inside.as_mut().map_or(Ok(0), |inside| inside.recv(batch, ready))
     }
 
     fn send(&mut self, packets: &mut PlainBatch<'_>) -> Result<usize, SysError> {
@@ -176,8 +183,8 @@ impl IpPort for HandingPort {
         }
     }
 
-    fn fd(&self) -> Option<BorrowedFd<'_>> {
-        self.inside.as_ref()?.fd()
+    fn fd(&self, queue: usize) -> Option<BorrowedFd<'_>> {
+        self.inside.as_ref()?.fd(queue)
     }
 }
 
@@ -216,7 +223,7 @@ mod tests {
         }
         assert_eq!(port.send(&mut PlainBatch::new(&mut slabs, &ranges)).unwrap(), 0);
         let mut batch = IpBatch::with_capacity(8, 1 << 20);
-        assert_eq!(port.recv(&mut batch).unwrap(), 2);
+        assert_eq!(port.recv(&mut batch, Queues::ALL).unwrap(), 2);
         for position in 0..2 {
             let (packet, vnet) = batch.packet(position);
             let mut packets = Splitter::new(packet, &vnet.unwrap()).unwrap();

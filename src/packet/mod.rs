@@ -6,6 +6,7 @@
 
 pub mod batch;
 pub mod coalesce;
+pub mod queues;
 pub mod slab;
 pub mod split;
 pub mod train;
