@@ -46,7 +46,9 @@ impl Inside {
 /// A shard has several where each flow stays in its own: flows need not wait for one another then.
 pub fn open_queues(tun: Tun, shards: NonZeroU32) -> Vec<Vec<Tun>> {
     let shards = shards.get() as usize;
-    let each = match tun.steer_by_flow() {
+    // UDP comes in fragments, too. One shard keeps all of it between two hosts in order, as ever; several
+    // share it out.
+    let each = match tun.steer_by_flow(shards > 1) {
         Ok(()) if tun.may_have_more() => (INTERFACE_QUEUES / shards).clamp(1, MAX_QUEUES),
         Ok(()) => 1,
         Err(error) => {
