@@ -20,7 +20,6 @@ use hybridwg::dataplane::shard::{Shard, Turn};
 use hybridwg::dataplane::tables::Tables;
 use hybridwg::packet::batch::{DatagramBatch, IpBatch, PlainBatch, Received};
 use hybridwg::packet::coalesce::{Coalescer, Mergeable};
-use hybridwg::packet::queues::Queues;
 use hybridwg::packet::slab::HEADROOM;
 use hybridwg::packet::split::Splitter;
 use hybridwg::packet::train::{TRAIN_DATAGRAMS, Train};
@@ -281,7 +280,7 @@ struct PacketSource {
 }
 
 impl IpPort for PacketSource {
-    fn recv(&mut self, batch: &mut IpBatch, _ready: Queues) -> Result<usize, SysError> {
+    fn recv(&mut self, batch: &mut IpBatch) -> Result<usize, SysError> {
         let slab = batch.vacant().expect("an empty batch has room");
         copy(&self.packet, &mut slab[HEADROOM..]);
         batch.push(self.packet.len(), Ok(self.vnet));
@@ -292,7 +291,7 @@ impl IpPort for PacketSource {
         panic!("nothing is received")
     }
 
-    fn fd(&self, _queue: usize) -> Option<BorrowedFd<'_>> {
+    fn fd(&self) -> Option<BorrowedFd<'_>> {
         None
     }
 }
@@ -316,7 +315,7 @@ impl PacketSink {
 }
 
 impl IpPort for PacketSink {
-    fn recv(&mut self, _: &mut IpBatch, _ready: Queues) -> Result<usize, SysError> {
+    fn recv(&mut self, _: &mut IpBatch) -> Result<usize, SysError> {
         Ok(0)
     }
 
@@ -329,7 +328,7 @@ impl IpPort for PacketSink {
         Ok(0)
     }
 
-    fn fd(&self, _queue: usize) -> Option<BorrowedFd<'_>> {
+    fn fd(&self) -> Option<BorrowedFd<'_>> {
         None
     }
 }

@@ -13,12 +13,10 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use tracing::info;
-
 use super::engine::{self, EngineError, Given, Inside};
-use super::netlink::Netlink;
 use super::run_folder;
 use super::settings::Settings;
+use super::shards::Shards;
 use super::uapi::client::{ClientError, UapiClient};
 use super::uapi::{is_interface_name, socket_path};
 use crate::sys::SysError;
@@ -164,27 +162,9 @@ fn open_tun(interface: &str, settings: Settings) -> Result<Tun, DaemonError> {
     }
     Ok(match inherited(TUN_FD)? {
         Some(fd) => Tun::attach(fd, settings.offloads.tun)?,
-        None => {
-            let tun = Tun::create_for_queues(interface, settings.offloads.tun)?;
-            if tun.may_have_more() {
-                leave_unqueued(tun.name());
-            }
-            tun
-        }
+        None if settings.shards == Shards::ONE => Tun::create(interface, settings.offloads.tun)?,
+        None => Tun::create_for_queues(interface, settings.offloads.tun)?,
     })
-}
-
-/// Has the new interface do without a queueing discipline, as that of the kernel's WireGuard does: the
-/// device keeps packets itself, and one that may have several queues would be given 256 disciplines,
-/// of 12 to 70 kB each, when it is set up. [LNX sch_mq.c:mq_init]
-fn leave_unqueued(interface: &str) {
-    let mut netlink = Netlink::new();
-    let outcome = netlink
-        .link(interface)
-        .and_then(|link| link.map_or(Ok(()), |link| netlink.set_queue(&link, c"noqueue")));
-    if let Err(error) = outcome {
-        info!(%error, "the interface is given the queueing disciplines of the system");
-    }
 }
 
 fn open_listener(interface: &str) -> Result<UnixListener, DaemonError> {

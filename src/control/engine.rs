@@ -266,7 +266,7 @@ impl Engine {
                 let queues = open_queues(tun, settings.shards.get());
                 let mut engine = Self::new(interface, offloads, queues.len(), settings)?;
                 engine.carrying = Carrying::of(&queues).map_err(EngineError::Watch)?;
-                let port = |queues| Box::new(TunPort::new(queues)) as Box<dyn IpPort>;
+                let port = |queue| Box::new(TunPort::new(queue)) as Box<dyn IpPort>;
                 (engine, queues.into_iter().map(port).collect())
             }
             Inside::Nothing(_) => {

@@ -8,10 +8,8 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::dataplane::QUANTUM;
 use crate::dataplane::port::{DatagramPort, IpPort};
 use crate::packet::batch::{DatagramBatch, IpBatch, PlainBatch, Received};
-use crate::packet::queues::{MAX_QUEUES, Queues, Rounds};
 use crate::packet::slab::HEADROOM;
 use crate::packet::train::Train;
 use crate::proto::endpoint::Endpoint;
@@ -31,13 +29,12 @@ fn lock<T>(state: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[derive(Debug, Default)]
 struct IpState {
-    waiting: [VecDeque<(VnetHeader, Vec<u8>)>; MAX_QUEUES],
-    rounds: Rounds,
+    waiting: VecDeque<(VnetHeader, Vec<u8>)>,
     delivered: Vec<Vec<u8>>,
     gone: bool,
 }
 
-/// An [`IpPort`] made of queues. Clones are ends of the same port.
+/// An [`IpPort`] made of two queues. Clones are ends of the same port.
 #[derive(Clone, Debug, Default)]
 pub struct MemoryIpPort(Arc<Mutex<IpState>>);
 
@@ -49,17 +46,12 @@ impl MemoryIpPort {
 
     /// Lets a packet wait of which something is still to be done, as a TUN with offloads has them.
     pub fn push_super(&self, packet: &[u8], vnet: VnetHeader) {
-        self.push_into(0, packet, vnet);
-    }
-
-    /// As [`Self::push_super`], in another queue than the first.
-    pub fn push_into(&self, queue: usize, packet: &[u8], vnet: VnetHeader) {
-        lock(&self.0).waiting[queue].push_back((vnet, packet.to_vec()));
+        lock(&self.0).waiting.push_back((vnet, packet.to_vec()));
     }
 
     /// Packets that wait to be read.
     pub fn waiting(&self) -> usize {
-        lock(&self.0).waiting.iter().map(VecDeque::len).sum()
+        lock(&self.0).waiting.len()
     }
 
     /// Takes the packets that the shard has delivered, oldest first.
@@ -74,20 +66,19 @@ impl MemoryIpPort {
 }
 
 impl IpPort for MemoryIpPort {
-    fn recv(&mut self, batch: &mut IpBatch, ready: Queues) -> Result<usize, SysError> {
+    fn recv(&mut self, batch: &mut IpBatch) -> Result<usize, SysError> {
         let mut state = lock(&self.0);
         if state.gone {
             return Err(gone("read"));
         }
-        let IpState { waiting, rounds, .. } = &mut *state;
-        rounds.fill(batch, ready, QUANTUM, |queue, batch| {
-            let Some((vnet, packet)) = waiting[queue].pop_front() else { return Ok(false) };
-            if let Some(slab) = batch.vacant() {
-                slab[HEADROOM..HEADROOM + packet.len()].copy_from_slice(&packet);
-                batch.push(packet.len(), Ok(vnet));
-            }
-            Ok(true)
-        })
+        let mut count = 0;
+        while let Some(slab) = batch.vacant() {
+            let Some((vnet, packet)) = state.waiting.pop_front() else { break };
+            slab[HEADROOM..HEADROOM + packet.len()].copy_from_slice(&packet);
+            batch.push(packet.len(), Ok(vnet));
+            count += 1;
+        }
+        Ok(count)
     }
 
     fn send(&mut self, packets: &mut PlainBatch<'_>) -> Result<usize, SysError> {
@@ -101,7 +92,7 @@ impl IpPort for MemoryIpPort {
         Ok(0)
     }
 
-    fn fd(&self, _queue: usize) -> Option<BorrowedFd<'_>> {
+    fn fd(&self) -> Option<BorrowedFd<'_>> {
         None
     }
 }

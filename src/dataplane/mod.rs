@@ -56,9 +56,6 @@ pub const IP_BATCH: usize = 32;
 /// sealed, many do not.
 const IP_BATCH_BYTES: usize = 96 << 10;
 
-/// Bytes of one queue after which the next has its turn: two flows share a batch.
-const QUANTUM: usize = IP_BATCH_BYTES / 2;
-
 /// Most messages a shard receives from its datagram port in one turn.
 pub const DATAGRAM_BATCH: usize = 32;
 

@@ -24,7 +24,6 @@ use crate::dataplane::tables::PeerPath;
 use crate::dataplane::turn::Context;
 use crate::dataplane::{IP_BATCH, IP_BATCH_BYTES, Stop};
 use crate::packet::batch::IpBatch;
-use crate::packet::queues::{MAX_QUEUES, Queues};
 use crate::packet::split::Splitter;
 use crate::proto::allowed_ips::Routes;
 use crate::proto::device::{Destination, SmallDatagram};
@@ -49,9 +48,7 @@ const TRAINS: usize = IP_BATCH;
 #[derive(Debug)]
 pub struct Outbound {
     batch: IpBatch,
-    queues: [StandingQueue; MAX_QUEUES],
-    /// Those that stand.
-    standing: Queues,
+    queue: StandingQueue,
     departures: Departures,
     staged: Staged,
     /// Peers whose staged packets can go now.
@@ -64,8 +61,7 @@ impl Outbound {
     pub fn new(shards: NonZeroU32) -> Self {
         Self {
             batch: IpBatch::with_capacity(IP_BATCH, IP_BATCH_BYTES),
-            queues: [const { StandingQueue::new() }; MAX_QUEUES],
-            standing: Queues::NONE,
+            queue: StandingQueue::new(),
             departures: Departures::new(TRAINS),
             staged: Staged::new(shards),
             ready: VecDeque::new(),
@@ -73,8 +69,7 @@ impl Outbound {
         }
     }
 
-    /// Reads one batch of packets of the `ready` queues and sends or stages each; returns how many there
-    /// were.
+    /// Reads one batch of packets and sends or stages each; returns how many there were.
     ///
     /// # Errors
     /// A port is gone.
@@ -83,11 +78,10 @@ impl Outbound {
         context: &Context<'_>,
         ip: &mut dyn IpPort,
         udp: &mut dyn DatagramPort,
-        ready: Queues,
     ) -> Result<u32, Stop> {
         self.batch.clear();
-        let count = ip.recv(&mut self.batch, ready).map_err(Stop::IpPortGone)?;
-        self.leave(context.now.mono, self.batch.left());
+        let count = ip.recv(&mut self.batch).map_err(Stop::IpPortGone)?;
+        self.queue.read(context.now.mono, !self.batch.is_full());
         if count == 0 {
             return Ok(0);
         }
@@ -109,15 +103,7 @@ impl Outbound {
 
     /// Takes note at `now` that no packet waits in the IP port.
     pub fn rest(&mut self, now: Instant) {
-        self.leave(now, Queues::NONE);
-    }
-
-    /// Takes note at `now` that packets wait in no other queues than the `left` ones.
-    fn leave(&mut self, now: Instant, left: Queues) {
-        for queue in self.standing.differing(left).iter() {
-            self.queues[queue].read(now, !left.contains(queue));
-        }
-        self.standing = left;
+        self.queue.read(now, true);
     }
 
     /// Appends a handshake message or a cookie reply to what [`Self::send`] sends.
@@ -249,7 +235,6 @@ impl Outbound {
         run: &mut Option<Arc<PeerPath>>,
         position: usize,
     ) -> Result<(), Ended> {
-        let queue = self.batch.queue(position);
         let (packet, vnet) = self.batch.packet(position);
         let header = IpHeader::parse(packet)
             .filter(|header| header.total_length <= packet.len())
@@ -274,7 +259,7 @@ impl Outbound {
         if clamp_mss::may_announce(packet, &vnet) {
             clamp_mss::lower(packet, &vnet, context.tables, &path.mtu);
         }
-        let slow_down = is_bulk(packet, &vnet) && self.queues[queue].tells(context.now.mono);
+        let slow_down = is_bulk(packet, &vnet) && self.queue.tells(context.now.mono);
         let can_mark = header.ecn() != Ecn::NotEct;
         let ecn = if slow_down && can_mark { Ecn::Ce } else { header.ecn() };
         if ecn != header.ecn() {

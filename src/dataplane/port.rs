@@ -7,19 +7,17 @@
 use std::os::fd::BorrowedFd;
 
 use crate::packet::batch::{DatagramBatch, IpBatch, PlainBatch};
-use crate::packet::queues::Queues;
 use crate::packet::train::Train;
 use crate::sys::SysError;
 use crate::sys::udp::Narrowed;
 
 /// The plaintext side: a TUN device, or whatever stands where one stands on a host.
 pub trait IpPort: Send {
-    /// Reads packets until `batch` is full or none waits in the `ready` ones of its queues; returns how
-    /// many it read, and tells the batch which queues it has not found empty.
+    /// Reads packets until `batch` is full or none waits; returns how many it read.
     ///
     /// # Errors
     /// The port is gone: nothing will ever come from it again.
-    fn recv(&mut self, batch: &mut IpBatch, ready: Queues) -> Result<usize, SysError>;
+    fn recv(&mut self, batch: &mut IpBatch) -> Result<usize, SysError>;
 
     /// Delivers `packets` in order; returns how many the other side did not take.
     ///
@@ -39,10 +37,9 @@ pub trait IpPort: Send {
     /// until there is no [more](Self::has_more).
     fn end(&mut self) {}
 
-    /// Becomes readable when [`Self::recv`] has something in `queue`; `None` from the first queue that
-    /// there is not. Without any descriptor, a shard looks whenever it is awake; who fills the port
-    /// wakes it.
-    fn fd(&self, queue: usize) -> Option<BorrowedFd<'_>>;
+    /// Becomes readable when [`Self::recv`] has something. Without a descriptor, a shard looks
+    /// whenever it is awake; who fills the port wakes it.
+    fn fd(&self) -> Option<BorrowedFd<'_>>;
 }
 
 /// What of a shard's may have something: what [`crate::sys::poll`] told of, or all, to be on the
@@ -50,14 +47,14 @@ pub trait IpPort: Send {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ready {
     pub inbox: bool,
-    pub ip: Queues,
+    pub ip: bool,
     /// In the order of [`DatagramPort::fds`].
     pub udp: [bool; 2],
 }
 
 impl Ready {
-    pub const NONE: Self = Self { inbox: false, ip: Queues::NONE, udp: [false; 2] };
-    pub const ALL: Self = Self { inbox: true, ip: Queues::ALL, udp: [true; 2] };
+    pub const NONE: Self = Self { inbox: false, ip: false, udp: [false; 2] };
+    pub const ALL: Self = Self { inbox: true, ip: true, udp: [true; 2] };
 }
 
 /// The ciphertext side: the UDP sockets of the device.

@@ -11,7 +11,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::num::NonZeroU32;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -28,18 +28,17 @@ use crate::dataplane::preemption::Preemption;
 use crate::dataplane::spin::Spin;
 use crate::dataplane::tables::Tables;
 use crate::dataplane::turn::{Context, Direction, Work};
-use crate::packet::queues::{MAX_QUEUES, Queues};
 use crate::proto::drop_reason::DropReason;
 use crate::sys::SysError;
 use crate::sys::clock;
 use crate::sys::poll::{self, Interest, Poller, Waker};
 use crate::time::Now;
 
-/// What the poller calls the waker, the first descriptor of the datagram port, which has two, and the
-/// first of the IP port.
+/// What the poller calls the waker, the IP port, and the first descriptor of the
+/// datagram port.
 const WAKER: u64 = 0;
-const UDP: u64 = 1;
-const IP: u64 = 3;
+const IP: u64 = 1;
+const UDP: u64 = 2;
 
 /// What came of a turn.
 #[derive(Debug)]
@@ -149,8 +148,8 @@ impl Shard {
         if ready.udp != [false; 2] {
             work.inbound = self.inbound.turn(&context, ip, udp, ready.udp)?;
         }
-        if !ready.ip.is_empty() || work.inbound > 0 && ip.has_more() {
-            work.outbound = self.outbound.turn(&context, ip, udp, ready.ip)?;
+        if ready.ip || work.inbound > 0 && ip.has_more() {
+            work.outbound = self.outbound.turn(&context, ip, udp)?;
         } else {
             self.outbound.rest(now.mono);
         }
@@ -220,9 +219,7 @@ impl Shard {
             Context { now: clock::now(), tables: &tables, lane: &lane, kernel: self.kernel };
         let (ip, udp) = (&mut *self.ip, &mut *self.udp);
         ip.end();
-        while ip.has_more() && matches!(self.outbound.turn(&context, ip, udp, Queues::ALL), Ok(1..))
-        {
-        }
+        while ip.has_more() && matches!(self.outbound.turn(&context, ip, udp), Ok(1..)) {}
     }
 
     fn try_run(&mut self) -> Result<Stop, SysError> {
@@ -263,43 +260,36 @@ impl Shard {
                 self.gather(direction, &waker)?;
                 ready = told(poller.wait(None)?);
             }
-            if has_more || self.ip.fd(0).is_none() {
-                ready.ip = Queues::ALL;
-            }
+            ready.ip |= has_more;
             if ready.inbox {
                 // Before the turn that empties the inbox, so that a command posted during it rings again.
                 waker.drain();
             } else if !may_block && ready == Ready::NONE {
                 thread::yield_now();
             }
+            ready.ip |= self.ip.fd().is_none();
         }
     }
 
     /// Lets packets of `direction` gather, until something else comes.
     fn gather(&self, direction: Direction, waker: &Waker) -> Result<(), SysError> {
-        match direction {
-            Direction::Inbound => poll::nap(waker, self.ip_fds(), moderation::LIMIT),
-            Direction::Outbound => {
-                poll::nap(waker, self.udp.fds().into_iter().flatten(), moderation::LIMIT)
-            }
-        }
-    }
-
-    fn ip_fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        (0..MAX_QUEUES).map_while(|queue| self.ip.fd(queue))
+        let others = match direction {
+            Direction::Inbound => [self.ip.fd(), None],
+            Direction::Outbound => self.udp.fds(),
+        };
+        poll::nap(waker, others, moderation::LIMIT)
     }
 
     /// A poller of everything that can make work.
     fn watch(&self, waker: &Waker) -> Result<Poller, SysError> {
         let poller = Poller::new()?;
-        poller.add(waker.as_fd(), WAKER, Interest::Readable)?;
-        for (token, fd) in (UDP..).zip(self.udp.fds()) {
+        let [first, second] = self.udp.fds();
+        let watched =
+            [(WAKER, Some(waker.as_fd())), (IP, self.ip.fd()), (UDP, first), (UDP + 1, second)];
+        for (token, fd) in watched {
             if let Some(fd) = fd {
                 poller.add(fd, token, Interest::Readable)?;
             }
-        }
-        for (token, fd) in (IP..).zip(self.ip_fds()) {
-            poller.add(fd, token, Interest::Readable)?;
         }
         Ok(poller)
     }
@@ -311,8 +301,8 @@ fn told(events: impl Iterator<Item = poll::Ready>) -> Ready {
     events.fold(Ready::NONE, |mut ready, event| {
         match event.token {
             WAKER => ready.inbox = true,
-            token if token < IP => ready.udp[usize::from(token != UDP)] = true,
-            token => ready.ip.insert((token - IP) as usize),
+            IP => ready.ip = true,
+            token => ready.udp[usize::from(token != UDP)] = true,
         }
         ready
     })

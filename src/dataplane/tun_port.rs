@@ -6,11 +6,10 @@
 use std::io::IoSlice;
 use std::os::fd::{AsFd, BorrowedFd};
 
+use crate::dataplane::DATAGRAM_BATCH;
 use crate::dataplane::port::IpPort;
-use crate::dataplane::{DATAGRAM_BATCH, QUANTUM};
 use crate::packet::batch::{IpBatch, PlainBatch};
 use crate::packet::coalesce::{Coalescer, GROUP_PACKETS, Mergeable};
-use crate::packet::queues::{Queues, Rounds};
 use crate::packet::slab::HEADROOM;
 use crate::packet::train::TRAIN_DATAGRAMS;
 use crate::sys::SysError;
@@ -19,35 +18,48 @@ use crate::wire::vnet::{VNET_HEADER_BYTES, VnetHeader};
 
 const _: () = assert!(VNET_HEADER_BYTES == tun::VNET_HEADER_BYTES);
 
-/// Some of the queues of a TUN device.
+/// One queue of a TUN device.
 #[derive(Debug)]
 pub struct TunPort {
-    /// INVARIANT: one at least, [`MAX_QUEUES`] at most. All is written through the first.
-    queues: Vec<Tun>,
-    rounds: Rounds,
+    tun: Tun,
     /// `None`: there is no vnet header to say that a packet is merged.
     coalescer: Option<Coalescer>,
 }
 
 impl TunPort {
-    /// Over `queues` of one interface, of which there are from one to [`MAX_QUEUES`].
-    pub fn new(queues: Vec<Tun>) -> Self {
-        let TunOffloads { tcp, udp } = queues[0].offloads();
-        let coalescer = (queues[0].header_bytes() > 0)
+    pub fn new(tun: Tun) -> Self {
+        let TunOffloads { tcp, udp } = tun.offloads();
+        let coalescer = (tun.header_bytes() > 0)
             .then(|| Coalescer::new(Mergeable { tcp, udp }, DATAGRAM_BATCH * TRAIN_DATAGRAMS));
-        Self { queues, rounds: Rounds::default(), coalescer }
+        Self { tun, coalescer }
     }
 }
 
 impl IpPort for TunPort {
-    fn recv(&mut self, batch: &mut IpBatch, ready: Queues) -> Result<usize, SysError> {
-        let ready = ready.and(Queues::first(self.queues.len()));
-        self.rounds.fill(batch, ready, QUANTUM, |queue, batch| read(&self.queues[queue], batch))
+    fn recv(&mut self, batch: &mut IpBatch) -> Result<usize, SysError> {
+        let header = self.tun.header_bytes();
+        let mut count = 0;
+        while let Some(slab) = batch.vacant() {
+            match self.tun.recv(&mut slab[HEADROOM - header..]) {
+                Ok(Some(len)) => {
+                    let vnet = match slab[HEADROOM - header..].first_chunk() {
+                        Some(bytes) if header > 0 => VnetHeader::parse(bytes),
+                        Some(_) | None => Ok(VnetHeader::default()),
+                    };
+                    batch.push(len.saturating_sub(header), vnet);
+                    count += 1;
+                }
+                Ok(None) => break,
+                // What was read before is still to be sent; the next call fails again.
+                Err(_) if count > 0 => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(count)
     }
 
     fn send(&mut self, packets: &mut PlainBatch<'_>) -> Result<usize, SysError> {
-        let Self { queues, coalescer, .. } = self;
-        let tun = &queues[0];
+        let Self { tun, coalescer } = self;
         let mut refused = 0;
         let Some(coalescer) = coalescer else {
             for position in 0..packets.count() {
@@ -75,22 +87,9 @@ impl IpPort for TunPort {
         Ok(refused)
     }
 
-    fn fd(&self, queue: usize) -> Option<BorrowedFd<'_>> {
-        self.queues.get(queue).map(Tun::as_fd)
+    fn fd(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.tun.as_fd())
     }
-}
-
-/// Reads one packet, if one waits.
-fn read(tun: &Tun, batch: &mut IpBatch) -> Result<bool, SysError> {
-    let header = tun.header_bytes();
-    let Some(slab) = batch.vacant() else { return Ok(false) };
-    let Some(len) = tun.recv(&mut slab[HEADROOM - header..])? else { return Ok(false) };
-    let vnet = match slab[HEADROOM - header..].first_chunk() {
-        Some(bytes) if header > 0 => VnetHeader::parse(bytes),
-        Some(_) | None => Ok(VnetHeader::default()),
-    };
-    batch.push(len.saturating_sub(header), vnet);
-    Ok(true)
 }
 
 /// Writes one packet; false if the interface is down, or its queue is full, or it does not like the

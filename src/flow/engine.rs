@@ -20,24 +20,22 @@ use crate::flow::slots::{Kind, Token};
 use crate::flow::streams::{Said, Streams};
 use crate::flow::switch::Switch;
 use crate::packet::batch::IpBatch;
-use crate::packet::queues::Queues;
 use crate::proto::allowed_ips::Routes;
 use crate::proto::drop_reason::DropReason;
 use crate::proto::peer::PeerId;
 use crate::sys::SysError;
 use crate::sys::alarm::Alarm;
-use crate::sys::poll::{Interest, Poller, Ready};
+use crate::sys::poll::{Interest, Ready};
 use crate::sys::sockets::{self, raise_descriptor_limit};
 use crate::time::Instant;
 use crate::wire::icmp::Problem;
 use crate::wire::ip::{PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, PROTOCOL_UDP};
 
-const BELL: Token = Token::of_port(0);
-const ALARM: Token = Token::of_port(1);
+const INSIDE: Token = Token::of_port(0);
+const BELL: Token = Token::of_port(1);
+const ALARM: Token = Token::of_port(2);
 /// Packets whose parts have not come.
-const PARTS: Token = Token::of_port(2);
-/// The first of the queues of the port behind this one.
-const INSIDE: u8 = 3;
+const PARTS: Token = Token::of_port(3);
 
 /// How often the sockets are asked before the shard goes on.
 const LOOKS: usize = 16;
@@ -108,9 +106,9 @@ impl Engine {
         })
     }
 
-    /// Has the descriptor of a `queue` of the port behind this one watched as well.
-    pub fn watch_inside(&self, queue: u8, fd: BorrowedFd<'_>) -> Result<(), SysError> {
-        self.common.poller.add(fd, Token::of_port(INSIDE + queue).number(), Interest::Readable)
+    /// Has the descriptor of the port behind this one watched as well.
+    pub fn watch_inside(&self, fd: BorrowedFd<'_>) -> Result<(), SysError> {
+        self.common.poller.add(fd, INSIDE.number(), Interest::Readable)
     }
 
     /// Takes a packet of a peer's.
@@ -258,26 +256,23 @@ impl Engine {
         self.streams.settle(&mut self.common);
     }
 
-    /// Finds out what has happened, and does what is due; which queues of the port behind have
-    /// something.
-    pub fn look(&mut self, now: Instant) -> Result<Queues, SysError> {
-        let (mut inside, mut is_rung) = (Queues::NONE, false);
+    /// Finds out what has happened, and does what is due; true if the port behind has something.
+    pub fn look(&mut self, now: Instant) -> Result<bool, SysError> {
+        let (mut has_inside, mut is_rung) = (false, false);
         for _ in 0..LOOKS {
             let events: Vec<Ready> =
                 self.common.poller.wait(Some(std::time::Duration::ZERO))?.collect();
-            let is_last = events.len() < Poller::EVENTS;
+            let is_last = events.len() < 16;
             for event in events {
                 match Token::from_number(event.token) {
+                    INSIDE => has_inside = true,
                     // What is said from now on rings again.
                     BELL => is_rung |= self.switch.bell().drain(),
                     ALARM => self.alarm.drain(),
-                    token if token.kind() == Kind::Port => {
-                        inside.insert((token.number() - u64::from(INSIDE)) as usize);
-                    }
                     token => self.stir(now, token, event),
                 }
             }
-            if is_last || !inside.is_empty() {
+            if is_last || has_inside {
                 break;
             }
         }
@@ -289,7 +284,7 @@ impl Engine {
         while let Some(token) = self.common.deadlines.next_due(now) {
             self.expire(now, token);
         }
-        Ok(inside)
+        Ok(has_inside)
     }
 
     /// Takes packets that other shards have received, and that are for flows.

@@ -25,7 +25,6 @@ use crate::flow::inner::Inner;
 use crate::flow::switch::Switch;
 use crate::packet::batch::{IpBatch, PlainBatch, PlainRange};
 use crate::packet::coalesce::{Coalescer, Mergeable};
-use crate::packet::queues::{MAX_QUEUES, Queues};
 use crate::packet::train::TRAIN_DATAGRAMS;
 use crate::proto::drop_reason::DropReason;
 use crate::sys::SysError;
@@ -60,10 +59,8 @@ impl FlowPort {
         switch: Arc<Switch>,
     ) -> Result<Self, SysError> {
         let engine = Engine::new(tables, switch, inside.is_some())?;
-        let fds =
-            inside.iter().flat_map(|inside| (0..MAX_QUEUES).map_while(|queue| inside.fd(queue)));
-        for (queue, fd) in (0..).zip(fds) {
-            engine.watch_inside(queue, fd)?;
+        if let Some(fd) = inside.as_ref().and_then(|inside| inside.fd()) {
+            engine.watch_inside(fd)?;
         }
         let mergeable = Mergeable { tcp: true, udp: true };
         let coalescer = Coalescer::new(mergeable, DATAGRAM_BATCH * TRAIN_DATAGRAMS);
@@ -72,17 +69,13 @@ impl FlowPort {
 }
 
 impl IpPort for FlowPort {
-    fn recv(&mut self, batch: &mut IpBatch, _ready: Queues) -> Result<usize, SysError> {
+    fn recv(&mut self, batch: &mut IpBatch) -> Result<usize, SysError> {
         let before = batch.count();
         let now = clock::now().mono;
-        let ready = self.engine.look(now)?;
+        let has_inside = self.engine.look(now)?;
         self.engine.fill(now, batch);
-        if batch.is_full() {
-            batch.leave(Queues::first(1));
-        }
         let inside = match &mut self.inside {
-            Some(inside) if inside.fd(0).is_none() => inside.recv(batch, Queues::ALL),
-            Some(inside) if !ready.is_empty() => inside.recv(batch, ready),
+            Some(inside) if has_inside || inside.fd().is_none() => inside.recv(batch),
             Some(_) | None => Ok(0),
         };
         self.engine.rest()?;
@@ -128,8 +121,8 @@ impl IpPort for FlowPort {
         self.engine.end(clock::now().mono);
     }
 
-    fn fd(&self, queue: usize) -> Option<BorrowedFd<'_>> {
-        (queue == 0).then(|| self.engine.as_fd())
+    fn fd(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.engine.as_fd())
     }
 }
 
@@ -155,8 +148,8 @@ impl HandingPort {
 }
 
 impl IpPort for HandingPort {
-    fn recv(&mut self, batch: &mut IpBatch, ready: Queues) -> Result<usize, SysError> {
-        self.inside.as_mut().map_or(Ok(0), |inside| inside.recv(batch, ready))
+    fn recv(&mut self, batch: &mut IpBatch) -> Result<usize, SysError> {
+        self.inside.as_mut().map_or(Ok(0), |inside| inside.recv(batch))
     }
 
     fn send(&mut self, packets: &mut PlainBatch<'_>) -> Result<usize, SysError> {
@@ -183,8 +176,8 @@ impl IpPort for HandingPort {
         }
     }
 
-    fn fd(&self, queue: usize) -> Option<BorrowedFd<'_>> {
-        self.inside.as_ref()?.fd(queue)
+    fn fd(&self) -> Option<BorrowedFd<'_>> {
+        self.inside.as_ref()?.fd()
     }
 }
 
@@ -223,7 +216,7 @@ mod tests {
         }
         assert_eq!(port.send(&mut PlainBatch::new(&mut slabs, &ranges)).unwrap(), 0);
         let mut batch = IpBatch::with_capacity(8, 1 << 20);
-        assert_eq!(port.recv(&mut batch, Queues::ALL).unwrap(), 2);
+        assert_eq!(port.recv(&mut batch).unwrap(), 2);
         for position in 0..2 {
             let (packet, vnet) = batch.packet(position);
             let mut packets = Splitter::new(packet, &vnet.unwrap()).unwrap();

@@ -5,7 +5,6 @@
 
 use std::ops::Range;
 
-use crate::packet::queues::Queues;
 use crate::packet::slab::{HEADROOM, Slab};
 use crate::proto::endpoint::Endpoint;
 use crate::wire::ip::Ecn;
@@ -25,10 +24,6 @@ pub struct IpBatch {
     slabs: Box<[Slab]>,
     spans: Box<[Span]>,
     vnets: Box<[Result<VnetHeader, VnetError>]>,
-    queues: Box<[usize]>,
-    /// The queue of the next packet.
-    queue: usize,
-    left: Queues,
     count: usize,
     /// Bytes of all packets.
     bytes: usize,
@@ -43,9 +38,6 @@ impl IpBatch {
             slabs: Slab::many(packets),
             spans: vec![Span::default(); packets].into(),
             vnets: vec![Ok(VnetHeader::default()); packets].into(),
-            queues: vec![0; packets].into(),
-            queue: 0,
-            left: Queues::NONE,
             count: 0,
             bytes: 0,
             most_bytes: bytes,
@@ -55,28 +47,6 @@ impl IpBatch {
     pub const fn clear(&mut self) {
         self.count = 0;
         self.bytes = 0;
-        self.queue = 0;
-        self.left = Queues::NONE;
-    }
-
-    /// What is kept from now on was read from `queue`; from the first, if this is never said.
-    pub const fn turn_to(&mut self, queue: usize) {
-        self.queue = queue;
-    }
-
-    /// Takes note that packets wait in the `left` queues that were not read.
-    pub const fn leave(&mut self, left: Queues) {
-        self.left = self.left.or(left);
-    }
-
-    /// The queues in which packets wait.
-    pub const fn left(&self) -> Queues {
-        self.left
-    }
-
-    /// Bytes of all packets.
-    pub const fn bytes(&self) -> usize {
-        self.bytes
     }
 
     pub const fn is_full(&self) -> bool {
@@ -98,7 +68,6 @@ impl IpBatch {
         if !self.is_full() && HEADROOM + len <= self.slabs[self.count].len() {
             self.spans[self.count] = Span { start: HEADROOM, len };
             self.vnets[self.count] = vnet;
-            self.queues[self.count] = self.queue;
             self.count += 1;
             self.bytes += len;
         }
@@ -112,11 +81,6 @@ impl IpBatch {
     pub fn packet(&mut self, position: usize) -> (&mut [u8], Result<VnetHeader, VnetError>) {
         let Span { start, len } = self.spans[position];
         (&mut self.slabs[position][start..start + len], self.vnets[position])
-    }
-
-    /// The queue that the packet at `position` was read from.
-    pub fn queue(&self, position: usize) -> usize {
-        self.queues[position]
     }
 }
 

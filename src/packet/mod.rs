@@ -6,7 +6,6 @@
 
 pub mod batch;
 pub mod coalesce;
-pub mod queues;
 pub mod slab;
 pub mod split;
 pub mod train;

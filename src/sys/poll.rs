@@ -12,7 +12,6 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, epoll, eventfd, p
 use rustix::io::Errno;
 
 use super::SysError;
-use crate::packet::queues::MAX_QUEUES;
 
 /// What a descriptor is watched for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +48,7 @@ unsafe impl Send for Poller {}
 
 impl Poller {
     /// Events handed out by one [`wait`](Self::wait); the rest follow in the next.
-    pub const EVENTS: usize = 64;
+    const EVENTS: usize = 16;
 
     pub fn new() -> Result<Self, SysError> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)
@@ -104,21 +103,17 @@ impl Poller {
     }
 }
 
-/// Waits until `limit` has passed, or until `waker` has been rung or one of `others` is readable, of which
-/// there are no more than a port's queues. A signal ends the wait early.
-pub fn nap<'a>(
-    waker: &'a Waker,
-    others: impl Iterator<Item = BorrowedFd<'a>>,
+/// Waits until `limit` has passed, or until `waker` has been rung or one of `others` is readable. A
+/// signal ends the wait early.
+pub fn nap(
+    waker: &Waker,
+    others: [Option<BorrowedFd<'_>>; 2],
     limit: Duration,
 ) -> Result<(), SysError> {
-    let mut others = others.fuse();
-    let mut count = 1;
-    let mut watched: [PollFd<'_>; 1 + MAX_QUEUES] = std::array::from_fn(|position| {
-        let other = if position == 0 { None } else { others.next() };
-        count += usize::from(other.is_some());
-        PollFd::from_borrowed_fd(other.unwrap_or(waker.as_fd()), PollFlags::IN)
-    });
-    match poll(&mut watched[..count], Some(&timespec(limit))) {
+    let [first, second] = others.map(|fd| fd.unwrap_or(waker.as_fd()));
+    let mut watched =
+        [waker.as_fd(), first, second].map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
+    match poll(&mut watched, Some(&timespec(limit))) {
         Ok(_) | Err(Errno::INTR) => Ok(()),
         Err(e) => Err(SysError::new("ppoll", e)),
     }
@@ -231,7 +226,7 @@ mod tests {
     #[test]
     fn a_nap_ends_by_itself_or_when_something_comes() {
         let (waker, other) = (Waker::new().unwrap(), Waker::new().unwrap());
-        let nap = |limit| nap(&waker, std::iter::once(other.as_fd()), limit).unwrap();
+        let nap = |limit| nap(&waker, [None, Some(other.as_fd())], limit).unwrap();
         nap(Duration::from_micros(100));
         waker.wake();
         nap(Duration::MAX);

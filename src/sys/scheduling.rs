@@ -97,7 +97,7 @@ mod tests {
             println!("skipped: this kernel keeps no account of waits");
             return;
         };
-        poll::nap(&Waker::new().unwrap(), std::iter::empty(), Duration::from_millis(1)).unwrap();
+        poll::nap(&Waker::new().unwrap(), [None; 2], Duration::from_millis(1)).unwrap();
         let after = waits.read().unwrap();
         assert!(after.times > before.times, "{before:?} {after:?}");
         assert!(after.total >= before.total);

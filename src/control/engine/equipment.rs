@@ -8,13 +8,9 @@ use tracing::{info, warn};
 
 use crate::control::settings::Settings;
 use crate::crypto::batch::Kernel;
-use crate::packet::queues::MAX_QUEUES;
 use crate::sys::SysError;
 use crate::sys::tun::Tun;
 use crate::sys::udp::UdpSockets;
-
-/// Most queues of an interface. [LNX drivers/net/tun.c:MAX_TAP_QUEUES]
-const INTERFACE_QUEUES: usize = 256;
 
 /// What a device has on this host.
 #[derive(Debug)]
@@ -40,42 +36,25 @@ impl Inside {
     }
 }
 
-/// Opens queues beside that of `tun` for so many `shards`, or as many as the interface can have; those
-/// of each shard.
-///
-/// A shard has several where each flow stays in its own: flows need not wait for one another then.
-pub fn open_queues(tun: Tun, shards: NonZeroU32) -> Vec<Vec<Tun>> {
-    let shards = shards.get() as usize;
-    // UDP comes in fragments, too. One shard keeps all of it between two hosts in order, as ever; several
-    // share it out.
-    let each = match tun.steer_by_flow(shards > 1) {
-        Ok(()) if tun.may_have_more() => (INTERFACE_QUEUES / shards).clamp(1, MAX_QUEUES),
-        Ok(()) => 1,
-        Err(error) => {
-            info!(
-                %error,
-                "flows share one queue, or one a shard: they go by the one that their answers come by"
-            );
-            1
-        }
-    };
-    let mut groups = vec![vec![tun]];
-    for number in 1..shards * each {
-        match groups[0][0].open_queue() {
-            Ok(queue) if number < shards => groups.push(vec![queue]),
-            Ok(queue) => groups[number % shards].push(queue),
+/// Opens queues beside that of `tun` until there are `wanted`, or as many as the interface can have.
+pub fn open_queues(tun: Tun, wanted: NonZeroU32) -> Vec<Tun> {
+    let mut queues = vec![tun];
+    for _ in 1..wanted.get() {
+        match queues[0].open_queue() {
+            Ok(queue) => queues.push(queue),
             Err(error) => {
-                let opened = number;
-                if opened < shards {
-                    warn!(%error, shards, opened, "the interface has no more queues: fewer shards");
-                } else {
-                    info!(%error, opened, "the interface has no more queues");
-                }
+                let shards = queues.len();
+                warn!(%error, wanted, shards, "the interface has no more queues: fewer shards");
                 break;
             }
         }
     }
-    groups
+    if queues.len() > 1
+        && let Err(error) = queues[0].steer_by_flow()
+    {
+        info!(%error, "flows go by the shard that their answers come by, not by shards of their own");
+    }
+    queues
 }
 
 /// Sockets for so many `shards`, one at least.

@@ -39,8 +39,8 @@ const LOOPBACK: u32 = 1;
 /// What is carried on, and by what.
 #[derive(Debug, Default)]
 pub(super) struct Carrying {
-    /// Those of each shard, for ports that take the place of theirs.
-    queues: Vec<Vec<Tun>>,
+    /// One of each shard, for ports that take the place of theirs.
+    queues: Vec<Tun>,
     flows: Option<Flows>,
     /// Where the names of services led to when they were looked up last.
     places: Vec<(HostPort, Vec<SocketAddr>)>,
@@ -59,8 +59,8 @@ impl Carrying {
     ///
     /// # Errors
     /// No descriptor is left.
-    pub fn of(queues: &[Vec<Tun>]) -> Result<Self, SysError> {
-        let queues = queues.iter().map(|queues| clones(queues)).collect::<Result<_, _>>()?;
+    pub fn of(queues: &[Tun]) -> Result<Self, SysError> {
+        let queues = queues.iter().map(Tun::try_clone).collect::<Result<_, _>>()?;
         Ok(Self { queues, ..Self::default() })
     }
 
@@ -173,7 +173,7 @@ impl Engine {
     fn rewire(&mut self, settings: Settings) -> Result<(), SysError> {
         let queues = self.carrying.queues.iter();
         let insides = queues
-            .map(|queues| Ok(Some(Box::new(TunPort::new(clones(queues)?)) as Box<dyn IpPort>)));
+            .map(|queue| Ok(Some(Box::new(TunPort::new(queue.try_clone()?)) as Box<dyn IpPort>)));
         let insides = insides.collect::<Result<_, SysError>>()?;
         let ports = self.flow_ports(settings, insides)?;
         for (inbox, port) in self.inboxes.iter().zip(ports) {
@@ -314,10 +314,6 @@ impl Engine {
             is_draining: self.carrying.is_draining,
         }))
     }
-}
-
-fn clones(queues: &[Tun]) -> Result<Vec<Tun>, SysError> {
-    queues.iter().map(Tun::try_clone).collect()
 }
 
 /// What is to be looked up, if anything is.

@@ -6,7 +6,6 @@ use super::*;
 use crate::dataplane::port::{IpPort, Ready};
 use crate::dataplane::tun_port::TunPort;
 use crate::packet::batch::{IpBatch, PlainBatch, PlainRange};
-use crate::packet::queues::Queues;
 use crate::packet::slab::Slab;
 use crate::packet::split::Splitter;
 use crate::sys::testing::{eventually, in_own_namespace, ip, refuse_calls};
@@ -88,26 +87,6 @@ fn congest(node: &mut Node, from: u64, turns: u64, bulk: &(Vec<u8>, VnetHeader))
 }
 
 #[test]
-fn a_queue_that_stands_is_of_no_concern_to_the_flows_of_others() {
-    let [mut a, mut b] = connected(at(0));
-    let (packet, vnet) = super_packet(40_000, 1392);
-    let (few, few_vnet) = super_packet(40_028, 1000);
-    // The first queue has more each time than two turns take, the second one super-packet.
-    for turn in 0..60 {
-        (0..6).for_each(|_| a.ip.push_super(&packet, vnet));
-        a.ip.push_into(1, &few, few_vnet);
-        let now = Now { mono: at(1).mono + Duration::from_millis(turn), ..at(1) };
-        for queues in [2, 1] {
-            let ready = Ready { ip: Queues::first(queues), ..Ready::NONE };
-            assert!(matches!(a.shard.turn(now, ready), Turn::Worked(_)));
-        }
-    }
-    assert_eq!(a.dropped(DropReason::QueueStanding), 5);
-    let received = b.receive(at(1), &a, &a.udp.take_sent());
-    assert_eq!(received.iter().filter(|packet| packet.len() == 1028).count(), 60 * 40);
-}
-
-#[test]
 fn when_the_queue_stands_bulk_loses_a_packet_now_and_then_and_nobody_else_does() {
     let [mut a, mut b] = connected(at(0));
     let (packet, vnet) = super_packet(60_000, 1392);
@@ -179,7 +158,7 @@ fn tun_port(wanted: TunOffloads) -> TunPort {
     std::fs::write("/proc/sys/net/ipv6/conf/hw0/disable_ipv6", "1").unwrap();
     ip("address add 10.9.0.1/24 dev hw0");
     ip("link set hw0 up");
-    TunPort::new(vec![tun])
+    TunPort::new(tun)
 }
 
 /// Lays `packets` out as inbound does, and delivers them.
@@ -278,7 +257,7 @@ fn what_tcp_leaves_to_us_comes_in_super_packets() {
         let mut largest = 0;
         let mut reflect = || {
             batch.clear();
-            port.recv(&mut batch, Queues::ALL).unwrap();
+            port.recv(&mut batch).unwrap();
             let mut packets = Vec::new();
             for position in 0..batch.count() {
                 let (packet, vnet) = batch.packet(position);

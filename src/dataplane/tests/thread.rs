@@ -11,7 +11,6 @@ use crate::dataplane::port::IpPort;
 use crate::dataplane::shard::ShardThread;
 use crate::dataplane::udp_port::UdpPort;
 use crate::packet::batch::{IpBatch, PlainBatch};
-use crate::packet::queues::Queues;
 use crate::sys::SysError;
 use crate::sys::udp::{UdpOffloads, UdpSockets};
 
@@ -19,16 +18,16 @@ use crate::sys::udp::{UdpOffloads, UdpSockets};
 struct Counting(MemoryIpPort, Arc<AtomicUsize>);
 
 impl IpPort for Counting {
-    fn recv(&mut self, batch: &mut IpBatch, ready: Queues) -> Result<usize, SysError> {
+    fn recv(&mut self, batch: &mut IpBatch) -> Result<usize, SysError> {
         self.1.fetch_add(1, Ordering::Relaxed);
-        self.0.recv(batch, ready)
+        self.0.recv(batch)
     }
 
     fn send(&mut self, packets: &mut PlainBatch<'_>) -> Result<usize, SysError> {
         self.0.send(packets)
     }
 
-    fn fd(&self, _queue: usize) -> Option<BorrowedFd<'_>> {
+    fn fd(&self) -> Option<BorrowedFd<'_>> {
         None
     }
 }
@@ -126,6 +125,6 @@ fn what_is_not_ready_is_left_alone() {
     };
     assert_eq!(dropped(Ready::NONE), (0, 0));
     assert_eq!(dropped(Ready { udp: [true; 2], ..Ready::NONE }), (0, 0));
-    assert_eq!(dropped(Ready { ip: Queues::first(1), ..Ready::NONE }), (1, 0));
+    assert_eq!(dropped(Ready { ip: true, ..Ready::NONE }), (1, 0));
     assert_eq!(dropped(Ready { inbox: true, ..Ready::NONE }), (1, 1));
 }

@@ -3,7 +3,7 @@
 //! Without it the kernel has a flow follow the queue by which its answers come in. All flows to one
 //! peer would end up in one queue, and change it, overtaking themselves, whenever the peer moves.
 //! [LNX drivers/net/tun.c:tun_flow_update] The program computes a number from addresses, and from
-//! ports where the packet is TCP, or UDP if that is asked for, and whole; the rest of its division by the number of queues
+//! ports where the packet is TCP or UDP and whole; the rest of its division by the number of queues
 //! is the queue. Equal flows, equal queue, for the life of the interface.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -43,14 +43,12 @@ const BPF_PROG_TYPE_SOCKET_FILTER: u32 = 1;
 const TUNSETSTEERINGEBPF: libc::Ioctl = libc::_IOR::<libc::c_int>(b'T' as u32, 224);
 
 impl Tun {
-    /// Lets each flow come out of one queue for good, whatever queue its answers are written to. With
-    /// `parts_udp` flows of UDP between the same addresses may have different ones; a fragment is then
-    /// in another than its flow, and overtakes it or falls behind.
+    /// Lets each flow come out of one queue for good, whatever queue its answers are written to.
     ///
     /// # Errors
     /// The kernel has no such programs (before Linux 4.16), or CAP_BPF or CAP_SYS_ADMIN is missing.
-    pub fn steer_by_flow(&self, parts_udp: bool) -> Result<(), SysError> {
-        let program = load(&program(parts_udp))?;
+    pub fn steer_by_flow(&self) -> Result<(), SysError> {
+        let program = load(&program())?;
         set_steering(self.as_fd(), program.as_raw_fd())
     }
 }
@@ -101,13 +99,13 @@ const TCP: i32 = 6;
 const UDP: i32 = 17;
 
 /// The program. A load beyond the packet's end ends it with the result 0.
-fn program(parts_udp: bool) -> Vec<Instruction> {
+fn program() -> Vec<Instruction> {
     // Continues the hash with what was loaded.
     let mix_in = [multiply(HASH, MIX), op(0x0f, HASH, LOADED, 0, 0)];
-    // TCP or, if asked for, UDP: their ports follow the header; else on to what follows this part.
+    // TCP or UDP: their ports follow the header; else on to what follows this part.
     let ports = [
         jump_if_equal(LOADED, TCP, 2),
-        jump_if_equal(LOADED, if parts_udp { UDP } else { TCP }, 1),
+        jump_if_equal(LOADED, UDP, 1),
         jump(3),
         load_word_behind(HEADER),
         mix_in[0],

@@ -415,7 +415,7 @@ fn names_are_judged_as_the_kernel_judges_them() {
 fn steered_flows_keep_their_queue_whatever_queue_their_answers_come_by() {
     in_own_namespace(|| {
         let queues = up_with_queues("hw0", 4);
-        if let Err(error) = queues[0].steer_by_flow(true) {
+        if let Err(error) = queues[0].steer_by_flow() {
             return skip(&format!("no steering: {error}"));
         }
         let socket = || std::net::UdpSocket::bind("10.9.0.1:0").unwrap();
@@ -437,7 +437,7 @@ fn steered_flows_keep_their_queue_whatever_queue_their_answers_come_by() {
 fn steered_packets_of_both_versions_are_spread_and_fragments_follow_their_first() {
     in_own_namespace(|| {
         let queues = up_with_queues("hw0", 4);
-        if let Err(error) = queues[0].steer_by_flow(true) {
+        if let Err(error) = queues[0].steer_by_flow() {
             return skip(&format!("no steering: {error}"));
         }
         std::fs::write("/proc/sys/net/ipv6/conf/hw0/disable_ipv6", "0").unwrap();
