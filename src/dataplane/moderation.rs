@@ -10,7 +10,8 @@ use std::time::Duration;
 use crate::dataplane::turn::{Direction, Work};
 use crate::time::Instant;
 
-/// How long packets may gather. [LNX net_dim.c:net_dim_get_rx_moderation] has 64 to 256 µs for streams like these.
+/// How long packets may gather. Adapters have 64 to 256 µs for streams like these.
+/// [LNX net_dim.c:net_dim_get_rx_moderation]
 pub const LIMIT: Duration = Duration::from_micros(150);
 
 /// Packets that come sooner after one another are found by searching, or while others are dealt with.
