@@ -37,25 +37,25 @@ const PATHS: [Path; 4] = [
         name: "outbound-train",
         direction: Direction::Outbound,
         load: Load::Train,
-        recorded: 10202.1,
+        recorded: 10224.9,
     },
     Path {
         name: "outbound-lone",
         direction: Direction::Outbound,
         load: Load::Lone,
-        recorded: 3058.0,
+        recorded: 3315.1,
     },
     Path {
         name: "inbound-train",
         direction: Direction::Inbound,
         load: Load::Train,
-        recorded: 9917.0,
+        recorded: 10011.1,
     },
     Path {
         name: "inbound-lone",
         direction: Direction::Inbound,
         load: Load::Lone,
-        recorded: 2946.3,
+        recorded: 2966.3,
     },
 ];
 

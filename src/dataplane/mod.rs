@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!             ┌───────────────────────── shard: one thread ──────────────────────────┐
-//!   IP port ─▶│ outbound:  read ▶ route ▶ session? ▶ seal ▶ send                     │─▶ datagram
+//!   IP port ─▶│ outbound:  read ▶ flow's turn ▶ route ▶ session? ▶ seal ▶ send       │─▶ datagram
 //!   (TUN)   ◀─│ inbound:   deliver ◀ source check ◀ replay ◀ open ◀ session ◀ receive│◀─ port (UDP)
 //!             └──────┬───────────────────▲────────────────────────────────▲──────────┘
 //!       lane: handshakes, signals   inbox: commands         tables: routes, sessions, paths
@@ -10,8 +10,9 @@
 //!             └──────────────────────  engine: proto::Device  ───────────────────────┘
 //! ```
 //!
-//! - **Order.** A shard runs each batch to completion and sends in the order it read; packets that
-//!   wait for a session are sent before later ones of their peer. Only shards send. Of several shards
+//! - **Order.** A shard sends the packets of a flow in the order it read them, flows by turns (to
+//!   [`crate::packet::fair_queue`] fragments of TCP are a flow by themselves); packets that wait for a
+//!   session are sent before later ones of their peer. Only shards send. Of several shards
 //!   of a device each has ports of its own, and a flow comes by the ports of one.
 //! - **Bounds.** Batches and trains are made at the start and never grow. Staged packets, lane and
 //!   inbox have limits; beyond them things are dropped and counted ([`tables::Tables::drops`]).
@@ -49,12 +50,19 @@ mod tests;
 
 use crate::sys::SysError;
 
-/// Most packets a shard reads from its IP port in one turn.
+/// Most packets a shard reads from its IP port in one turn, and most that it sends.
 pub const IP_BATCH: usize = 32;
 
-/// Bytes after which it reads no more: two super-packets stay in a core's cache until they are
-/// sealed, many do not.
-const IP_BATCH_BYTES: usize = 96 << 10;
+/// Bytes after which it sends no more before it looks again for what has come: three super-packets, or
+/// one each of three flows. With two, four streams cost 3 % more a byte; with four, what comes between
+/// them waits half as long again. (docs/performance.md)
+const SEND_BYTES: usize = 144 << 10;
+
+/// Bytes after which it reads no more, so that what is waiting already is not kept waiting by reading.
+const READ_BYTES: usize = 512 << 10;
+
+/// Most packets that have been read and wait for their turn. More wait in the IP port.
+const WAITING: usize = 64;
 
 /// Most messages a shard receives from its datagram port in one turn.
 pub const DATAGRAM_BATCH: usize = 32;

@@ -1,14 +1,14 @@
 //! From the IP port to the datagram port: route, seal, send; and what waits for a session.
 //!
 //! ```text
-//! read ▶ header ▶ route ▶ endpoint ▶ session? ─ yes ▶ seal into a train ▶ send
-//!                   │         │          └ no ▶ stage, ask the engine for a session
-//!                   └─────────┴ none ▶ ICMP unreachable to the sender
-//!                             too large for the path ▶ fragments, or ICMP too big
+//! read ▶ flow's turn ▶ header ▶ route ▶ endpoint ▶ session? ─ yes ▶ seal into a train ▶ send
+//!                                 │         │          └ no ▶ stage, ask the engine for a session
+//!                                 └─────────┴ none ▶ ICMP unreachable to the sender
+//!                                           too large for the path ▶ fragments, or ICMP too big
 //! ```
 //!
-//! Packets of one peer leave in the order they came in: while any of them waits, later ones wait
-//! behind it. [LNX device.c:wg_xmit] [LNX send.c:wg_packet_send_staged_packets]
+//! Packets of one flow leave in the order they came in: while any of a peer waits for a session, all
+//! later ones of the peer wait behind it. [LNX device.c:wg_xmit] [LNX send.c:wg_packet_send_staged_packets]
 
 use std::collections::VecDeque;
 use std::num::NonZeroU32;
@@ -22,8 +22,9 @@ use crate::dataplane::staged::Staged;
 use crate::dataplane::standing::StandingQueue;
 use crate::dataplane::tables::PeerPath;
 use crate::dataplane::turn::Context;
-use crate::dataplane::{IP_BATCH, IP_BATCH_BYTES, Stop};
+use crate::dataplane::{IP_BATCH, READ_BYTES, SEND_BYTES, Stop, WAITING};
 use crate::packet::batch::IpBatch;
+use crate::packet::fair_queue::{FairQueue, QUEUES, Turn};
 use crate::packet::split::Splitter;
 use crate::proto::allowed_ips::Routes;
 use crate::proto::device::{Destination, SmallDatagram};
@@ -48,7 +49,11 @@ const TRAINS: usize = IP_BATCH;
 #[derive(Debug)]
 pub struct Outbound {
     batch: IpBatch,
-    queue: StandingQueue,
+    /// What the IP port keeps.
+    port: StandingQueue,
+    waiting: FairQueue,
+    /// The queues of `waiting`.
+    flows: Box<[StandingQueue]>,
     departures: Departures,
     staged: Staged,
     /// Peers whose staged packets can go now.
@@ -60,8 +65,10 @@ impl Outbound {
     /// For one of so many `shards`.
     pub fn new(shards: NonZeroU32) -> Self {
         Self {
-            batch: IpBatch::with_capacity(IP_BATCH, IP_BATCH_BYTES),
-            queue: StandingQueue::new(),
+            batch: IpBatch::with_capacity(IP_BATCH, READ_BYTES),
+            port: StandingQueue::new(),
+            waiting: FairQueue::new(WAITING, SEND_BYTES / 3),
+            flows: vec![StandingQueue::new(); QUEUES].into(),
             departures: Departures::new(TRAINS),
             staged: Staged::new(shards),
             ready: VecDeque::new(),
@@ -69,7 +76,8 @@ impl Outbound {
         }
     }
 
-    /// Reads one batch of packets and sends or stages each; returns how many there were.
+    /// Reads packets, if there may be any to read, and sends or stages those whose turn it is; returns
+    /// how many these were.
     ///
     /// # Errors
     /// A port is gone.
@@ -78,17 +86,27 @@ impl Outbound {
         context: &Context<'_>,
         ip: &mut dyn IpPort,
         udp: &mut dyn DatagramPort,
+        reads: bool,
     ) -> Result<u32, Stop> {
-        self.batch.clear();
-        let count = ip.recv(&mut self.batch).map_err(Stop::IpPortGone)?;
-        self.queue.read(context.now.mono, !self.batch.is_full());
-        if count == 0 {
+        let mut is_port_empty = !reads;
+        if reads && self.waiting.room() >= IP_BATCH {
+            ip.recv(&mut self.batch).map_err(Stop::IpPortGone)?;
+            is_port_empty = !self.batch.is_full();
+            self.waiting.take(&mut self.batch);
+        }
+        self.port.seen(context.now.mono, is_port_empty);
+        if self.waiting.is_empty() {
             return Ok(0);
         }
         let routes = context.tables.routes();
-        let mut run = None;
-        for position in 0..count {
-            match self.packet(context, udp, &routes, &mut run, position) {
+        let (mut run, mut count, mut bytes) = (None, 0, 0);
+        while count < IP_BATCH
+            && bytes < SEND_BYTES
+            && let Some(turn) = self.waiting.pop()
+        {
+            count += 1;
+            bytes += turn.len;
+            match self.packet(context, udp, &routes, &mut run, turn) {
                 Ok(()) => {}
                 Err(Ended::Dropped(reason)) => context.tables.drops.count(reason),
                 Err(Ended::Stopped(stop)) => return Err(stop),
@@ -101,9 +119,9 @@ impl Outbound {
         Ok(count as u32)
     }
 
-    /// Takes note at `now` that no packet waits in the IP port.
-    pub fn rest(&mut self, now: Instant) {
-        self.queue.read(now, true);
+    /// Whether packets wait for their turn.
+    pub const fn has_more(&self) -> bool {
+        !self.waiting.is_empty()
     }
 
     /// Appends a handshake message or a cookie reply to what [`Self::send`] sends.
@@ -225,17 +243,19 @@ impl Outbound {
         context.tables.drops.count_many(reason, self.staged.purge(peer) as u64);
     }
 
-    /// Sends or stages the packet at `position` of the batch, or all that are in it. `run` is the
-    /// path of the packet before it, which is most often this one's, too.
+    /// Sends or stages the packet whose `turn` it is, or all that are in it. `run` is the path of the
+    /// packet before it, which is most often this one's, too.
     fn packet(
         &mut self,
         context: &Context<'_>,
         udp: &mut dyn DatagramPort,
         routes: &Routes<PeerId>,
         run: &mut Option<Arc<PeerPath>>,
-        position: usize,
+        turn: Turn,
     ) -> Result<(), Ended> {
-        let (packet, vnet) = self.batch.packet(position);
+        let flow = &mut self.flows[turn.queue];
+        flow.seen(context.now.mono, turn.is_last);
+        let (packet, vnet) = self.waiting.packet(turn.place);
         let header = IpHeader::parse(packet)
             .filter(|header| header.total_length <= packet.len())
             .ok_or(DropReason::OutboundNotIp)?;
@@ -259,7 +279,8 @@ impl Outbound {
         if clamp_mss::may_announce(packet, &vnet) {
             clamp_mss::lower(packet, &vnet, context.tables, &path.mtu);
         }
-        let slow_down = is_bulk(packet, &vnet) && self.queue.tells(context.now.mono);
+        let slow_down = is_bulk(packet, &vnet)
+            && (flow.tells(context.now.mono) || self.port.tells(context.now.mono));
         let can_mark = header.ecn() != Ecn::NotEct;
         let ecn = if slow_down && can_mark { Ecn::Ce } else { header.ecn() };
         if ecn != header.ecn() {

@@ -21,6 +21,13 @@ const INTERVAL: Duration = Duration::from_millis(1);
 /// Longer waits, on average between two looks, are too long. A wake-up costs up to half as much.
 const TOLERATED: Duration = Duration::from_micros(50);
 
+/// Where waits are as long as this, programs compute all the time: who yields to one of them gets the
+/// processor back after a slice of the scheduler, which is a millisecond or more.
+const CROWDED: Duration = Duration::from_micros(250);
+
+/// About as many looks count for that: one program with a long slice is no crowd.
+const LOOKS: u32 = 32;
+
 /// So long a shard interrupts after a wait that was too long, and twice as long each time that waiting
 /// did not last [`WORTHWHILE`] times as long, else half: late wake-ups stay rare whatever else runs.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -39,6 +46,12 @@ impl Preemption {
     /// For a thread that waits when woken where that is not long, or that never does.
     pub fn of_this_thread(may_wait: bool) -> Self {
         Self { waits: Waits::of_this_thread().ok().filter(|_| may_wait), courtesy: Courtesy::new() }
+    }
+
+    /// Whether others may have the processor in between: they give it back before long, as far as is
+    /// known.
+    pub fn may_yield(&self) -> bool {
+        self.waits.is_some() && self.courtesy.recent.mean() < CROWDED
     }
 
     /// To be called after a turn at `now` that found work.
@@ -63,6 +76,7 @@ struct Courtesy {
     pause: Duration,
     looked: Instant,
     waited: Waited,
+    recent: Recent,
 }
 
 impl Courtesy {
@@ -73,6 +87,7 @@ impl Courtesy {
             pause: PAUSE,
             looked: Instant::ZERO,
             waited: Waited { total: Duration::ZERO, times: 0 },
+            recent: Recent { total: Duration::ZERO, times: 0.0 },
         }
     }
 
@@ -85,6 +100,7 @@ impl Courtesy {
         let total = waited.total.saturating_sub(self.waited.total);
         let times = waited.times.saturating_sub(self.waited.times);
         (self.looked, self.waited) = (now, waited);
+        self.recent.add(total, times as f64);
         let lasted = now.since(self.since);
         let is_over = if self.waits {
             total.as_nanos() > TOLERATED.as_nanos() * u128::from(times)
@@ -102,6 +118,24 @@ impl Courtesy {
         self.waits = !self.waits;
         self.since = now;
         Some(self.waits)
+    }
+}
+
+/// Waits, the latest of which weigh most.
+#[derive(Clone, Copy, Debug)]
+struct Recent {
+    total: Duration,
+    times: f64,
+}
+
+impl Recent {
+    fn add(&mut self, total: Duration, times: f64) {
+        self.total = self.total * (LOOKS - 1) / LOOKS + total;
+        self.times = self.times * f64::from(LOOKS - 1) / f64::from(LOOKS) + times;
+    }
+
+    fn mean(&self) -> Duration {
+        self.total.div_f64(self.times.max(1.0))
     }
 }
 
@@ -156,5 +190,20 @@ mod tests {
             looks(courtesy, 250_000..260_000, |_| LONG),
             [(250_000, false), (258_000, true), (258_001, false)]
         );
+    }
+
+    #[test]
+    fn programs_that_compute_all_the_time_are_a_crowd_and_one_long_slice_is_none() {
+        let mut recent = Recent { total: Duration::ZERO, times: 0.0 };
+        let mut is_crowd = |looks, micros, times| {
+            (0..looks)
+                .for_each(|_| recent.add(Duration::from_micros(micros) * times, times.into()));
+            recent.mean() >= CROWDED
+        };
+        assert!(!is_crowd(40, 44, 4));
+        assert!(!is_crowd(1, 3000, 1));
+        assert!(!is_crowd(10, 44, 4));
+        assert!(is_crowd(40, 2000, 1));
+        assert!(!is_crowd(40, 44, 4));
     }
 }

@@ -148,11 +148,8 @@ impl Shard {
         if ready.udp != [false; 2] {
             work.inbound = self.inbound.turn(&context, ip, udp, ready.udp)?;
         }
-        if ready.ip || work.inbound > 0 && ip.has_more() {
-            work.outbound = self.outbound.turn(&context, ip, udp)?;
-        } else {
-            self.outbound.rest(now.mono);
-        }
+        let reads = ready.ip || work.inbound > 0 && ip.has_more();
+        work.outbound = self.outbound.turn(&context, ip, udp, reads)?;
         if commanded || work.inbound > 0 {
             for narrowed in udp.take_narrowed() {
                 tables.tell_narrowed(now.mono, narrowed, &lane);
@@ -219,7 +216,12 @@ impl Shard {
             Context { now: clock::now(), tables: &tables, lane: &lane, kernel: self.kernel };
         let (ip, udp) = (&mut *self.ip, &mut *self.udp);
         ip.end();
-        while ip.has_more() && matches!(self.outbound.turn(&context, ip, udp), Ok(1..)) {}
+        let mut reads = ip.has_more();
+        while (reads || self.outbound.has_more())
+            && matches!(self.outbound.turn(&context, ip, udp, reads), Ok(1..))
+        {
+            reads = ip.has_more();
+        }
     }
 
     fn try_run(&mut self) -> Result<Stop, SysError> {
@@ -248,7 +250,7 @@ impl Shard {
                 rebinds = self.rebinds;
                 poller = self.watch(&waker)?;
             }
-            let has_more = self.ip.has_more();
+            let has_more = self.ip.has_more() || self.outbound.has_more();
             let gathering = self.moderation.take().filter(|_| !has_more);
             let gathers = gathering.is_some();
             may_block = !has_more && (gathers || !spin.goes_on(now.mono));
@@ -260,11 +262,11 @@ impl Shard {
                 self.gather(direction, &waker)?;
                 ready = told(poller.wait(None)?);
             }
-            ready.ip |= has_more;
+            ready.ip |= self.ip.has_more();
             if ready.inbox {
                 // Before the turn that empties the inbox, so that a command posted during it rings again.
                 waker.drain();
-            } else if !may_block && ready == Ready::NONE {
+            } else if !may_block && ready == Ready::NONE && (!has_more || preemption.may_yield()) {
                 thread::yield_now();
             }
             ready.ip |= self.ip.fd().is_none();

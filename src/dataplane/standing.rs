@@ -1,9 +1,9 @@
-//! Tells senders to slow down while the queue of the IP port does not run empty: CoDel. [RFC 8289]
+//! Tells senders to slow down while a queue does not run empty: CoDel. [RFC 8289]
 //!
 //! A queue that takes up a burst is of use; one that never drains makes every packet late and
-//! carries no more. How long a packet has waited in a TUN's queue the kernel does not say. But a
-//! read that finds the queue empty says that none waits, so the time since the last such read stands
-//! for the shortest wait of [RFC 8289 §3.2], and the target is zero.
+//! carries no more. How long a packet has waited in a TUN's queue the kernel does not say. But when
+//! a queue is found empty none waits, so the time since that was last seen stands for the shortest
+//! wait of [RFC 8289 §3.2], and the target is zero.
 //!
 //! It only keeps the time. Whom to tell, and how, is for its caller.
 
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::time::Instant;
 
-/// How long a queue may stand before a sender is told. More than the round trips between
+/// How long a queue may stand before its sender is told. More than the round trips between
 /// neighbouring clouds, so that a window that just fills a path is left alone.
 const PATIENCE: Duration = Duration::from_millis(30);
 
@@ -23,11 +23,13 @@ const SPACING: Duration = Duration::from_millis(10);
 /// A queue that stands again within this time continues near its former rate. [RFC 8289 §5.5]
 const MEMORY: Duration = PATIENCE.saturating_mul(16);
 
-/// The queue of one IP port, as the reads show it.
-#[derive(Debug)]
+/// A queue, as it is seen by who takes packets from it.
+#[derive(Clone, Debug)]
 pub struct StandingQueue {
-    /// The last read did not find it empty.
-    stands: bool,
+    /// When it was first seen with something in it, since it was seen empty.
+    since: Option<Instant>,
+    /// A sender has been told since then.
+    is_telling: bool,
     /// When the next sender is told, if it goes on to stand.
     next: Instant,
     /// Senders told, one after the other, while it stood.
@@ -36,26 +38,31 @@ pub struct StandingQueue {
 
 impl StandingQueue {
     pub const fn new() -> Self {
-        Self { stands: false, next: Instant::ZERO, told: 0 }
+        Self { since: None, is_telling: false, next: Instant::ZERO, told: 0 }
     }
 
-    /// Takes note of a read at `now`, which found the queue empty at its end or did not.
-    pub fn read(&mut self, now: Instant, is_empty: bool) {
-        let began = !is_empty && !self.stands;
-        self.stands = !is_empty;
-        if began {
-            let is_fresh = now.since(self.next) < MEMORY;
-            self.told = if is_fresh { self.told.saturating_sub(2) } else { 0 };
-            self.next = now + PATIENCE;
+    /// Takes note that it was seen at `now`, empty or not.
+    pub fn seen(&mut self, now: Instant, is_empty: bool) {
+        if is_empty {
+            self.since = None;
+            self.is_telling = false;
+        } else {
+            self.since.get_or_insert(now);
         }
     }
 
-    /// Whether the sender of a packet that was read at `now` is to be told; true is for one packet.
+    /// Whether the sender of a packet that was taken at `now` is to be told; true is for one packet.
     ///
     /// The longer the queue stands, the more often. [RFC 8289 §5.4]
     pub fn tells(&mut self, now: Instant) -> bool {
-        if !self.stands || now < self.next {
+        let Some(since) = self.since else { return false };
+        if now < since + PATIENCE || self.is_telling && now < self.next {
             return false;
+        }
+        if !self.is_telling {
+            self.is_telling = true;
+            let is_fresh = now.since(self.next) < MEMORY;
+            self.told = if is_fresh { self.told.saturating_sub(2) } else { 0 };
         }
         self.told += 1;
         self.next = now + SPACING.div_f64(f64::from(self.told).sqrt());
@@ -71,13 +78,13 @@ mod tests {
         Instant::from_nanos((1_000_000 + milliseconds) * 1_000_000)
     }
 
-    /// Reads once a millisecond, never to the end of the queue; when a sender was told.
+    /// Sees it stand each millisecond; when a sender was told.
     fn stand(queue: &mut StandingQueue, range: std::ops::Range<u64>) -> Vec<u64> {
-        let mut read = |ms: &u64| {
-            queue.read(at(*ms), false);
+        let mut see = |ms: &u64| {
+            queue.seen(at(*ms), false);
             queue.tells(at(*ms))
         };
-        range.filter(|ms| read(ms)).collect()
+        range.filter(|ms| see(ms)).collect()
     }
 
     #[test]
@@ -85,7 +92,7 @@ mod tests {
         let mut queue = StandingQueue::new();
         for start in (0..1000).step_by(30) {
             assert_eq!(stand(&mut queue, start..start + 30), [0; 0]);
-            queue.read(at(start + 30), true);
+            queue.seen(at(start + 30), true);
             assert!(!queue.tells(at(start + 30)));
         }
     }
@@ -101,16 +108,16 @@ mod tests {
     fn a_queue_that_stands_again_soon_continues_near_its_former_rate_and_later_anew() {
         let mut queue = StandingQueue::new();
         assert_eq!(stand(&mut queue, 0..65).len(), 6);
-        queue.read(at(65), true);
+        queue.seen(at(65), true);
         assert_eq!(stand(&mut queue, 100..136), [130, 135], "10 ms divided by the root of 5");
-        queue.read(at(136), true);
+        queue.seen(at(136), true);
         assert_eq!(stand(&mut queue, 1000..1045), [1030, 1040]);
     }
 
     #[test]
-    fn time_without_reads_is_no_standing_queue() {
+    fn time_in_which_nobody_looks_is_no_standing_queue() {
         let mut queue = StandingQueue::new();
-        queue.read(at(0), true);
+        queue.seen(at(0), true);
         assert_eq!(stand(&mut queue, 5000..5030), [0; 0]);
     }
 }

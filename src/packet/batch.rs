@@ -10,19 +10,12 @@ use crate::proto::endpoint::Endpoint;
 use crate::wire::ip::Ecn;
 use crate::wire::vnet::{VnetError, VnetHeader};
 
-/// Where an IP packet lies in its slab.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Span {
-    start: usize,
-    len: usize,
-}
-
 /// IP packets read from an IP port, one a slab, each with [`HEADROOM`] bytes in front. A packet may
 /// be a super-packet, which its vnet header tells.
 #[derive(Debug)]
 pub struct IpBatch {
     slabs: Box<[Slab]>,
-    spans: Box<[Span]>,
+    lens: Box<[usize]>,
     vnets: Box<[Result<VnetHeader, VnetError>]>,
     count: usize,
     /// Bytes of all packets.
@@ -36,7 +29,7 @@ impl IpBatch {
     pub fn with_capacity(packets: usize, bytes: usize) -> Self {
         Self {
             slabs: Slab::many(packets),
-            spans: vec![Span::default(); packets].into(),
+            lens: vec![0; packets].into(),
             vnets: vec![Ok(VnetHeader::default()); packets].into(),
             count: 0,
             bytes: 0,
@@ -66,7 +59,7 @@ impl IpBatch {
     /// Does nothing if the batch is full or the slab is shorter.
     pub fn push(&mut self, len: usize, vnet: Result<VnetHeader, VnetError>) {
         if !self.is_full() && HEADROOM + len <= self.slabs[self.count].len() {
-            self.spans[self.count] = Span { start: HEADROOM, len };
+            self.lens[self.count] = len;
             self.vnets[self.count] = vnet;
             self.count += 1;
             self.bytes += len;
@@ -77,10 +70,21 @@ impl IpBatch {
         self.count
     }
 
+    /// Gives away the packet at `position`, which is below [`Self::count`] and behind [`HEADROOM`], for
+    /// another slab; its length, and what was said of it.
+    pub const fn exchange(
+        &mut self,
+        position: usize,
+        slab: &mut Slab,
+    ) -> (usize, Result<VnetHeader, VnetError>) {
+        std::mem::swap(&mut self.slabs[position], slab);
+        (self.lens[position], self.vnets[position])
+    }
+
     /// The packet at `position`, which is below [`Self::count`], and what was said of it.
     pub fn packet(&mut self, position: usize) -> (&mut [u8], Result<VnetHeader, VnetError>) {
-        let Span { start, len } = self.spans[position];
-        (&mut self.slabs[position][start..start + len], self.vnets[position])
+        let len = self.lens[position];
+        (&mut self.slabs[position][HEADROOM..HEADROOM + len], self.vnets[position])
     }
 }
 

@@ -148,7 +148,7 @@ drop_reasons! {
     StagedPurged "staged_purged",
     /// A packet is not what the kernel says about its segmentation or checksum.
     OutboundBadOffload "outbound_bad_offload",
-    /// The queue of the TUN device did not run empty for 30 ms: one packet of many was dropped for their sender to slow down. [RFC 8289]
+    /// The queue of a flow, or of the TUN device, did not run empty for 30 ms: one packet of many was dropped for their sender to slow down. [RFC 8289]
     QueueStanding "queue_standing",
     /// The packet does not fit into a datagram.
     OutboundTooBig "outbound_too_big",

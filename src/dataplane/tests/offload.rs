@@ -127,6 +127,57 @@ fn when_the_queue_stands_bulk_that_can_be_marked_is_marked_and_loses_nothing() {
     assert_eq!(a.tables.drops.total() + b.tables.drops.total(), 0);
 }
 
+/// As `there`, but of another flow than super-packets are.
+fn other_flow(len: usize) -> Vec<u8> {
+    packet("10.0.1.2", "10.0.2.1", 0, len, 1)
+}
+
+#[test]
+fn a_lone_packet_does_not_wait_behind_the_bulk_of_others() {
+    let [mut a, mut b] = connected(at(0));
+    let (bulk, vnet) = super_packet(60_000, 1392);
+    (0..7).for_each(|_| a.ip.push_super(&bulk, vnet));
+    a.ip.push(&other_flow(100));
+    assert!(matches!(a.shard.turn(at(1), Ready::ALL), Turn::Worked(_)));
+    assert_eq!(a.udp.take_trains(), [44, 1, 44, 44]);
+    // Nothing is left in the port.
+    let rest = Ready { ip: false, ..Ready::ALL };
+    assert!(matches!(a.shard.turn(at(1), rest), Turn::Worked(_)));
+    assert!(matches!(a.shard.turn(at(1), rest), Turn::Worked(_)));
+    assert!(matches!(a.shard.turn(at(1), rest), Turn::Idle));
+    assert_eq!(a.udp.take_trains(), [44; 4]);
+    let received = b.receive(at(1), &a, &a.udp.take_sent());
+    assert_eq!(received.len(), 7 * 44 + 1);
+    assert_eq!(received[44], other_flow(100));
+    assert_eq!(received[45..89], cut(&bulk, &vnet));
+}
+
+#[test]
+fn of_two_flows_the_one_whose_queue_stands_is_told_and_the_other_is_not() {
+    let [mut a, _] = connected(at(0));
+    let (greedy, vnet) = super_packet(60_000, 1392);
+    let mut modest = greedy.clone();
+    modest[15] = 2;
+    let sums = |packet: &mut [u8]| {
+        packet[10..12].fill(0);
+        let sum = checksum(&packet[..20]);
+        packet[10..12].copy_from_slice(&sum.to_be_bytes());
+    };
+    sums(&mut modest);
+    set_ecn(&mut modest, Ecn::Ect0);
+    (0..20).for_each(|_| a.ip.push_super(&greedy, vnet));
+    for turn in 0..60 {
+        a.ip.push_super(&modest, vnet);
+        (0..2).for_each(|_| a.ip.push_super(&greedy, vnet));
+        let now = Now { mono: at(1).mono + Duration::from_millis(turn), ..at(1) };
+        assert!(matches!(a.shard.turn(now, Ready::ALL), Turn::Worked(_)));
+    }
+    assert!(a.dropped(DropReason::QueueStanding) > 1);
+    assert_eq!(a.tables.drops.total(), a.dropped(DropReason::QueueStanding));
+    let marked = a.udp.take_sent().iter().filter(|sent| sent.traffic_class & 3 == 3).count();
+    assert_eq!(marked, 0, "whose queue runs empty is left alone");
+}
+
 #[test]
 fn what_contradicts_its_header_is_dropped_alone() {
     let [mut a, _] = connected(at(0));

@@ -98,6 +98,28 @@ fn an_idle_shard_does_not_look_for_work() {
 }
 
 #[test]
+fn the_shard_sends_all_that_it_has_read_before_it_sleeps() {
+    let running = running();
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    let [initiator, _] = handshake(crate::sys::clock::now(), [11, 22]);
+    running.node.make_current(running.node.install(initiator, true));
+    running.node.reach(socket.local_addr().unwrap());
+    let mut buffer = [0; 9000];
+    // One by one, until it has given up to search for more.
+    for _ in 0..20 {
+        running.node.apply(Output::Keepalive(PEER));
+        socket.recv(&mut buffer).unwrap();
+        running.told.recv_timeout(Duration::from_millis(2)).unwrap_or(());
+    }
+    // More than it sends in one turn, and nothing wakes it after that.
+    (0..20).for_each(|mark| running.node.ip.push(&there(8000, mark)));
+    running.node.apply(Output::Keepalive(PEER));
+    let packets = std::iter::from_fn(|| socket.recv(&mut buffer).ok());
+    assert_eq!(packets.filter(|len| *len > 8000).take(20).count(), 20);
+}
+
+#[test]
 fn dropping_the_thread_ends_and_joins_the_shard() {
     let Running { node, thread, looks, .. } = running();
     drop(thread);

@@ -1,6 +1,7 @@
 //! What of one packet decides with which others it may be merged.
 
 use crate::packet::coalesce::Mergeable;
+use crate::packet::flow::{fold, mix};
 use crate::wire::checksum::checksum;
 use crate::wire::ip::{
     IPV4_HEADER_BYTES, IPV6_HEADER_BYTES, PROTOCOL_ICMPV6, PROTOCOL_TCP, PROTOCOL_UDP,
@@ -196,16 +197,4 @@ pub fn is_same_header(a: &[u8], b: &[u8], segment: &Segment) -> bool {
 
 fn get(bytes: &[u8], at: usize) -> u16 {
     u16::from_be_bytes([bytes[at], bytes[at + 1]])
-}
-
-/// Hashes `bytes` on top of `seed`, in words of four bytes. What collides is compared anyway.
-fn fold(seed: u64, bytes: &[u8]) -> u64 {
-    bytes.as_chunks::<4>().0.iter().fold(seed, |hash, word| {
-        (hash.rotate_left(23) ^ u64::from(u32::from_ne_bytes(*word)))
-            .wrapping_mul(0x9e37_79b9_7f4a_7c15)
-    })
-}
-
-const fn mix(hash: u64) -> u32 {
-    (hash >> 32) as u32
 }
