@@ -55,14 +55,17 @@ pub const IP_BATCH: usize = 32;
 
 /// Bytes after which it sends no more before it looks again for what has come: three super-packets, or
 /// one each of three flows. With two, four streams cost 3 % more a byte; with four, what comes between
-/// them waits half as long again. (docs/performance.md)
+/// them waits a third longer. (docs/performance.md)
 const SEND_BYTES: usize = 144 << 10;
 
 /// Bytes after which it reads no more, so that what is waiting already is not kept waiting by reading.
 const READ_BYTES: usize = 512 << 10;
 
-/// Most packets that have been read and wait for their turn. More wait in the IP port.
+/// Most packets that have been read and wait for their turn. More wait in the IP port, which is read
+/// where there is room for a whole batch.
 const WAITING: usize = 64;
+
+const _: () = assert!(WAITING >= IP_BATCH);
 
 /// Most messages a shard receives from its datagram port in one turn.
 pub const DATAGRAM_BATCH: usize = 32;

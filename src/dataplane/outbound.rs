@@ -88,6 +88,7 @@ impl Outbound {
         udp: &mut dyn DatagramPort,
         reads: bool,
     ) -> Result<u32, Stop> {
+        // What is not looked into, since there is no room for what is in it, is not empty.
         let mut is_port_empty = !reads;
         if reads && self.waiting.room() >= IP_BATCH {
             ip.recv(&mut self.batch).map_err(Stop::IpPortGone)?;

@@ -1,4 +1,5 @@
-//! Whether a shard that is woken interrupts whoever runs on its processor.
+//! Whether a shard that is woken interrupts whoever runs on its processor, and whether it lets others
+//! run there while it has work in hand.
 //!
 //! Where both ends of a tunnel are on one machine, or a program sends several packets before it waits,
 //! the interrupted are those whose work is nearly done: the other end's shard, which will block when
@@ -9,6 +10,10 @@
 //! Beside programs that compute this would be a wait of milliseconds: a shard looks how long its
 //! waits are, goes back to interrupting as soon as they are too long, and tries again about once a
 //! second at most.
+//!
+//! While packets wait for their turn, and nothing new has come, a shard yields: those who run in
+//! between are the senders and receivers of just these packets, whose queues stay shorter for it. A
+//! program that computes would take a whole slice of the scheduler.
 
 use std::time::Duration;
 
@@ -48,8 +53,8 @@ impl Preemption {
         Self { waits: Waits::of_this_thread().ok().filter(|_| may_wait), courtesy: Courtesy::new() }
     }
 
-    /// Whether others may have the processor in between: they give it back before long, as far as is
-    /// known.
+    /// Whether others may have the processor while there is work in hand: it is known that they give it
+    /// back before long.
     pub fn may_yield(&self) -> bool {
         self.waits.is_some() && self.courtesy.recent.mean() < CROWDED
     }
@@ -134,6 +139,7 @@ impl Recent {
         self.times = self.times * f64::from(LOOKS - 1) / f64::from(LOOKS) + times;
     }
 
+    /// 0 before long if there are no waits any more: a shard that does not yield may have none.
     fn mean(&self) -> Duration {
         self.total.div_f64(self.times.max(1.0))
     }
@@ -205,5 +211,7 @@ mod tests {
         assert!(!is_crowd(10, 44, 4));
         assert!(is_crowd(40, 2000, 1));
         assert!(!is_crowd(40, 44, 4));
+        assert!(is_crowd(40, 2000, 1));
+        assert!(!is_crowd(300, 0, 0));
     }
 }

@@ -1,7 +1,7 @@
 //! Packets on their way through the stages: fixed numbers of slabs, and what is in them.
 //!
-//! A batch is filled by one call of a port and emptied by the stages of the same turn. It never
-//! grows: its capacity is the budget of that call.
+//! A batch is filled by one call of a port and emptied in the same turn, by the stages or by a queue
+//! that takes its packets. It never grows: its capacity is the budget of that call.
 
 use std::ops::Range;
 

@@ -12,6 +12,7 @@ use crate::dataplane::shard::ShardThread;
 use crate::dataplane::udp_port::UdpPort;
 use crate::packet::batch::{IpBatch, PlainBatch};
 use crate::sys::SysError;
+use crate::sys::testing::eventually;
 use crate::sys::udp::{UdpOffloads, UdpSockets};
 
 /// Counts how often the shard looks for packets.
@@ -99,24 +100,25 @@ fn an_idle_shard_does_not_look_for_work() {
 
 #[test]
 fn the_shard_sends_all_that_it_has_read_before_it_sleeps() {
-    let running = running();
-    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut node = Node::new(A, &[("10.0.2.0/24", PEER)]);
     let [initiator, _] = handshake(crate::sys::clock::now(), [11, 22]);
-    running.node.make_current(running.node.install(initiator, true));
-    running.node.reach(socket.local_addr().unwrap());
-    let mut buffer = [0; 9000];
+    node.make_current(node.install(initiator, true));
+    node.reach(B.parse().unwrap());
+    let idle = Node::new(A, &[]).shard;
+    let _thread = ShardThread::spawn(std::mem::replace(&mut node.shard, idle)).unwrap();
+    let wake_and_wait_for = |count| {
+        node.apply(Output::Keepalive(PEER));
+        let mut sent = 0;
+        assert!(eventually(|| {
+            sent += node.udp.take_sent().len();
+            sent == count
+        }));
+    };
     // One by one, until it has given up to search for more.
-    for _ in 0..20 {
-        running.node.apply(Output::Keepalive(PEER));
-        socket.recv(&mut buffer).unwrap();
-        running.told.recv_timeout(Duration::from_millis(2)).unwrap_or(());
-    }
+    (0..20).for_each(|_| wake_and_wait_for(1));
     // More than it sends in one turn, and nothing wakes it after that.
-    (0..20).for_each(|mark| running.node.ip.push(&there(8000, mark)));
-    running.node.apply(Output::Keepalive(PEER));
-    let packets = std::iter::from_fn(|| socket.recv(&mut buffer).ok());
-    assert_eq!(packets.filter(|len| *len > 8000).take(20).count(), 20);
+    (0..20).for_each(|mark| node.ip.push(&there(8000, mark)));
+    wake_and_wait_for(21);
 }
 
 #[test]
