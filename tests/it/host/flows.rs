@@ -474,9 +474,8 @@ fn serve_names(socket: &UdpSocket, listener: &TcpListener) {
         answer.extend(b"\xc0\x0c\0\x01\0\x01\0\0\0\x3c\0\x04\xc6\x33\x64\x07");
         answer
     };
-    let mut buffer = [0; 512];
-    let (len, from) = socket.recv_from(&mut buffer).unwrap();
-    socket.send_to(&answer(&buffer[..len]), from).unwrap();
+    let (question, from) = receive(socket);
+    socket.send_to(&answer(&question), from).unwrap();
     let (mut stream, _) = listener.accept().unwrap();
     let mut length = [0; 2];
     stream.read_exact(&mut length).unwrap();
@@ -504,15 +503,14 @@ fn name_servers_answer_over_udp_and_over_tcp() {
         let question = b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0\x02db\x04test\0\0\x01\0\x01";
         let client = bind(&places.client, if place.is_ipv4() { "10.10.0.2" } else { "fd10::2" });
         client.send_to(question, place).unwrap();
-        let mut answer = [0; 512];
-        let (len, _) = client.recv_from(&mut answer).unwrap();
-        assert!(answer[..2] == question[..2] && answer[..len].ends_with(&[198, 51, 100, 7]));
+        let (answer, _) = receive(&client);
+        assert!(answer[..2] == question[..2] && answer.ends_with(&[198, 51, 100, 7]));
         let mut stream = connect(&places.client, place).unwrap();
         stream.write_all(&u16::try_from(question.len()).unwrap().to_be_bytes()).unwrap();
         stream.write_all(question).unwrap();
         let mut heard = Vec::new();
         stream.read_to_end(&mut heard).unwrap();
-        assert_eq!(heard[2..], answer[..len]);
+        assert_eq!(heard[2..], answer);
         served.join().unwrap();
     }
 }
@@ -531,11 +529,10 @@ fn a_udp_port_looks_the_same_from_everywhere_and_only_who_was_spoken_to_answers(
     let mut seen = Vec::new();
     for server in [&first, &second] {
         client.send_to(b"hello", server.local_addr().unwrap()).unwrap();
-        let (_, from) = server.recv_from(&mut buffer).unwrap();
+        let (_, from) = receive(server);
         seen.push(from);
         server.send_to(b"hi", from).unwrap();
-        let (len, answered) = client.recv_from(&mut buffer).unwrap();
-        assert_eq!((&buffer[..len], answered), (&b"hi"[..], server.local_addr().unwrap()));
+        assert_eq!(receive(&client), (b"hi".to_vec(), server.local_addr().unwrap()));
     }
     assert_eq!(seen[0], seen[1]);
     assert_eq!(seen[0].port(), client.local_addr().unwrap().port(), "its own, if that is free");
@@ -543,8 +540,7 @@ fn a_udp_port_looks_the_same_from_everywhere_and_only_who_was_spoken_to_answers(
     let other_port = bind(&places.server, SERVER);
     stranger.send_to(b"spam", seen[0]).unwrap();
     other_port.send_to(b"fine", seen[0]).unwrap();
-    let (len, _) = client.recv_from(&mut buffer).unwrap();
-    assert_eq!(&buffer[..len], b"fine");
+    assert_eq!(receive(&client).0, b"fine");
     client.set_read_timeout(Some(NOTHING)).unwrap();
     assert!(client.recv_from(&mut buffer).is_err());
     // Whoever it may speak to may speak first, if the operator says so.
