@@ -158,12 +158,9 @@ fn of_two_flows_the_one_whose_queue_stands_is_told_and_the_other_is_not() {
     let (greedy, vnet) = super_packet(60_000, 1392);
     let mut modest = greedy.clone();
     modest[15] = 2;
-    let sums = |packet: &mut [u8]| {
-        packet[10..12].fill(0);
-        let sum = checksum(&packet[..20]);
-        packet[10..12].copy_from_slice(&sum.to_be_bytes());
-    };
-    sums(&mut modest);
+    modest[10..12].fill(0);
+    let sum = checksum(&modest[..20]);
+    modest[10..12].copy_from_slice(&sum.to_be_bytes());
     set_ecn(&mut modest, Ecn::Ect0);
     (0..20).for_each(|_| a.ip.push_super(&greedy, vnet));
     for turn in 0..60 {
