@@ -8,7 +8,6 @@
 
 use super::metric::{Group, METRICS, Metric, digits};
 use super::report::{Report, Sample};
-use super::settings::Congestion;
 use super::stats::{self, Better, Summary};
 
 /// What became of everything that both runs have.
@@ -187,9 +186,7 @@ pub fn differences(new: &Report, old: &Report) -> Vec<String> {
     compare("wire MTU", ours.wire_mtu.to_string(), theirs.wire_mtu.to_string());
     compare("tunnel MTU", ours.tunnel_mtu.to_string(), theirs.tunnel_mtu.to_string());
     compare("streams", ours.streams.to_string(), theirs.streams.to_string());
-    let congestion = |congestion: Option<Congestion>| congestion.map_or("", Congestion::name);
-    let [now, then] = [ours.congestion, theirs.congestion].map(congestion).map(str::to_owned);
-    compare("congestion control", now, then);
+    compare("congestion control", ours.congestion().to_owned(), theirs.congestion().to_owned());
     compare("quick", ours.quick.to_string(), theirs.quick.to_string());
     found
 }
@@ -296,6 +293,9 @@ mod tests {
         assert_eq!(differences(&new, &testing::report()), Vec::<String>::new());
         new.machine.cores = 64;
         assert_eq!(differences(&new, &testing::report()), ["cores: 64, before 2"]);
+        let mut old = new.clone();
+        old.conditions.congestion = None;
+        assert_eq!(differences(&new, &old), ["congestion control: cubic, before unknown"]);
     }
 
     #[test]

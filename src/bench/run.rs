@@ -1,6 +1,7 @@
 //! A whole run: unit by unit, each on a tunnel of its own, with what else the machine did.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
@@ -12,10 +13,11 @@ use super::measure::{self, Measured};
 use super::metric::Group;
 use super::plan::{self, Unit};
 use super::report::{Conditions, Participant, Report, SCHEMA, Sample, date};
-use super::settings::Settings;
+use super::settings::{Congestion, Settings};
 use super::topology::{Tunnel, Wire};
 use crate::control::interrupt::Interrupt;
-use crate::sys::clock;
+use crate::sys::netns::NetNamespace;
+use crate::sys::{clock, tcp};
 
 /// What is to be measured.
 #[derive(Clone, Debug)]
@@ -107,13 +109,30 @@ fn empty(run: &Run<'_>) -> Result<Report, BenchError> {
             wire_mtu: settings.wiring.wire_mtu,
             streams: settings.streams,
             tcp_seconds: settings.tcp.as_secs_f64(),
-            congestion: settings.congestion,
+            congestion: Some(congestion(settings.congestion)?),
             quick: run.is_quick,
         },
         participants: participants.collect(),
         samples: Vec::new(),
         latencies: BTreeMap::new(),
         summaries: Vec::new(),
+    })
+}
+
+/// How the kernel's TCP avoids congestion where it is measured: as was asked, or by itself.
+fn congestion(asked: Option<Congestion>) -> Result<String, BenchError> {
+    let name = asked.map(Congestion::name);
+    // Not here: a new namespace has the default of the first, not that of its maker.
+    NetNamespace::create()?.run(|| tcp::congestion(name))?.map_err(|error| {
+        let Some(name) = name else { return error.into() };
+        let offered = fs::read_to_string("/proc/sys/net/ipv4/tcp_available_congestion_control");
+        BenchError::Io {
+            what: format!(
+                "--congestion {name}: this kernel offers {}; `modprobe tcp_{name}` may add it",
+                offered.as_deref().unwrap_or("others").trim()
+            ),
+            source: error.source,
+        }
     })
 }
 

@@ -24,7 +24,7 @@ fn heading(report: &Report, text: &mut String) {
     // Writing to a String cannot fail.
     let _ = writeln!(
         text,
-        "{}, {} {cores}, Linux {}; {}\ntunnel MTU {}, wire MTU {}, path \"{}\", several = {} streams\n",
+        "{}, {} {cores}, Linux {}; {}\ntunnel MTU {}, wire MTU {}, path \"{}\", several = {} streams, TCP of the kernel: {}\n",
         machine.cpu,
         machine.cores,
         machine.kernel,
@@ -32,7 +32,8 @@ fn heading(report: &Report, text: &mut String) {
         conditions.tunnel_mtu,
         conditions.wire_mtu,
         conditions.path,
-        conditions.streams
+        conditions.streams,
+        conditions.congestion(),
     );
 }
 

@@ -1,10 +1,14 @@
-//! What the kernel knows of a TCP connection [LNX tcp.h:tcp_info], and by which interface it goes.
+//! What the kernel knows of a TCP connection [LNX tcp.h:tcp_info], by which interface it goes, and how
+//! it avoids congestion.
 
 use std::mem::zeroed;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::time::Duration;
 
-use rustix::net::sockopt;
+use rustix::net::{AddressFamily, SocketType, socket, sockopt};
 
+use super::sockets::Stream;
 use super::{SysError, check};
 
 /// Has a socket send and receive by `interface` alone.
@@ -27,13 +31,41 @@ pub fn bind_to_interface(socket: BorrowedFd<'_>, interface: &str) -> Result<(), 
     check("setsockopt SO_BINDTODEVICE", result).map(drop)
 }
 
-/// Has the connection avoid congestion by the algorithm of that name.
+/// A connection to `remote` that avoids congestion by `algorithm` from its first segment on.
+///
+/// # Errors
+/// It does not come about within `limit`, or see [`set_congestion`].
+pub fn connect_with(
+    remote: SocketAddr,
+    limit: Duration,
+    algorithm: &str,
+) -> Result<TcpStream, SysError> {
+    Stream::prepared(remote, |socket| set_congestion(socket, algorithm))?.wait(limit)
+}
+
+/// Has a socket avoid congestion by the algorithm of that name: one that is not connected yet, or that
+/// listens and hands it on to its connections. One that is connected would stay paced by a timer if bbr
+/// was the former. [LNX tcp_cong.c:tcp_reinit_congestion_control, tcp_bbr.c:bbr_init]
 ///
 /// # Errors
 /// The kernel has no such algorithm, or does not let us have it.
 pub fn set_congestion(socket: BorrowedFd<'_>, algorithm: &str) -> Result<(), SysError> {
     sockopt::set_tcp_congestion(socket, algorithm)
         .map_err(|e| SysError::new("setsockopt TCP_CONGESTION", e))
+}
+
+/// By which algorithm a new connection of this thread's network namespace avoids congestion if it is
+/// told `algorithm`, or nothing.
+///
+/// # Errors
+/// See [`set_congestion`].
+pub fn congestion(algorithm: Option<&str>) -> Result<String, SysError> {
+    let socket = socket(AddressFamily::INET, SocketType::STREAM, None)
+        .map_err(|e| SysError::new("socket TCP", e))?;
+    if let Some(algorithm) = algorithm {
+        set_congestion(socket.as_fd(), algorithm)?;
+    }
+    sockopt::tcp_congestion(&socket).map_err(|e| SysError::new("getsockopt TCP_CONGESTION", e))
 }
 
 /// How many segments the connection has sent again.
@@ -62,10 +94,40 @@ pub fn retransmissions(socket: BorrowedFd<'_>) -> Result<u32, SysError> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{TcpListener, TcpStream, UdpSocket};
-    use std::os::fd::AsFd;
+    use std::io::Read;
+    use std::net::{TcpListener, UdpSocket};
 
     use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(5);
+
+    #[test]
+    fn both_ends_of_a_connection_avoid_congestion_as_was_said() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        // Two that nobody needs a right for, unless reno is the default.
+        for algorithm in ["reno", &congestion(None).unwrap()] {
+            assert_eq!(congestion(Some(algorithm)).unwrap(), algorithm);
+            set_congestion(listener.as_fd(), algorithm).unwrap();
+            let stream = connect_with(listener.local_addr().unwrap(), LIMIT, algorithm).unwrap();
+            let (mut accepted, _) = listener.accept().unwrap();
+            for end in [&stream, &accepted] {
+                assert_eq!(sockopt::tcp_congestion(end).unwrap(), algorithm);
+            }
+            drop(stream);
+            assert_eq!(accepted.read(&mut [0]).unwrap(), 0, "its calls wait");
+        }
+    }
+
+    #[test]
+    fn a_connection_that_nobody_accepts_or_by_no_algorithm_is_refused() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let error = connect_with(address, LIMIT, "nonsense").unwrap_err();
+        assert!(error.is_missing(), "{error}");
+        drop(listener);
+        let error = connect_with(address, LIMIT, "reno").unwrap_err();
+        assert_eq!(error.errno(), Some(libc::ECONNREFUSED));
+    }
 
     #[test]
     fn a_fresh_connection_has_sent_nothing_again_and_a_udp_socket_is_refused() {

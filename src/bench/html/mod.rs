@@ -78,8 +78,11 @@ fn heading(report: &Report, page: &mut Page) {
         (
             "effort",
             format!(
-                "{} rounds, {} s a stream, several = {} streams",
-                conditions.rounds, conditions.tcp_seconds, conditions.streams
+                "{} rounds, {} s a stream, several = {} streams, TCP of the kernel: {}",
+                conditions.rounds,
+                conditions.tcp_seconds,
+                conditions.streams,
+                conditions.congestion(),
             ),
         ),
         ("date", report.date.clone()),

@@ -103,7 +103,7 @@ pub struct Sent {
 /// # Errors
 /// A stream that does not come, breaks off, or falls silent for [`SILENCE`].
 pub fn receive(task: &Receive, ready: &mut dyn FnMut(u16)) -> io::Result<Received> {
-    let streams = meet(task.meeting, task.streams, ready)?;
+    let streams = meet(task.meeting, task.streams, None, ready)?;
     count(&streams, task.counting, &AtomicU64::new(0))
 }
 
@@ -127,16 +127,26 @@ pub fn count(streams: &[TcpStream], counting: Counting, moved: &AtomicU64) -> io
 fn meet(
     meeting: Meeting,
     streams: usize,
+    congestion: Option<Congestion>,
     ready: &mut dyn FnMut(u16),
 ) -> io::Result<Vec<TcpStream>> {
     match meeting {
         Meeting::Listen(address) => {
             let listener = TcpListener::bind((address, 0))?;
+            if let Some(congestion) = congestion {
+                tcp::set_congestion(listener.as_fd(), congestion.name()).map_err(|e| e.source)?;
+            }
             ready(listener.local_addr()?.port());
             accept(listener, streams)
         }
         Meeting::Connect(to) => {
-            (0..streams).map(|_| TcpStream::connect_timeout(&to, SILENCE)).collect()
+            let connect = |_| match congestion {
+                None => TcpStream::connect_timeout(&to, SILENCE),
+                Some(congestion) => {
+                    tcp::connect_with(to, SILENCE, congestion.name()).map_err(|e| e.source)
+                }
+            };
+            (0..streams).map(connect).collect()
         }
     }
 }
@@ -203,12 +213,7 @@ fn count_one(
 /// # Errors
 /// A stream that does not come, or one that fails in another way than by the other end closing it.
 pub fn send(task: &Send, ready: &mut dyn FnMut(u16)) -> io::Result<Sent> {
-    let streams = meet(task.meeting, task.streams, ready)?;
-    if let Some(congestion) = task.congestion {
-        for stream in &streams {
-            tcp::set_congestion(stream.as_fd(), congestion.name()).map_err(|e| e.source)?;
-        }
-    }
+    let streams = meet(task.meeting, task.streams, task.congestion, ready)?;
     fill(&streams, task.filling, &AtomicU64::new(0))
 }
 

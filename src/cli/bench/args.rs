@@ -78,11 +78,6 @@ pub struct Gateway {
     #[arg(long = "impl", value_name = "NAME='COMMAND'")]
     pub named: Vec<Implementation>,
 
-    /// How all that send over TCP avoid congestion [default: as the system does, the flows of hubs as
-    /// they do]
-    #[arg(long, value_enum, value_name = "ALGORITHM")]
-    pub congestion: Option<CongestionName>,
-
     #[command(flatten)]
     pub effort: Effort,
 
@@ -215,7 +210,7 @@ pub struct Participants {
     pub only: Vec<String>,
 }
 
-/// How long and how often.
+/// How long, how often and by what.
 #[derive(Clone, Debug, Args)]
 pub struct Effort {
     /// How often everything is measured; verdicts take 5 at least
@@ -234,6 +229,10 @@ pub struct Effort {
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(576..=9000))]
     pub mtu: Option<u32>,
 
+    /// How streams of TCP avoid congestion [default: the kernel's own; the flows of hubs: cubic]
+    #[arg(long, value_enum, value_name = "ALGORITHM")]
+    pub congestion: Option<CongestionName>,
+
     /// A first look, in a third of the time
     #[arg(long)]
     pub quick: bool,
@@ -245,6 +244,10 @@ pub struct Effort {
 }
 
 impl Effort {
+    pub fn congestion(&self) -> Option<Congestion> {
+        self.congestion.map(CongestionName::congestion)
+    }
+
     pub fn patience(&self) -> Option<Duration> {
         self.patience.map(|seconds| Duration::from_secs(seconds.into()))
     }

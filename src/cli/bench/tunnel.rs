@@ -5,9 +5,7 @@ use std::{env, fs};
 
 use anyhow::anyhow;
 
-use super::args::{
-    CongestionName, Effort, Gateway, Output, Participants, PathArguments, Tunnel, WireName,
-};
+use super::args::{Effort, Gateway, Output, Participants, PathArguments, Tunnel, WireName};
 use super::output::check_uncovered;
 use super::progress::Progress;
 use crate::bench::gateway::Forwarding;
@@ -55,22 +53,21 @@ pub fn over_path(arguments: &PathArguments) -> Result<(), Failure> {
 /// # Errors
 /// See [`super::run`].
 pub fn through_gateway(arguments: &Gateway) -> Result<(), Failure> {
-    let Gateway { profile, only, named, congestion, effort, output } = arguments;
+    let Gateway { profile, only, named, effort, output } = arguments;
     let wiring = match profile {
         Some(profile) => on_path(profile, effort.mtu)?,
         None => on_wire(WireName::Whole, effort.mtu),
     };
     let name = profile.as_deref().unwrap_or(WireName::Whole.name());
-    let congestion = congestion.map(CongestionName::congestion);
     let plan = Plan {
-        settings: Settings { congestion, ..settings(effort, wiring, GATEWAY_STREAMS) },
+        settings: settings(effort, wiring, GATEWAY_STREAMS),
         groups: groups(effort, &Group::OF_GATEWAYS)?,
         path: format!("{}, then a hub", implementation::without_folders(name)),
     };
     let hubs = || {
         let ours = Implementation::ours(&env::current_exe()?);
         let hub = |way: Forwarding| ours.clone().forwarding(way.name(), way);
-        let mut all: Vec<Implementation> = Forwarding::all(congestion).map(hub).into();
+        let mut all: Vec<Implementation> = Forwarding::all(effort.congestion()).map(hub).into();
         let route = |one: &Implementation| one.clone().forwarding(&one.name, Forwarding::Routed);
         all.extend(named.iter().map(route));
         select(&all, only)
@@ -174,7 +171,8 @@ pub fn measure(plan: &Run<'_>, interrupt: &Interrupt) -> Result<(Report, bool), 
 fn settings(effort: &Effort, wiring: Wiring, streams: u16) -> Settings {
     let full = Settings::full(wiring, effort.streams.unwrap_or(streams).into());
     let settings = if effort.quick { full.quick() } else { full };
-    Settings { patience: effort.patience().unwrap_or(settings.patience), ..settings }
+    let patience = effort.patience().unwrap_or(settings.patience);
+    Settings { patience, congestion: effort.congestion(), ..settings }
 }
 
 /// Those that were asked for, or all that this command has.

@@ -2,13 +2,13 @@
 //! somebody else has made.
 
 use std::io::{IoSlice, IoSliceMut};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::{Errno, readv, writev};
+use rustix::io::{Errno, ioctl_fionbio, readv, retry_on_intr, writev};
 use rustix::net::sockopt;
 use rustix::net::{
     AddressFamily, Shutdown, SocketAddrUnix, SocketFlags, SocketType, bind, connect, shutdown,
@@ -41,24 +41,62 @@ impl Stream {
         mark: u32,
         source: Option<IpAddr>,
     ) -> Result<Self, SysError> {
+        let prepare = |socket: BorrowedFd<'_>| {
+            if mark != 0 {
+                set_mark(socket, mark)?;
+            }
+            set_tcp_options(socket)?;
+            sockopt::set_tcp_user_timeout(socket, USER_TIMEOUT_MILLIS)
+                .map_err(|e| SysError::new("setsockopt TCP_USER_TIMEOUT", e))?;
+            if let Some(source) = source {
+                // The port is picked when the far end is known: else there were so many ports for all.
+                let name = libc::IP_BIND_ADDRESS_NO_PORT;
+                set_option(
+                    "setsockopt IP_BIND_ADDRESS_NO_PORT",
+                    socket,
+                    libc::IPPROTO_IP,
+                    name,
+                    1,
+                )?;
+                let source = SocketAddr::new(source, 0);
+                bind(socket, &source).map_err(|e| SysError::new("bind TCP", e))?;
+            }
+            Ok(())
+        };
+        Self::prepared(remote, prepare)
+    }
+
+    /// Starts to connect to `remote` by a socket that `prepare` has had before.
+    ///
+    /// # Errors
+    /// Those of `prepare`, and what can be told at once.
+    pub(in crate::sys) fn prepared(
+        remote: SocketAddr,
+        prepare: impl FnOnce(BorrowedFd<'_>) -> Result<(), SysError>,
+    ) -> Result<Self, SysError> {
         let family = if remote.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
         let socket = open(family)?;
-        if mark != 0 {
-            set_mark(socket.as_fd(), mark)?;
-        }
-        set_tcp_options(socket.as_fd())?;
-        sockopt::set_tcp_user_timeout(&socket, USER_TIMEOUT_MILLIS)
-            .map_err(|e| SysError::new("setsockopt TCP_USER_TIMEOUT", e))?;
-        if let Some(source) = source {
-            // The port is picked when the far end is known: else there were so many ports for all.
-            let (fd, name) = (socket.as_fd(), libc::IP_BIND_ADDRESS_NO_PORT);
-            set_option("setsockopt IP_BIND_ADDRESS_NO_PORT", fd, libc::IPPROTO_IP, name, 1)?;
-            bind(&socket, &SocketAddr::new(source, 0)).map_err(|e| SysError::new("bind TCP", e))?;
-        }
+        prepare(socket.as_fd())?;
         match connect(&socket, &remote) {
             Ok(()) | Err(Errno::INPROGRESS) => Ok(Self(socket)),
             Err(error) => Err(SysError::new("connect TCP", error)),
         }
+    }
+
+    /// As a connection whose calls wait, once it stands: for at most `limit`.
+    ///
+    /// # Errors
+    /// It does not come about.
+    pub(in crate::sys) fn wait(self, limit: Duration) -> Result<TcpStream, SysError> {
+        let error = |e| SysError::new("connect TCP", e);
+        let limit = Timespec::try_from(limit).map_err(|_| error(Errno::INVAL))?;
+        let mut awaited = [PollFd::new(&self.0, PollFlags::OUT)];
+        if retry_on_intr(|| poll(&mut awaited, Some(&limit))).map_err(error)? == 0 {
+            return Err(error(Errno::TIMEDOUT));
+        }
+        self.take_error()?;
+        ioctl_fionbio(&self.0, false).map_err(|e| SysError::new("FIONBIO", e))?;
+        Ok(self.0.into())
     }
 
     /// Connects to the Unix socket at `path`.
@@ -77,7 +115,7 @@ impl Stream {
     /// # Errors
     /// It is no descriptor for this.
     pub fn adopt(connection: OwnedFd) -> Result<Self, SysError> {
-        rustix::io::ioctl_fionbio(&connection, true).map_err(|e| SysError::new("FIONBIO", e))?;
+        ioctl_fionbio(&connection, true).map_err(|e| SysError::new("FIONBIO", e))?;
         Ok(Self(connection))
     }
 

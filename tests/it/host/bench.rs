@@ -50,6 +50,8 @@ fn a_quick_run_measures_everything_and_says_what_it_knows() {
 
     let report = report(&path);
     assert_eq!(report["schema"], "hybridwg-bench/1");
+    let congestion = fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control").unwrap();
+    assert_eq!(report["conditions"]["congestion"], congestion.trim());
     let measured = |participant: &str| -> Vec<String> {
         let samples = report["samples"].as_array().unwrap();
         let ours = samples.iter().filter(|sample| sample["participant"] == participant);
@@ -83,6 +85,7 @@ fn every_way_of_a_hub_is_measured_over_an_emulated_path() {
     assert!(output.status.success(), "{told}");
     let report = report(Path::new(&json));
     assert_eq!(report["conditions"]["path"], "short.json, then a hub");
+    assert_eq!(report["conditions"]["congestion"], "cubic");
     for way in ["flow", "nft", "routed"] {
         let of_way = |metric: &Metric| {
             let lines = report["summaries"].as_array().unwrap();
