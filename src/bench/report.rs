@@ -52,7 +52,8 @@ pub struct Conditions {
     pub streams: usize,
     /// Seconds that streams are counted.
     pub tcp_seconds: f64,
-    /// How the kernel's TCP streams avoided congestion, by the kernel's name; nobody noted it once.
+    /// How the kernel's TCP streams avoided congestion, by the kernel's name; `None` in results of
+    /// before 2026-11-29, which do not tell.
     #[serde(default)]
     pub congestion: Option<String>,
     pub quick: bool,

@@ -24,7 +24,7 @@ fn heading(report: &Report, text: &mut String) {
     // Writing to a String cannot fail.
     let _ = writeln!(
         text,
-        "{}, {} {cores}, Linux {}; {}\ntunnel MTU {}, wire MTU {}, path \"{}\", several = {} streams, TCP of the kernel: {}\n",
+        "{}, {} {cores}, Linux {}; {}\ntunnel MTU {}, wire MTU {}, path \"{}\", several = {} streams, the kernel's of TCP with {}\n",
         machine.cpu,
         machine.cores,
         machine.kernel,

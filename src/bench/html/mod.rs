@@ -78,7 +78,7 @@ fn heading(report: &Report, page: &mut Page) {
         (
             "effort",
             format!(
-                "{} rounds, {} s a stream, several = {} streams, TCP of the kernel: {}",
+                "{} rounds, {} s a stream, several = {} streams, the kernel's of TCP with {}",
                 conditions.rounds,
                 conditions.tcp_seconds,
                 conditions.streams,

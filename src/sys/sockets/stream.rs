@@ -83,7 +83,8 @@ impl Stream {
         }
     }
 
-    /// As a connection whose calls wait, once it stands: for at most `limit`.
+    /// As a connection whose calls wait, once it stands: for at most `limit`, and that anew after each
+    /// signal.
     ///
     /// # Errors
     /// It does not come about.
