@@ -1,8 +1,8 @@
 //! One fixed piece of memory, large enough for any datagram or super-packet.
 //!
 //! A slab belongs to a batch, a queue or a train, which may exchange theirs: it is never grown, shared
-//! or handed to an allocator on the packet path. Fresh slabs are zero pages, so that memory which no packet ever
-//! touched costs nothing.
+//! or handed to an allocator on the packet path. Fresh slabs are zero pages, so that memory which no
+//! packet ever touched costs nothing.
 
 use std::ops::{Deref, DerefMut};
 

@@ -140,12 +140,8 @@ fn meet(
             accept(listener, streams)
         }
         Meeting::Connect(to) => {
-            let connect = |_| match congestion {
-                None => TcpStream::connect_timeout(&to, SILENCE),
-                Some(congestion) => {
-                    tcp::connect_with(to, SILENCE, congestion.name()).map_err(|e| e.source)
-                }
-            };
+            let algorithm = congestion.map(Congestion::name);
+            let connect = |_| tcp::connect(to, SILENCE, algorithm).map_err(|e| e.source);
             (0..streams).map(connect).collect()
         }
     }
